@@ -1,0 +1,127 @@
+//! The interface of an image set, and the subset that recipes ask for.
+
+use std::path::PathBuf;
+
+use crate::{Image, Random, random::Purpose};
+
+/// What can go wrong while opening or reading an image set. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file or folder could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// What was read.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The file was read, but its content is not what its format asks for.
+    #[error("{}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// The folder holds nothing to read.
+    #[error("no images in {}: {reason}", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+        /// What was looked for.
+        reason: String,
+    },
+    /// The request itself makes no sense for this set.
+    #[error("{0}")]
+    Request(String),
+}
+
+/// A set of images with random access, shared between loader threads.
+pub trait ImageSet: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there are no images.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The image at `index < len()`, decoded.
+    fn image(&self, index: usize) -> Result<Image<'_>, DataError>;
+
+    /// The class of the image, as an index into [`classes`](Self::classes); `None` without labels.
+    fn label(&self, index: usize) -> Option<usize>;
+
+    /// Class names in label order; empty without labels.
+    fn classes(&self) -> &[String];
+
+    /// What to call the image in a message: a path, or a record of a file.
+    fn name(&self, index: usize) -> String;
+
+    /// Whether every image has a label.
+    fn has_labels(&self) -> bool {
+        !self.classes().is_empty()
+    }
+}
+
+/// Some images of another set, in a fixed order.
+pub struct Subset<S> {
+    set: S,
+    indices: Vec<usize>,
+}
+
+impl<S: ImageSet> Subset<S> {
+    /// `count` images drawn without replacement, the same ones for the same seed; all of them when
+    /// the set has no more than that. Labels play no part in the choice.
+    pub fn random(set: S, count: usize, seed: u64) -> Self {
+        let mut indices = Random::new(Purpose::Subset, seed, 0, 0).permutation(set.len());
+        indices.truncate(count);
+        indices.sort_unstable();
+        Self { set, indices }
+    }
+}
+
+impl<S: ImageSet> ImageSet for Subset<S> {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
+        self.set.image(self.indices[index])
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.set.label(self.indices[index])
+    }
+
+    fn classes(&self) -> &[String] {
+        self.set.classes()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.set.name(self.indices[index])
+    }
+}
+
+impl<S: ImageSet + ?Sized> ImageSet for std::sync::Arc<S> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
+        (**self).image(index)
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        (**self).label(index)
+    }
+
+    fn classes(&self) -> &[String] {
+        (**self).classes()
+    }
+
+    fn name(&self, index: usize) -> String {
+        (**self).name(index)
+    }
+}
