@@ -1,0 +1,22 @@
+//! The build script of every crate that links libtorch: it writes libtorch's folder into the
+//! binaries, so that they start without `LD_LIBRARY_PATH`. RUNPATH (not RPATH) is asked for, so that
+//! `LD_LIBRARY_PATH` still wins and the same binary can run on another libtorch, one with CUDA say.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
+        fail("LIBTORCH is not set");
+    };
+    println!("cargo::rerun-if-changed={}", libtorch.display());
+    let Ok(libraries) = libtorch.join("lib").canonicalize() else {
+        fail(&format!("there is no {}/lib", libtorch.display()));
+    };
+    println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{}", libraries.display());
+}
+
+fn fail(reason: &str) -> ! {
+    println!("cargo::error=libtorch was not found ({reason}); run scripts/setup first");
+    std::process::exit(1)
+}
