@@ -1,0 +1,104 @@
+//! From the recipe's `[method]` table to a method, by name.
+//!
+//! Methods register themselves at link time, so that adding one touches no list.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Method, ParameterError};
+
+/// What ties a method's hyper-parameters to the method.
+pub(crate) trait Define: Method + Sized + 'static {
+    /// As in the recipe; defaults come from here.
+    type Parameters: DeserializeOwned + Serialize;
+    /// The value of `name` in the recipe.
+    const NAME: &'static str;
+    /// One line for people.
+    const TITLE: &'static str;
+    /// Authors, title, venue, arXiv number.
+    const PAPER: &'static str;
+    /// Checks the parameters; nothing checks them again.
+    fn check(parameters: Self::Parameters) -> Result<Self, ParameterError>;
+}
+
+/// A registered method.
+#[derive(Debug)]
+pub struct Entry {
+    /// The value of `name` in the recipe's `[method]` table.
+    pub name: &'static str,
+    /// One line for people.
+    pub title: &'static str,
+    /// Authors, title, venue, arXiv number.
+    pub paper: &'static str,
+    build: fn(toml::Table) -> Result<Box<dyn Method>, MethodError>,
+}
+
+inventory::collect!(Entry);
+
+impl Entry {
+    pub(crate) const fn of<M: Define>() -> Self {
+        Self { name: M::NAME, title: M::TITLE, paper: M::PAPER, build: build::<M> }
+    }
+}
+
+fn build<M: Define>(table: toml::Table) -> Result<Box<dyn Method>, MethodError> {
+    let parameters = table
+        .try_into()
+        .map_err(|error: toml::de::Error| MethodError::Read(error.message().to_owned()))?;
+    Ok(Box::new(M::check(parameters)?))
+}
+
+/// Why a `[method]` table is no method.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MethodError {
+    /// There is no `name`, or it is not a string.
+    #[error("[method] needs a name: one of {}", known())]
+    Unnamed,
+    /// No method of that name.
+    #[error("there is no method {name:?}; known are {}", known())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// A key is unknown or a value has the wrong type; serde's message.
+    #[error("{0}")]
+    Read(String),
+    /// A value is out of range.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+}
+
+fn known() -> String {
+    methods().iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Every method, by name.
+pub fn methods() -> Vec<&'static Entry> {
+    let mut entries: Vec<_> = inventory::iter::<Entry>().collect();
+    entries.sort_unstable_by_key(|entry| entry.name);
+    entries
+}
+
+/// The method of that name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    methods().into_iter().find(|entry| entry.name == name)
+}
+
+/// Makes the method that a recipe's `[method]` table describes.
+pub fn from_table(table: &toml::Table) -> Result<Box<dyn Method>, MethodError> {
+    let mut parameters = table.clone();
+    let Some(toml::Value::String(name)) = parameters.remove("name") else {
+        return Err(MethodError::Unnamed);
+    };
+    let entry = find(&name).ok_or(MethodError::Unknown { name })?;
+    (entry.build)(parameters)
+}
+
+/// The parameters as a `[method]` table with its name in front.
+pub(crate) fn table<M: Define>(parameters: &M::Parameters) -> toml::Table {
+    let mut table = toml::Table::from_iter([("name".to_owned(), M::NAME.into())]);
+    if let Ok(rest) = toml::Table::try_from(parameters) {
+        table.extend(rest);
+    }
+    table
+}
