@@ -1,1 +1,10 @@
-//! Placeholder documentation.
+//! Evaluation of frozen encoders.
+//!
+//! Numbers of different tools can only be compared when what was measured is stated, so every
+//! result here carries its definition: which features, of which images, with which metric.
+
+mod features;
+mod knn;
+
+pub use features::{EvaluationError, FeatureOptions, Features, encoder_features, pixel_features};
+pub use knn::{KnnResult, Votes, knn};

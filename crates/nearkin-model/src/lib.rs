@@ -1,1 +1,24 @@
-//! Placeholder documentation.
+//! Encoders: backbone, projector, predictor, and what contrastive training keeps beside them, a
+//! momentum encoder and a queue of past keys.
+//!
+//! Parameters carry torchvision's names (`backbone.layer1.0.conv1.weight`), so that weights move
+//! between tools without a table of renamings. Images travel channels-last; logically they are
+//! `[batch, 3, height, width]` everywhere.
+
+mod device;
+mod encoder;
+mod images;
+mod layers;
+mod momentum;
+mod parameters;
+mod queue;
+mod resnet;
+
+pub use device::{DeviceChoice, DeviceError};
+pub use encoder::Encoder;
+pub use images::images_to_tensor;
+pub use layers::{BatchNorm, Mlp, Mode, from_blocks, to_blocks};
+pub use momentum::MomentumEncoder;
+pub use parameters::{Parameter, Parameters, Scope};
+pub use queue::Queue;
+pub use resnet::ResNet;

@@ -1,1 +1,23 @@
-//! Placeholder documentation.
+//! Recipes: one TOML file describes a whole pretraining run.
+//!
+//! A run must be reproducible from a file and refused early when the file is wrong. So a recipe is
+//! read once into checked types ([`Recipe`]), and nothing behind it checks again; unknown keys are
+//! errors that name the nearest known one; what a run really used, every default filled in, is
+//! written back beside its results and compared when the run is resumed.
+//!
+//! Only the method's own hyper-parameters stay a table here: they belong to the crate of the
+//! objectives, and this crate builds without libtorch.
+
+mod error;
+mod numbers;
+mod recipe;
+mod table;
+
+pub use error::RecipeError;
+pub use numbers::{Fraction, NonNegative, Positive};
+pub use recipe::{
+    Backbone, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, Model,
+    MomentumEncoder, MomentumSchedule, Neighbours, Optimizer, OptimizerName, Queue, Recipe,
+    Schedule, Stem, Training,
+};
+pub use table::{Difference, Override, Source};

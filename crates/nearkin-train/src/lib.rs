@@ -1,1 +1,25 @@
-//! Placeholder documentation.
+//! Pretraining: from a recipe to a run folder.
+//!
+//! The loop ([`Trainer::run`]) knows neither which method it trains nor how many processes there
+//! are: a method hands over terms of a loss, a world sums gradients. Around it stand the schedules,
+//! the optimiser, the guard against non-finite steps, checkpoints from which a killed run continues
+//! bit by bit, and the records of what happened.
+
+mod checkpoint;
+mod error;
+mod guard;
+mod monitor;
+mod optimizer;
+mod schedule;
+mod setup;
+mod tensors;
+mod trainer;
+
+pub use checkpoint::{Checkpoint, Progress as CheckpointState};
+pub use error::TrainError;
+pub use monitor::{Baselines, KnnAccuracy, evaluate_knn};
+pub use optimizer::Sgd;
+pub use schedule::{LearningRate, Momentum};
+pub use setup::{Setup, SetupError};
+pub use tensors::{load_tensors, save_tensors};
+pub use trainer::{Interrupt, Outcome, Resume, RunOptions, Trainer};

@@ -1,1 +1,53 @@
-fn main() {}
+//! The command line: it reads arguments, calls the library crates, and says what came of it.
+//!
+//! Exit codes: 0 done, 1 failure, 2 wrong usage or input.
+
+mod commands;
+mod failure;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Pretrain image encoders without labels.
+#[derive(Parser)]
+#[command(name = "nearkin", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage or input.\n\n\
+    First steps:\n  \
+    nearkin methods\n  \
+    nearkin recipe check recipes/sce/cifar10-small.toml\n  \
+    nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train an encoder as a recipe says, or continue a run.
+    Pretrain(commands::pretrain::Arguments),
+    /// Evaluate the encoder of a run.
+    #[command(subcommand)]
+    Eval(commands::eval::Command),
+    /// List the methods that a recipe can name.
+    Methods,
+    /// Work with recipes.
+    #[command(subcommand)]
+    Recipe(commands::recipe::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
+        Command::Eval(command) => commands::eval::run(&command),
+        Command::Methods => commands::methods::run(),
+        Command::Recipe(command) => commands::recipe::run(&command),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            failure::exit_code(&error)
+        }
+    }
+}

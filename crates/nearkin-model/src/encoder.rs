@@ -1,0 +1,86 @@
+//! Backbone, projector and predictor as one network.
+
+use nearkin_recipe::Model;
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::{Mlp, Mode, Parameters, ResNet};
+
+/// A network from images to embeddings.
+#[derive(Debug)]
+pub struct Encoder {
+    parameters: Parameters,
+    backbone: ResNet,
+    projector: Mlp,
+    predictor: Option<Mlp>,
+    device: Device,
+}
+
+impl Encoder {
+    /// The encoder of a recipe's `[model]` with weights that depend on the seed only. Names begin
+    /// with `backbone.`, `projector.` and `predictor.`.
+    pub fn new(model: &Model, seed: u64, device: Device, kind: Kind) -> Result<Self, TchError> {
+        tch::manual_seed(seed as i64);
+        Self::build(model, true, device, kind)
+    }
+
+    pub(crate) fn build(
+        model: &Model,
+        with_predictor: bool,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, TchError> {
+        let mut parameters = Parameters::default();
+        let mut root = parameters.root(device, kind);
+        let backbone = ResNet::new(root.enter("backbone"), model)?;
+        let projector = Mlp::new(root.enter("projector"), backbone.features(), &model.projector)?;
+        let predictor = match with_predictor && !model.predictor.is_empty() {
+            true => Some(Mlp::new(root.enter("predictor"), projector.outputs(), &model.predictor)?),
+            false => None,
+        };
+        Ok(Self { parameters, backbone, projector, predictor, device })
+    }
+
+    /// Every named tensor.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Length of a backbone feature.
+    pub fn features(&self) -> i64 {
+        self.backbone.features()
+    }
+
+    /// Length of an embedding.
+    pub fn dimensions(&self) -> i64 {
+        self.predictor.as_ref().unwrap_or(&self.projector).outputs()
+    }
+
+    /// Backbone features of images `[batch, 3, height, width]` in evaluation mode:
+    /// `[batch, features]`, without gradient.
+    pub fn extract(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        tch::no_grad(|| self.backbone.forward(images, Mode::Evaluate))
+    }
+
+    /// Embeddings of images in training mode, not normalised: `[batch, dimensions]`.
+    pub fn embed(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        let mode = Mode::Train { groups: 1 };
+        let x = self.projector.forward(&self.backbone.forward(images, mode)?, mode)?;
+        match &self.predictor {
+            Some(predictor) => predictor.forward(&x, mode),
+            None => Ok(x),
+        }
+    }
+
+    pub(crate) fn backbone(&self) -> &ResNet {
+        &self.backbone
+    }
+
+    pub(crate) fn projector(&self) -> &Mlp {
+        &self.projector
+    }
+}

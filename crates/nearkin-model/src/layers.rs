@@ -1,0 +1,207 @@
+//! The layers of the networks, as thin as libtorch allows.
+
+use nearkin_recipe::{BatchNorm as Placement, Layer};
+use tch::{Kind, TchError, Tensor};
+
+use crate::Scope;
+
+/// How batch norms treat a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// With the batch's own statistics, in this many equal blocks that know nothing of each other.
+    Train {
+        /// Blocks; 1 for ordinary batch norm.
+        groups: i64,
+    },
+    /// With the running statistics.
+    Evaluate,
+}
+
+/// A convolution without bias.
+#[derive(Debug)]
+pub(crate) struct Convolution {
+    weight: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Convolution {
+    /// Kaiming normal (fan out, ReLU), as torchvision's ResNets; the weight is stored channels-last.
+    pub(crate) fn new(
+        mut scope: Scope<'_>,
+        [inputs, outputs]: [i64; 2],
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+    ) -> Result<Self, TchError> {
+        let deviation = (2.0 / (outputs * kernel * kernel) as f64).sqrt();
+        let weight = Tensor::f_randn([outputs, inputs, kernel, kernel], tch::kind::FLOAT_CPU)?
+            .f_mul_scalar(deviation)?
+            .f_permute([0, 2, 3, 1])?
+            .f_contiguous()?
+            .f_permute([0, 3, 1, 2])?;
+        Ok(Self { weight: scope.parameter("weight", &weight)?, stride, padding })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], 1)
+    }
+}
+
+/// Batch norm over `[batch, channels]` or `[batch, channels, height, width]`; momentum 0.1 and
+/// epsilon 1e-5 as in torch.
+#[derive(Debug)]
+pub struct BatchNorm {
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    running_mean: Tensor,
+    running_variance: Tensor,
+}
+
+const MOMENTUM: f64 = 0.1;
+const EPSILON: f64 = 1e-5;
+
+impl BatchNorm {
+    /// Scale 1 (or `scale`) and shift 0 where the placement has them.
+    pub fn new(
+        mut scope: Scope<'_>,
+        channels: i64,
+        placement: Placement,
+        scale: f64,
+    ) -> Result<Self, TchError> {
+        let full = |value| Tensor::f_full([channels], value, tch::kind::FLOAT_CPU);
+        let scaled = matches!(placement, Placement::Affine | Placement::Scale);
+        let shifted = placement == Placement::Affine;
+        Ok(Self {
+            weight: scaled.then(|| scope.parameter("weight", &full(scale)?)).transpose()?,
+            bias: shifted.then(|| scope.parameter("bias", &full(0.0)?)).transpose()?,
+            running_mean: scope.buffer("running_mean", &full(0.0)?)?,
+            running_variance: scope.buffer("running_var", &full(1.0)?)?,
+        })
+    }
+
+    /// Normalises; in training the running statistics move towards the batch's, towards the mean of
+    /// the groups' if there are several.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        match mode {
+            Mode::Evaluate => self.normalise(x, &self.running_mean, &self.running_variance, false),
+            Mode::Train { groups: 1 } => {
+                self.normalise(x, &self.running_mean, &self.running_variance, true)
+            }
+            Mode::Train { groups } => {
+                let means = self.running_mean.f_repeat([groups, 1])?;
+                let variances = self.running_variance.f_repeat([groups, 1])?;
+                let rows = x.size()[0] / groups;
+                let mut blocks = Vec::with_capacity(groups as usize);
+                for group in 0..groups {
+                    let block = x.f_narrow(0, group * rows, rows)?;
+                    blocks.push(self.normalise(
+                        &block,
+                        &means.get(group),
+                        &variances.get(group),
+                        true,
+                    )?);
+                }
+                let average = |of: &Tensor| of.f_mean_dim([0].as_slice(), false, None::<Kind>);
+                self.running_mean.shallow_clone().f_copy_(&average(&means)?)?;
+                self.running_variance.shallow_clone().f_copy_(&average(&variances)?)?;
+                Tensor::f_cat(&blocks, 0)
+            }
+        }
+    }
+
+    fn normalise(
+        &self,
+        x: &Tensor,
+        running_mean: &Tensor,
+        running_variance: &Tensor,
+        train: bool,
+    ) -> Result<Tensor, TchError> {
+        x.f_batch_norm(
+            self.weight.as_ref(),
+            self.bias.as_ref(),
+            Some(running_mean),
+            Some(running_variance),
+            train,
+            MOMENTUM,
+            EPSILON,
+            true,
+        )
+    }
+}
+
+/// Reorders a batch so that the strided groups of split batch norm (image `i` belongs to group
+/// `i mod groups`) become contiguous blocks, the form in which [`Mode::Train`] takes them.
+pub fn to_blocks(x: &Tensor, groups: i64) -> Result<Tensor, TchError> {
+    x.f_index_select(0, &block_order(x, groups)?)
+}
+
+/// Undoes [`to_blocks`].
+pub fn from_blocks(x: &Tensor, groups: i64) -> Result<Tensor, TchError> {
+    x.f_index_select(0, &block_order(x, groups)?.f_argsort(0, false)?)
+}
+
+fn block_order(x: &Tensor, groups: i64) -> Result<Tensor, TchError> {
+    let indices = Tensor::f_arange(x.size()[0], (Kind::Int64, x.device()))?;
+    indices.f_view([-1, groups])?.f_t_()?.f_reshape([-1])
+}
+
+/// Fully connected layers with batch norms and ReLUs where the recipe puts them.
+#[derive(Debug)]
+pub struct Mlp {
+    layers: Vec<(Tensor, Option<Tensor>, Option<BatchNorm>, bool)>,
+    outputs: i64,
+}
+
+impl Mlp {
+    /// Weights and biases uniform within 1 / sqrt(inputs), as `torch.nn.Linear`. Names are
+    /// `0.weight`, `0.bias`, `0.batch_norm.weight` and so on.
+    pub fn new(mut scope: Scope<'_>, inputs: i64, layers: &[Layer]) -> Result<Self, TchError> {
+        let mut width = inputs;
+        let mut built = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let mut scope = scope.enter(index);
+            let (outputs, bound) = (layer.width.get() as i64, 1.0 / (width as f64).sqrt());
+            let uniform = |shape: &[i64]| {
+                Tensor::f_rand(shape, tch::kind::FLOAT_CPU)?
+                    .f_mul_scalar(2.0 * bound)?
+                    .f_sub_scalar(bound)
+            };
+            let weight = scope.parameter("weight", &uniform(&[outputs, width])?)?;
+            let bias = match layer.bias {
+                true => Some(scope.parameter("bias", &uniform(&[outputs])?)?),
+                false => None,
+            };
+            let batch_norm = match layer.batch_norm {
+                Placement::None => None,
+                placement => {
+                    Some(BatchNorm::new(scope.enter("batch_norm"), outputs, placement, 1.0)?)
+                }
+            };
+            built.push((weight, bias, batch_norm, layer.relu));
+            width = outputs;
+        }
+        Ok(Self { layers: built, outputs: width })
+    }
+
+    /// Width of the last layer.
+    pub fn outputs(&self) -> i64 {
+        self.outputs
+    }
+
+    /// `[batch, inputs]` to `[batch, outputs]`.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let mut x = x.shallow_clone();
+        for (weight, bias, batch_norm, relu) in &self.layers {
+            x = x.f_linear(weight, bias.as_ref())?;
+            if let Some(batch_norm) = batch_norm {
+                x = batch_norm.forward(&x, mode)?;
+            }
+            if *relu {
+                x = x.f_relu_()?;
+            }
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,426 @@
+//! The recipe's tables and their defaults.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+
+use nearkin_augment::{CenterCrop, Interpolation, Resize, Transform, View, ViewError, ViewOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::{Fraction, NonNegative, Positive, RecipeError};
+
+/// A checked recipe. Fields are the tables of the TOML file; see each for its keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Recipe {
+    /// From which every random number of the run follows.
+    #[serde(default)]
+    pub seed: u64,
+    /// Use only this many training images, drawn with the seed; all of them if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_images: Option<NonZeroUsize>,
+    /// `[data]`: which images.
+    pub data: nearkin_data::Source,
+    /// `[method]`: its `name` and hyper-parameters (checked by the crate of the objectives).
+    pub method: toml::Table,
+    /// `[model]`.
+    pub model: Model,
+    /// `[momentum_encoder]`, for methods that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum_encoder: Option<MomentumEncoder>,
+    /// `[queue]`, for methods that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
+    /// `[training]`.
+    pub training: Training,
+    /// `[optimizer]`.
+    pub optimizer: Optimizer,
+    /// `[schedule]` of the learning rate.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// `[checkpoint]`.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+    /// `[evaluation]` during training, where the data has labels.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    /// `[[views]]`: one list of transforms per view of an image.
+    pub views: Vec<ViewOptions>,
+}
+
+/// `[model]`: backbone, projector and predictor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Which network.
+    pub backbone: Backbone,
+    /// How images enter it.
+    pub stem: Stem,
+    /// Channels of the first stage; the others follow (64 in the papers).
+    #[serde(default = "base_width")]
+    pub base_width: NonZeroU64,
+    /// Start with each residual block as the identity (gamma of its last batch norm is 0).
+    #[serde(default)]
+    pub zero_init_residual: bool,
+    /// Layers between backbone and embedding, online and momentum.
+    pub projector: Vec<Layer>,
+    /// Layers behind the projector, online only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub predictor: Vec<Layer>,
+}
+
+fn base_width() -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(63)
+}
+
+/// A backbone by its torchvision name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backbone {
+    /// Basic blocks 2-2-2-2.
+    ResNet18,
+    /// Basic blocks 3-4-6-3.
+    ResNet34,
+    /// Bottlenecks 3-4-6-3.
+    ResNet50,
+}
+
+/// How images enter the backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stem {
+    /// 3x3 convolution of stride 1, no max-pool: for images of about 32 pixels.
+    Cifar,
+    /// 7x7 convolution of stride 2 and 3x3 max-pool of stride 2: for about 224 pixels.
+    ImageNet,
+}
+
+/// One fully connected layer with what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Outputs.
+    pub width: NonZeroU64,
+    /// Whether the linear map has a bias.
+    #[serde(default)]
+    pub bias: bool,
+    /// Batch norm behind the linear map.
+    #[serde(default)]
+    pub batch_norm: BatchNorm,
+    /// ReLU at the end.
+    #[serde(default)]
+    pub relu: bool,
+}
+
+/// Batch norm behind a linear layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchNorm {
+    /// None.
+    #[default]
+    None,
+    /// With scale and shift.
+    Affine,
+    /// With scale only.
+    Scale,
+    /// Normalisation only.
+    Plain,
+}
+
+/// `[momentum_encoder]`: the moving average of the online encoder.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MomentumEncoder {
+    /// Share of the old weights that an update keeps.
+    pub momentum: Fraction,
+    /// How the momentum changes over the run.
+    #[serde(default)]
+    pub schedule: MomentumSchedule,
+    /// Split every batch of the momentum encoder's backbone into this many strided groups with
+    /// batch statistics of their own, as if they were on as many devices.
+    #[serde(default = "one_group")]
+    pub batch_norm_splits: NonZeroUsize,
+    /// Split the projector's batch norms too.
+    #[serde(default)]
+    pub split_projector: bool,
+    /// Shuffle the batch before the momentum encoder, so that groups do not match between encoders.
+    #[serde(default)]
+    pub shuffle: bool,
+}
+
+fn one_group() -> NonZeroUsize {
+    NonZeroUsize::MIN
+}
+
+/// How the momentum of the momentum encoder changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MomentumSchedule {
+    /// Not at all.
+    #[default]
+    Constant,
+    /// To 1 along half a cosine over all steps.
+    Cosine,
+}
+
+/// `[queue]` of past keys.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// Keys kept.
+    pub size: NonZeroUsize,
+}
+
+/// `[training]`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Passes over the images.
+    pub epochs: NonZeroU64,
+    /// Images in a batch; images that do not fill a last batch sit out the epoch.
+    pub batch_size: NonZeroUsize,
+    /// Batches whose gradients are averaged before a step.
+    #[serde(default = "one_group")]
+    pub accumulate_batches: NonZeroUsize,
+    /// Stop after this many steps in a row were skipped because of a non-finite loss or gradient.
+    #[serde(default = "ten")]
+    pub maximum_skipped_steps: NonZeroU64,
+    /// Write a record of the metrics every so many steps.
+    #[serde(default = "ten")]
+    pub record_every_steps: NonZeroU64,
+}
+
+fn ten() -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(9)
+}
+
+/// `[optimizer]`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// Which one.
+    pub name: OptimizerName,
+    /// The learning rate after warm-up, before scaling.
+    pub learning_rate: Positive,
+    /// How it grows with the images of a step.
+    #[serde(default)]
+    pub learning_rate_scaling: LearningRateScaling,
+    /// Momentum of the gradient.
+    #[serde(default = "gradient_momentum")]
+    pub momentum: Fraction,
+    /// L2 penalty, added to the gradient.
+    #[serde(default)]
+    pub weight_decay: NonNegative,
+    /// Nesterov's momentum.
+    #[serde(default)]
+    pub nesterov: bool,
+    /// Spare biases and batch norms the weight decay.
+    #[serde(default)]
+    pub exclude_bias_and_norm: bool,
+}
+
+fn gradient_momentum() -> Fraction {
+    Fraction::literal(0.9)
+}
+
+impl Default for NonNegative {
+    fn default() -> Self {
+        Self::literal(0.0)
+    }
+}
+
+/// An optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Stochastic gradient descent with momentum, as in torch.
+    Sgd,
+}
+
+/// How the learning rate grows with the images of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LearningRateScaling {
+    /// Used as it stands.
+    #[default]
+    None,
+    /// Times images / 256.
+    Linear,
+    /// Times the square root of the images.
+    SquareRoot,
+}
+
+impl Optimizer {
+    /// The learning rate after warm-up for steps of so many images.
+    pub fn scaled_learning_rate(&self, images_per_step: usize) -> f64 {
+        let images = images_per_step as f64;
+        let factor = match self.learning_rate_scaling {
+            LearningRateScaling::None => 1.0,
+            LearningRateScaling::Linear => images / 256.0,
+            LearningRateScaling::SquareRoot => images.sqrt(),
+        };
+        self.learning_rate.get() * factor
+    }
+}
+
+/// `[schedule]` of the learning rate, changed every step.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    /// Epochs of linear warm-up from 0.
+    pub warmup_epochs: u64,
+    /// What follows.
+    pub decay: Decay,
+}
+
+/// The learning rate after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// To 0 along half a cosine.
+    #[default]
+    Cosine,
+    /// It stays.
+    Constant,
+}
+
+/// `[checkpoint]`: when the state of a run is saved.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// After every so many epochs (and after the last).
+    pub every_epochs: NonZeroU64,
+    /// And whenever so many minutes have passed.
+    pub every_minutes: Positive,
+    /// Older checkpoints than this many are deleted.
+    pub keep: NonZeroUsize,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            every_epochs: NonZeroU64::MIN.saturating_add(9),
+            every_minutes: Positive::literal(15.0),
+            keep: NonZeroUsize::MIN.saturating_add(1),
+        }
+    }
+}
+
+/// `[evaluation]`: k-NN while training, when the data has labels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// Every so many epochs (and after the last); 0 for never.
+    pub every_epochs: u64,
+    /// The votes that are reported.
+    pub neighbours: Vec<Neighbours>,
+    /// What is done to images instead of augmentation; if absent, resized and centre-cropped to the
+    /// size of the first view and normalised as in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transforms: Option<Vec<Transform>>,
+}
+
+/// A weighted vote of nearest neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Neighbours {
+    /// How many vote.
+    pub k: NonZeroUsize,
+    /// A neighbour's vote weighs exp(cosine / temperature).
+    pub temperature: Positive,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        let vote = |more: usize, temperature: f64| Neighbours {
+            k: NonZeroUsize::MIN.saturating_add(more),
+            temperature: Positive::literal(temperature),
+        };
+        Self {
+            every_epochs: 10,
+            neighbours: vec![vote(199, 0.1), vote(19, 0.07)],
+            transforms: None,
+        }
+    }
+}
+
+impl Recipe {
+    /// Checks what concerns more than one key. `origin` is what messages call the recipe.
+    pub(crate) fn check(self, origin: &str) -> Result<Self, RecipeError> {
+        let conflict =
+            |message: String| RecipeError::Conflict { origin: origin.to_owned(), message };
+        if self.views.is_empty() {
+            return Err(conflict("there are no [[views]]; a method needs two".to_owned()));
+        }
+        self.training_views()
+            .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
+        self.evaluation_view()
+            .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
+        if self.model.projector.is_empty() {
+            return Err(conflict("model.projector needs at least one layer".to_owned()));
+        }
+        if let (Some(predictor), Some(projector)) =
+            (self.model.predictor.last(), self.model.projector.last())
+            && predictor.width != projector.width
+        {
+            return Err(conflict(format!(
+                "the last model.predictor layer has width {}, but predictions are compared with \
+                 projections of width {}",
+                predictor.width, projector.width
+            )));
+        }
+        if let Some(momentum) = self.momentum_encoder {
+            let (batch, splits) = (self.training.batch_size, momentum.batch_norm_splits);
+            if !batch.get().is_multiple_of(splits.get()) || batch.get() / splits.get() < 2 {
+                return Err(conflict(format!(
+                    "training.batch_size = {batch} does not divide into \
+                     momentum_encoder.batch_norm_splits = {splits} groups of at least 2 images"
+                )));
+            }
+        }
+        if self.schedule.warmup_epochs > self.training.epochs.get() {
+            return Err(conflict(format!(
+                "schedule.warmup_epochs = {} is more than training.epochs = {}",
+                self.schedule.warmup_epochs, self.training.epochs
+            )));
+        }
+        if self.optimizer.nesterov && self.optimizer.momentum.get() == 0.0 {
+            return Err(conflict("optimizer.nesterov needs optimizer.momentum above 0".to_owned()));
+        }
+        Ok(self)
+    }
+
+    /// The views of training, ready to use.
+    pub fn training_views(&self) -> Result<Vec<View>, ViewError> {
+        self.views.iter().cloned().map(View::new).collect()
+    }
+
+    /// The one view of evaluation: no augmentation.
+    pub fn evaluation_view(&self) -> Result<View, ViewError> {
+        if let Some(transforms) = &self.evaluation.transforms {
+            return View::new(ViewOptions {
+                name: "evaluation".to_owned(),
+                transforms: transforms.clone(),
+            });
+        }
+        let size = View::new(self.views[0].clone())?.size_pixels();
+        let mut transforms = vec![
+            Transform::Resize(Resize { size, interpolation: Interpolation::default() }),
+            Transform::CenterCrop(CenterCrop { size }),
+        ];
+        let last = self.views[0].transforms.last();
+        transforms.extend(last.filter(|last| matches!(last, Transform::Normalize(_))).cloned());
+        View::new(ViewOptions { name: "evaluation".to_owned(), transforms })
+    }
+
+    /// The same recipe with the method's defaults filled in.
+    #[must_use]
+    pub fn with_method(mut self, method: toml::Table) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Images whose gradients make one step.
+    pub fn images_per_step(&self) -> usize {
+        self.training.batch_size.get() * self.training.accumulate_batches.get()
+    }
+}

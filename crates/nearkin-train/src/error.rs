@@ -1,0 +1,92 @@
+//! Why a run cannot start or go on.
+
+use std::path::PathBuf;
+
+use nearkin_augment::{LoadError, ViewError};
+use nearkin_data::DataError;
+use nearkin_eval::EvaluationError;
+use nearkin_report::ReportError;
+use tch::TchError;
+
+use crate::SetupError;
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The recipe does not describe a run.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// A view of the recipe is not valid.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The images cannot be opened.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// An image cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The evaluation failed.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// The run folder cannot be written or read.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Tensor(#[from] TchError),
+    /// There are fewer images than a step takes.
+    #[error(
+        "a step takes {needed} images (training.batch_size x training.accumulate_batches), but the \
+         training set has {images}; make the batch smaller or give more images"
+    )]
+    TooFewImages {
+        /// Images of a step.
+        needed: usize,
+        /// Images there are.
+        images: usize,
+    },
+    /// Too many steps in a row had a non-finite loss or gradient.
+    #[error(
+        "{in_a_row} steps in a row had a non-finite loss or gradient, the last one step {step}; \
+         what made them is in {}; a smaller optimizer.learning_rate or a longer \
+         schedule.warmup_epochs is the usual remedy", dump.display()
+    )]
+    NotFinite {
+        /// Skipped steps in a row.
+        in_a_row: u64,
+        /// The last of them.
+        step: u64,
+        /// Where inputs and values were written.
+        dump: PathBuf,
+    },
+    /// A checkpoint file is damaged or from something else.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The run was begun with another recipe.
+    #[error(
+        "{} was begun with another recipe; a run continues only as it began:\n{differences}\nLeave \
+         the changes out, or start a new run with another --out", run.display()
+    )]
+    ChangedRecipe {
+        /// The run folder.
+        run: PathBuf,
+        /// One line per key.
+        differences: String,
+    },
+    /// The run was begun on other images.
+    #[error(
+        "the run was begun with {before} training images, but there are {now}; give the same --data"
+    )]
+    ChangedData {
+        /// Then.
+        before: usize,
+        /// Now.
+        now: usize,
+    },
+}

@@ -1,0 +1,99 @@
+//! The guard against non-finite steps.
+//!
+//! One bad batch must not ruin weeks of training, and a run that has diverged must not go on for
+//! hours. So a step whose loss or gradient is not finite changes nothing, leaves behind what made
+//! it, and after several in a row the run stops.
+
+use std::path::{Path, PathBuf};
+
+use nearkin_model::Parameters;
+use nearkin_report::write_atomically;
+use tch::{Kind, TchError, Tensor};
+
+use crate::{Sgd, TrainError, save_tensors};
+
+/// Copies of the running statistics, which a forward pass changes before anybody knows that the
+/// step is bad.
+#[derive(Debug)]
+pub(crate) struct Buffers(Vec<(Tensor, Tensor)>);
+
+impl Buffers {
+    /// Of all given networks.
+    pub(crate) fn of<'a>(networks: impl IntoIterator<Item = &'a Parameters>) -> Self {
+        let buffers = networks
+            .into_iter()
+            .flat_map(Parameters::iter)
+            .filter(|entry| !entry.trainable && entry.name.contains("running_"))
+            .map(|entry| (entry.tensor.shallow_clone(), entry.tensor.zeros_like()));
+        Self(buffers.collect())
+    }
+
+    pub(crate) fn save(&mut self) -> Result<(), TchError> {
+        self.0.iter_mut().try_for_each(|(live, copy)| copy.f_copy_(live))
+    }
+
+    pub(crate) fn restore(&mut self) -> Result<(), TchError> {
+        self.0.iter_mut().try_for_each(|(live, copy)| live.f_copy_(copy))
+    }
+}
+
+/// Whether loss and all gradients are finite.
+pub(crate) fn is_finite(loss: f64, optimizer: &Sgd) -> Result<bool, TchError> {
+    if !loss.is_finite() {
+        return Ok(false);
+    }
+    let norms = optimizer
+        .gradients()
+        .map(|(_, gradient)| gradient.f_norm())
+        .collect::<Result<Vec<_>, TchError>>()?;
+    if norms.is_empty() {
+        return Ok(true);
+    }
+    Ok(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
+}
+
+/// What is known of a bad step.
+pub(crate) struct BadStep<'a> {
+    pub(crate) step: u64,
+    pub(crate) epoch: u64,
+    pub(crate) loss: f64,
+    pub(crate) learning_rate: f64,
+    /// Names of the images.
+    pub(crate) images: Vec<String>,
+    /// Inputs of the last batch of the step, one per view.
+    pub(crate) views: &'a [Tensor],
+}
+
+/// Writes `step-N.json` and `step-N.safetensors` (the views) into `folder`, and returns the first.
+pub(crate) fn dump(
+    folder: &Path,
+    bad: &BadStep<'_>,
+    optimizer: &Sgd,
+) -> Result<PathBuf, TrainError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| crate::tensors::damaged(folder, error.to_string()))?;
+    let mut not_finite = Vec::new();
+    for (name, gradient) in optimizer.gradients() {
+        if !gradient.f_isfinite()?.f_all()?.f_double_value(&[])?.eq(&1.0) {
+            not_finite.push(name.to_owned());
+        }
+    }
+    let path = folder.join(format!("step-{}.json", bad.step));
+    let content = serde_json::json!({
+        "step": bad.step,
+        "epoch": bad.epoch,
+        "loss": bad.loss.to_string(),
+        "learning_rate": bad.learning_rate,
+        "gradients_not_finite": not_finite,
+        "images": bad.images,
+    });
+    write_atomically(&path, |file| {
+        serde_json::to_writer_pretty(file, &content).map_err(Into::into)
+    })?;
+    let views = bad.views.iter().enumerate();
+    save_tensors(
+        &path.with_extension("safetensors"),
+        views.map(|(index, view)| (format!("view_{index}"), view.shallow_clone())),
+    )?;
+    Ok(path)
+}

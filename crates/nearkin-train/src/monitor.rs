@@ -1,0 +1,317 @@
+//! What a run says about itself: metrics, TensorBoard, progress, and k-NN accuracy on the way.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use nearkin_augment::View;
+use nearkin_data::ImageSet;
+use nearkin_eval::{
+    EvaluationError, FeatureOptions, KnnResult, Votes, encoder_features, knn, pixel_features,
+};
+use nearkin_model::Encoder;
+use nearkin_recipe::Neighbours;
+use nearkin_report::{
+    EventWriter, Kind, MetricsWriter, Progress, ProgressState, Record, ReportError, RunFolder,
+    names, read_metrics,
+};
+
+/// The value of [`FEATURES`] for pixels.
+pub(crate) const PIXELS: &str = "raw pixels";
+/// The value of [`FEATURES`] for the backbone.
+pub(crate) const BACKBONE: &str = "backbone";
+/// Text of a k-NN record: what was compared.
+const FEATURES: &str = "features";
+const NEIGHBOURS: &str = "k";
+const TEMPERATURE: &str = "temperature";
+const TOP_5: &str = "top_5_accuracy";
+
+/// A k-NN accuracy with what it means.
+#[derive(Clone, Debug)]
+pub struct KnnAccuracy {
+    /// The result.
+    pub result: KnnResult,
+    /// Which features of which images, how compared.
+    pub definition: String,
+}
+
+/// Features of both splits by the encoder (or of the pixels themselves, without one), and the vote.
+pub fn evaluate_knn(
+    encoder: Option<&Encoder>,
+    [train, test]: [&Arc<dyn ImageSet>; 2],
+    view: &View,
+    neighbours: &[Neighbours],
+    options: FeatureOptions,
+) -> Result<Vec<KnnAccuracy>, EvaluationError> {
+    let features = |set: &Arc<dyn ImageSet>| match encoder {
+        Some(encoder) => encoder_features(encoder, set, view, options),
+        None => pixel_features(set, view, options),
+    };
+    let votes: Vec<Votes> = neighbours
+        .iter()
+        .map(|votes| Votes { k: votes.k.get(), temperature: votes.temperature.get() })
+        .collect();
+    let what = match encoder {
+        Some(_) => "backbone features in evaluation mode",
+        None => "pixels",
+    };
+    let results = knn(&features(train)?, &features(test)?, &votes)?;
+    Ok(results
+        .into_iter()
+        .map(|result| KnnAccuracy {
+            definition: format!(
+                "k-NN, {what} of un-augmented images, L2-normalised, cosine, k={}, temperature={}, \
+                 {} training and {} test images",
+                result.votes.k,
+                result.votes.temperature,
+                train.len(),
+                test.len()
+            ),
+            result,
+        })
+        .collect())
+}
+
+/// k-NN accuracies of a run, by way to vote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Baselines {
+    /// Neighbours that vote.
+    pub k: f64,
+    /// Divides the cosine.
+    pub temperature: f64,
+    /// Of the pixels.
+    pub pixels: Option<f64>,
+    /// Of the encoder before training.
+    pub untrained: Option<f64>,
+    /// Of the encoder at the last evaluation.
+    pub trained: Option<f64>,
+}
+
+impl Baselines {
+    /// Read from the records of a run.
+    pub fn of(run: &RunFolder) -> Result<Vec<Self>, ReportError> {
+        let mut all: Vec<Self> = Vec::new();
+        for record in read_metrics(&run.metrics())?.iter().filter(|record| record.kind == Kind::Knn)
+        {
+            let (Some(k), Some(temperature)) =
+                (record.number(NEIGHBOURS), record.number(TEMPERATURE))
+            else {
+                continue;
+            };
+            let known = all.iter().position(|row| (row.k, row.temperature) == (k, temperature));
+            let at = known.unwrap_or_else(|| {
+                all.push(Self { k, temperature, pixels: None, untrained: None, trained: None });
+                all.len() - 1
+            });
+            let accuracy = record.number(names::ACCURACY);
+            match (record.text(FEATURES), record.step) {
+                (Some(PIXELS), _) => all[at].pixels = accuracy,
+                (_, 0) => all[at].untrained = accuracy,
+                _ => all[at].trained = accuracy,
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub(crate) step: u64,
+    /// From 1.
+    pub(crate) epoch: u64,
+    pub(crate) seconds: f64,
+}
+
+impl Position {
+    fn record(self, kind: Kind) -> Record {
+        Record::new(kind, self.step, self.epoch, self.seconds)
+    }
+}
+
+/// What one step measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepMetrics {
+    pub(crate) loss: f64,
+    pub(crate) chance: f64,
+    pub(crate) agreement: f64,
+    pub(crate) learning_rate: f64,
+    pub(crate) momentum: Option<f64>,
+}
+
+/// Sums since the last record or the begin of the epoch.
+#[derive(Debug)]
+struct Interval {
+    steps: u64,
+    loss: f64,
+    images: usize,
+    begun: Instant,
+    waited: f64,
+}
+
+impl Interval {
+    fn new() -> Self {
+        Self { steps: 0, loss: 0.0, images: 0, begun: Instant::now(), waited: 0.0 }
+    }
+
+    fn add(&mut self, loss: f64, images: usize, waited: f64) {
+        self.steps += 1;
+        self.loss += loss;
+        self.images += images;
+        self.waited += waited;
+    }
+
+    /// Images per second, and the share of time that training waited for images.
+    fn rates(&self) -> (f64, f64) {
+        let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);
+        (self.images as f64 / seconds, (self.waited / seconds).min(1.0))
+    }
+}
+
+/// Writes records and shows progress. Only the first process of a world has one.
+pub(crate) struct Monitor {
+    metrics: MetricsWriter,
+    events: EventWriter,
+    progress: Progress,
+    recent: Interval,
+    epoch: Interval,
+    every_steps: u64,
+}
+
+impl Monitor {
+    pub(crate) fn new(
+        run: &RunFolder,
+        begun_at_step: u64,
+        every_steps: u64,
+        progress: Progress,
+    ) -> Result<Self, ReportError> {
+        let (metrics, events) = if begun_at_step == 0 {
+            // A run that was killed before its first checkpoint begins again.
+            let _ = std::fs::remove_file(run.metrics());
+            (MetricsWriter::create(run.metrics())?, EventWriter::create(&run.events())?)
+        } else {
+            (
+                MetricsWriter::resume(run.metrics(), begun_at_step)?,
+                EventWriter::resume(&run.events(), begun_at_step)?,
+            )
+        };
+        Ok(Self {
+            metrics,
+            events,
+            progress,
+            recent: Interval::new(),
+            epoch: Interval::new(),
+            every_steps,
+        })
+    }
+
+    /// Says something now and keeps it.
+    pub(crate) fn event(&mut self, at: Position, message: &str) -> Result<(), ReportError> {
+        self.progress.message(message);
+        self.metrics.append(&at.record(Kind::Event).with_text(names::MESSAGE, message))
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        at: Position,
+        metrics: &StepMetrics,
+        images: usize,
+        waited: f64,
+    ) -> Result<(), ReportError> {
+        self.recent.add(metrics.loss, images, waited);
+        self.epoch.add(metrics.loss, images, waited);
+        let (images_per_second, data_wait_share) = self.recent.rates();
+        self.progress.update(&ProgressState {
+            step: at.step,
+            epoch: at.epoch,
+            loss: metrics.loss,
+            reference_loss: Some(metrics.chance),
+            images_per_second,
+            data_wait_share,
+        });
+        if !at.step.is_multiple_of(self.every_steps) {
+            return Ok(());
+        }
+        self.recent = Interval::new();
+        let mut values = vec![
+            (names::LOSS, metrics.loss),
+            (names::REFERENCE_LOSS, metrics.chance),
+            ("agreement", metrics.agreement),
+            (names::LEARNING_RATE, metrics.learning_rate),
+        ];
+        values.extend(metrics.momentum.map(|momentum| (names::MOMENTUM, momentum)));
+        values.push((names::IMAGES_PER_SECOND, images_per_second));
+        values.push((names::DATA_WAIT_SHARE, data_wait_share));
+        self.write(at, Kind::Step, "train", &values)
+    }
+
+    /// The end of an epoch.
+    pub(crate) fn epoch(&mut self, at: Position) -> Result<(), ReportError> {
+        let (images_per_second, data_wait_share) = self.epoch.rates();
+        let values = [
+            (names::LOSS, self.epoch.loss / self.epoch.steps.max(1) as f64),
+            (names::IMAGES_PER_SECOND, images_per_second),
+            (names::DATA_WAIT_SHARE, data_wait_share),
+        ];
+        self.write(at, Kind::Epoch, "epoch", &values)
+    }
+
+    /// Time that is not training (evaluation, checkpoints) does not count towards images/s.
+    pub(crate) fn restart_clocks(&mut self, new_epoch: bool) {
+        self.recent = Interval::new();
+        if new_epoch {
+            self.epoch = Interval::new();
+        }
+    }
+
+    pub(crate) fn knn(
+        &mut self,
+        at: Position,
+        features: &str,
+        accuracies: &[KnnAccuracy],
+        classes: usize,
+    ) -> Result<(), ReportError> {
+        for accuracy in accuracies {
+            let KnnResult { votes, top_1, top_5 } = accuracy.result;
+            let record = at
+                .record(Kind::Knn)
+                .with_text(names::DEFINITION, &accuracy.definition)
+                .with_text(FEATURES, features)
+                .with(NEIGHBOURS, votes.k as f64)
+                .with(TEMPERATURE, votes.temperature)
+                .with(names::ACCURACY, top_1)
+                .with(TOP_5, top_5)
+                .with(names::CHANCE_ACCURACY, 1.0 / classes.max(1) as f64);
+            self.metrics.append(&record)?;
+            let tag = format!("knn/{features} k={} temperature={}", votes.k, votes.temperature);
+            self.events.scalars(at.step, &[(&tag, top_1)])?;
+            self.progress.message(&format!(
+                "epoch {}  top-1 {:.2} %  top-5 {:.2} %  ({})",
+                at.epoch,
+                100.0 * top_1,
+                100.0 * top_5,
+                accuracy.definition
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) {
+        self.progress.finish();
+    }
+
+    fn write(
+        &mut self,
+        at: Position,
+        kind: Kind,
+        group: &str,
+        values: &[(&str, f64)],
+    ) -> Result<(), ReportError> {
+        let record =
+            values.iter().fold(at.record(kind), |record, &(name, value)| record.with(name, value));
+        self.metrics.append(&record)?;
+        let tags: Vec<_> = values.iter().map(|(name, _)| format!("{group}/{name}")).collect();
+        let tagged: Vec<_> =
+            tags.iter().zip(values).map(|(tag, &(_, value))| (tag.as_str(), value)).collect();
+        self.events.scalars(at.step, &tagged)
+    }
+}

@@ -1,0 +1,535 @@
+//! The training loop and what it holds.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nearkin_augment::{Batch, Loader, LoaderOptions, Order, Plan};
+use nearkin_data::random::Purpose;
+use nearkin_data::{ImageSet, Random, Split, Subset};
+use nearkin_dist::World;
+use nearkin_eval::FeatureOptions;
+use nearkin_model::{Encoder, MomentumEncoder, Queue, images_to_tensor};
+use nearkin_objective::{Embedding, Encoded, evaluate, unit_rows};
+use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress};
+use crate::guard::{BadStep, Buffers, dump, is_finite};
+use crate::monitor::{BACKBONE, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
+use crate::{LearningRate, Momentum, Setup, Sgd, TrainError};
+
+/// How a run uses the machine; no result depends on it, but the last bit of a sum on `threads`.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Where tensors live.
+    pub device: Device,
+    /// Loader threads.
+    pub workers: usize,
+    /// Threads of libtorch; a continued run takes those it began with unless this is given.
+    pub threads: Option<usize>,
+    /// Show no progress.
+    pub quiet: bool,
+}
+
+/// Where a run begins.
+#[derive(Clone, Debug)]
+pub enum Resume {
+    /// In a new folder.
+    New(PathBuf),
+    /// At the newest checkpoint of that run, or at its beginning if it has none.
+    From(RunFolder),
+}
+
+/// A flag that ends a run after the step under way.
+pub type Interrupt = Arc<AtomicBool>;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// It was interrupted after this step; a checkpoint was written.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// A run: networks, optimiser and queue, and how far they are.
+pub struct Trainer {
+    setup: Setup,
+    options: RunOptions,
+    world: Box<dyn World>,
+    run: RunFolder,
+    train: Arc<dyn ImageSet>,
+    test: Option<Arc<dyn ImageSet>>,
+    online: Encoder,
+    teacher: Option<MomentumEncoder>,
+    queue: Option<Queue>,
+    optimizer: Sgd,
+    buffers: Buffers,
+    learning_rate: LearningRate,
+    momentum: Option<Momentum>,
+    steps_per_epoch: u64,
+    total_steps: u64,
+    threads: usize,
+    step: u64,
+    skipped_in_a_row: u64,
+    /// Of training, up to the beginning of this process.
+    seconds_before: f64,
+    begun: Instant,
+}
+
+/// What one step made, before anything was changed.
+struct Gradients {
+    metrics: StepMetrics,
+    /// Keys for the queue.
+    keys: Vec<Tensor>,
+    /// Of the last batch.
+    views: Vec<Tensor>,
+    images: Vec<usize>,
+    waited: Duration,
+}
+
+impl Trainer {
+    /// Opens the data, builds the networks and makes or opens the run folder.
+    pub fn new(
+        setup: Setup,
+        resume: &Resume,
+        options: RunOptions,
+        world: Box<dyn World>,
+    ) -> Result<Self, TrainError> {
+        let recipe = &setup.recipe;
+        let all = nearkin_data::open(&recipe.data, Split::Train)?;
+        let train: Arc<dyn ImageSet> = match recipe.limit_images {
+            Some(limit) if limit.get() < all.len() => {
+                Arc::new(Subset::random(all, limit.get(), recipe.seed))
+            }
+            _ => all,
+        };
+        let test = match nearkin_data::has_split(&recipe.data, Split::Test)? {
+            true if recipe.evaluation.every_epochs > 0 && train.has_labels() => {
+                Some(nearkin_data::open(&recipe.data, Split::Test)?)
+                    .filter(|test| test.has_labels())
+            }
+            _ => None,
+        };
+        let images_per_step = recipe.images_per_step();
+        let steps_per_epoch = (train.len() / images_per_step) as u64;
+        if steps_per_epoch == 0 {
+            return Err(TrainError::TooFewImages { needed: images_per_step, images: train.len() });
+        }
+        let total_steps = steps_per_epoch * recipe.training.epochs.get();
+
+        let checkpoint = match resume {
+            Resume::New(_) => None,
+            Resume::From(run) => Checkpoint::latest(run)?,
+        };
+        if let (Some(checkpoint), Resume::From(run)) = (&checkpoint, resume) {
+            checkpoint.check_recipe(run, recipe)?;
+            let (before, now) = (checkpoint.progress.training_images, train.len());
+            if before != now {
+                return Err(TrainError::ChangedData { before, now });
+            }
+        }
+        let begun_with = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.threads);
+        let threads = options.threads.or(begun_with).unwrap_or_else(available_cores);
+        tch::set_num_threads(threads as i32);
+
+        let torch_seed =
+            |part| Random::new(Purpose::Initialisation, recipe.seed, part, 0).bits() >> 1;
+        let (device, kind) = (options.device, Kind::Float);
+        let online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
+        let teacher = setup
+            .momentum_encoder
+            .map(|options| MomentumEncoder::copy_of(&online, &recipe.model, options, device, kind))
+            .transpose()?;
+        let dimensions = online.dimensions();
+        let queue = setup
+            .queue
+            .map(|queue| Queue::random(queue.size.get(), dimensions, torch_seed(1), device, kind))
+            .transpose()?;
+        let networks =
+            [Some(online.parameters()), teacher.as_ref().map(MomentumEncoder::parameters)];
+        let images_of_world = images_per_step * world.size();
+        let warmup = recipe.schedule.warmup_epochs * steps_per_epoch;
+        let peak = recipe.optimizer.scaled_learning_rate(images_of_world);
+        let mut trainer = Self {
+            optimizer: Sgd::new(online.parameters(), &recipe.optimizer)?,
+            buffers: Buffers::of(networks.into_iter().flatten()),
+            learning_rate: LearningRate::new(peak, warmup, total_steps, recipe.schedule.decay),
+            momentum: setup.momentum_encoder.map(|options| {
+                Momentum::new(options.momentum.get(), total_steps, options.schedule)
+            }),
+            run: match resume {
+                Resume::New(path) => begin_run(path, &setup)?,
+                Resume::From(run) => run.clone(),
+            },
+            setup,
+            options,
+            world,
+            train,
+            test,
+            online,
+            teacher,
+            queue,
+            steps_per_epoch,
+            total_steps,
+            threads,
+            step: 0,
+            skipped_in_a_row: 0,
+            seconds_before: 0.0,
+            begun: Instant::now(),
+        };
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.restore(trainer.files())?;
+            let Progress { step, seconds, skipped_in_a_row, queue_next, .. } = checkpoint.progress;
+            (trainer.step, trainer.seconds_before) = (step, seconds);
+            trainer.skipped_in_a_row = skipped_in_a_row;
+            if let (Some(queue), Some(next)) = (&mut trainer.queue, queue_next) {
+                *queue = Queue::restore(queue.rows(), next);
+            }
+        }
+        Ok(trainer)
+    }
+
+    /// The run's folder.
+    pub fn run_folder(&self) -> &RunFolder {
+        &self.run
+    }
+
+    /// Trains to the end, or until interrupted.
+    pub fn run(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
+        let mut monitor = self.monitor()?;
+        self.begun = Instant::now();
+        let mut checkpointed = Instant::now();
+        if self.step == 0 {
+            self.describe(&mut monitor)?;
+            self.evaluate(&mut monitor)?;
+        }
+        let mut loader = self.loader()?;
+        while self.step < self.total_steps {
+            let gradients = self.gradients(&mut loader)?;
+            self.apply(&gradients, &mut monitor)?;
+
+            let epoch_ends = self.step.is_multiple_of(self.steps_per_epoch);
+            let epochs_done = self.step / self.steps_per_epoch;
+            let last = self.step == self.total_steps;
+            if epoch_ends {
+                monitor.epoch(self.position())?;
+            }
+            let every = self.setup.recipe.evaluation.every_epochs;
+            if epoch_ends && every > 0 && (last || epochs_done.is_multiple_of(every)) {
+                self.evaluate(&mut monitor)?;
+            }
+            let interrupted = interrupt.load(Ordering::Relaxed);
+            let saving = &self.setup.recipe.checkpoint;
+            let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
+            let by_time = checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get();
+            if last || interrupted || by_epoch || by_time {
+                self.save()?;
+                checkpointed = Instant::now();
+            }
+            if epoch_ends || by_time {
+                monitor.restart_clocks(epoch_ends);
+            }
+            if interrupted && !last {
+                monitor.finish();
+                write_report(&self.run)?;
+                return Ok(Outcome::Interrupted { step: self.step });
+            }
+        }
+        monitor.finish();
+        write_report(&self.run)?;
+        Ok(Outcome::Finished)
+    }
+
+    /// Gradients of one step, averaged over its batches; nothing but running statistics changes.
+    fn gradients(&mut self, loader: &mut Loader) -> Result<Gradients, TrainError> {
+        self.buffers.save()?;
+        self.optimizer.zero_gradients();
+        let batches = self.setup.recipe.training.accumulate_batches.get();
+        let share = 1.0 / batches as f64;
+        let waited_before = loader.wait();
+        let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut loss, mut chance, mut agreement) = (0.0, 0.0, 0.0);
+        for number in 0..batches {
+            let Some(batch) = loader.next().transpose()? else { break };
+            views = self.to_device(&batch)?;
+            images.extend(batch.images);
+            let encoded = self.encode(&views, number)?;
+            let evaluated = evaluate(&self.setup.method.terms(&encoded)?)?;
+            evaluated.loss.f_mul_scalar(share)?.f_backward()?;
+            loss += share * evaluated.loss.f_double_value(&[])?;
+            chance += share * evaluated.chance;
+            agreement += share * evaluated.agreement.f_double_value(&[])?;
+            keys.extend(encoded.momentum.into_iter().flatten().map(|keys| keys.everywhere));
+        }
+        let metrics = StepMetrics {
+            loss,
+            chance,
+            agreement,
+            learning_rate: self.learning_rate.at(self.step),
+            momentum: self.momentum.map(|momentum| momentum.at(self.step)),
+        };
+        for (_, mut gradient) in self.optimizer.gradients() {
+            self.world.sum(&mut gradient)?;
+            if self.world.size() > 1 {
+                let _ = gradient.f_div_scalar_(self.world.size() as f64)?;
+            }
+        }
+        Ok(Gradients { metrics, keys, views, images, waited: loader.wait() - waited_before })
+    }
+
+    /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
+    /// changes nothing.
+    fn apply(&mut self, gradients: &Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let metrics = &gradients.metrics;
+        if is_finite(metrics.loss, &self.optimizer)? {
+            self.optimizer.step(metrics.learning_rate)?;
+            if let (Some(teacher), Some(momentum)) = (&mut self.teacher, metrics.momentum) {
+                teacher.follow(&self.online, momentum)?;
+            }
+            if let Some(queue) = &mut self.queue {
+                gradients.keys.iter().try_for_each(|keys| queue.enqueue(keys))?;
+            }
+            self.skipped_in_a_row = 0;
+        } else {
+            self.buffers.restore()?;
+            self.skip(gradients, monitor)?;
+        }
+        self.step += 1;
+        let waited = gradients.waited.as_secs_f64();
+        Ok(monitor.step(self.position(), metrics, gradients.images.len(), waited)?)
+    }
+
+    fn skip(&mut self, gradients: &Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
+        self.skipped_in_a_row += 1;
+        let bad = BadStep {
+            step: self.step,
+            epoch: self.step / self.steps_per_epoch + 1,
+            loss: gradients.metrics.loss,
+            learning_rate: gradients.metrics.learning_rate,
+            images: gradients.images.iter().map(|&index| self.train.name(index)).collect(),
+            views: &gradients.views,
+        };
+        let dump = dump(&self.run.path().join("non_finite"), &bad, &self.optimizer)?;
+        monitor.event(
+            self.position(),
+            &format!(
+                "step {} was skipped: its loss or a gradient is not finite (see {})",
+                self.step,
+                dump.display()
+            ),
+        )?;
+        if self.skipped_in_a_row >= self.setup.recipe.training.maximum_skipped_steps.get() {
+            let (in_a_row, step) = (self.skipped_in_a_row, self.step);
+            return Err(TrainError::NotFinite { in_a_row, step, dump });
+        }
+        Ok(())
+    }
+
+    /// Every view through the encoders that its role names.
+    fn encode(&self, views: &[Tensor], batch_of_step: usize) -> Result<Encoded, TchError> {
+        let roles = &self.setup.roles;
+        let spread = |local: Tensor| -> Result<Embedding, TchError> {
+            Ok(Embedding { everywhere: self.world.gather(&local)?, local })
+        };
+        let together = self.setup.method.encodes_views_together();
+        let online =
+            if together { self.encode_together(views)? } else { self.encode_apart(views)? };
+        let mut momentum = Vec::with_capacity(views.len());
+        for (index, (view, role)) in views.iter().zip(roles).enumerate() {
+            momentum.push(match &self.teacher {
+                Some(teacher) if role.momentum => {
+                    let place = (batch_of_step * views.len() + index) as u64;
+                    let seed = self.setup.recipe.seed;
+                    let permutation = Random::new(Purpose::Shuffle, seed, self.step, place)
+                        .permutation(view.size()[0] as usize);
+                    Some(spread(unit_rows(&teacher.embed(view, &permutation)?)?)?)
+                }
+                _ => None,
+            });
+        }
+        Ok(Encoded {
+            online: online
+                .into_iter()
+                .map(|local| local.map(|local| spread(unit_rows(&local)?)).transpose())
+                .collect::<Result<_, TchError>>()?,
+            offset: (self.world.rank() as i64) * views.first().map_or(0, |view| view.size()[0]),
+            momentum,
+            queue: self.queue.as_ref().map(Queue::rows),
+        })
+    }
+
+    fn encode_apart(&self, views: &[Tensor]) -> Result<Vec<Option<Tensor>>, TchError> {
+        let roles = &self.setup.roles;
+        let embed = |(view, role): (&Tensor, &nearkin_objective::Role)| {
+            role.online.then(|| self.online.embed(view)).transpose()
+        };
+        views.iter().zip(roles).map(embed).collect()
+    }
+
+    /// The online views as one batch.
+    fn encode_together(&self, views: &[Tensor]) -> Result<Vec<Option<Tensor>>, TchError> {
+        let roles = &self.setup.roles;
+        let online =
+            || views.iter().zip(roles).filter(|(_, role)| role.online).map(|(view, _)| view);
+        let embedded = self.online.embed(&Tensor::f_cat(&online().collect::<Vec<_>>(), 0)?)?;
+        let rows: Vec<i64> = online().map(|view| view.size()[0]).collect();
+        let mut parts = embedded.f_split_with_sizes(rows, 0)?.into_iter();
+        Ok(roles.iter().map(|role| role.online.then(|| parts.next()).flatten()).collect())
+    }
+
+    fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
+        let view = |view: &nearkin_augment::ViewBatch| {
+            images_to_tensor(&view.pixels, view.size_pixels, self.options.device)
+        };
+        batch.views.iter().map(view).collect()
+    }
+
+    /// Batches from the step under way to the end.
+    fn loader(&self) -> Result<Loader, TrainError> {
+        let recipe = &self.setup.recipe;
+        let (seed, batches) = (recipe.seed, recipe.training.accumulate_batches.get());
+        let mut order = Order::new(self.train.len(), recipe.training.batch_size, seed, true);
+        let steps_per_epoch = self.steps_per_epoch;
+        let plan = (self.step..self.total_steps).flat_map(move |step| {
+            let (epoch, step) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
+            (0..batches)
+                .map(|batch| Plan { epoch, images: order.batch(epoch, step * batches + batch) })
+                .collect::<Vec<_>>()
+        });
+        let loading = LoaderOptions { workers: self.options.workers, prefetch_batches: 2 };
+        let views = Arc::clone(&self.setup.views);
+        Ok(Loader::start(Arc::clone(&self.train), views, seed, plan, loading)?)
+    }
+
+    fn monitor(&self) -> Result<Monitor, TrainError> {
+        let epochs = self.setup.recipe.training.epochs.get();
+        let progress = match self.options.quiet || self.world.rank() > 0 {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(self.total_steps, epochs, self.step),
+        };
+        let every = self.setup.recipe.training.record_every_steps.get();
+        Ok(Monitor::new(&self.run, self.step, every, progress)?)
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            step: self.step,
+            epoch: self.step.div_ceil(self.steps_per_epoch),
+            seconds: self.seconds(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.begun.elapsed().as_secs_f64()
+    }
+
+    /// Says what is trained on what, and what looks wrong about it.
+    fn describe(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let recipe = &self.setup.recipe;
+        let (images, at) = (self.train.len(), self.position());
+        monitor.event(
+            at,
+            &format!(
+                "{} epochs of {} steps, {} of {images} training images ({}) per step, on {:?} with \
+                 {} thread(s) and {} loader worker(s), seed {}",
+                recipe.training.epochs,
+                self.steps_per_epoch,
+                recipe.images_per_step(),
+                recipe.data.kind(),
+                self.options.device,
+                self.threads,
+                self.options.workers,
+                recipe.seed,
+            ),
+        )?;
+        if let Some(queue) = self.setup.queue.filter(|queue| queue.size.get() >= images) {
+            monitor.event(
+                at,
+                &format!(
+                    "warning: queue.size = {} is not smaller than the {images} training images, so \
+                     an image meets its own old keys as negatives; a queue of {} or less avoids that",
+                    queue.size,
+                    (images / 8).max(1)
+                ),
+            )?;
+        }
+        if self.test.is_none() && recipe.evaluation.every_epochs > 0 {
+            let why = if self.train.has_labels() { "no labelled test split" } else { "no labels" };
+            monitor.event(at, &format!("no k-NN evaluation: the data has {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// k-NN accuracy where the data allows it; at step 0 of the pixels too.
+    fn evaluate(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let Some(test) = &self.test else { return Ok(()) };
+        let batch_size = NonZeroUsize::MIN.saturating_add(255);
+        let options = FeatureOptions { batch_size, workers: self.options.workers };
+        let knn = |encoder| {
+            let view = &self.setup.evaluation_view;
+            let neighbours = &self.setup.recipe.evaluation.neighbours;
+            evaluate_knn(encoder, [&self.train, test], view, neighbours, options)
+        };
+        let classes = self.train.classes().len();
+        if self.step == 0 {
+            monitor.knn(self.position(), PIXELS, &knn(None)?, classes)?;
+        }
+        Ok(monitor.knn(self.position(), BACKBONE, &knn(Some(&self.online))?, classes)?)
+    }
+
+    /// All tensors of the state, by file of a checkpoint.
+    fn files(&self) -> Files {
+        let mut files = vec![
+            (MODEL, self.online.parameters().named()),
+            ("optimizer.safetensors", self.optimizer.state().collect()),
+        ];
+        if let Some(teacher) = &self.teacher {
+            files.push(("momentum_encoder.safetensors", teacher.parameters().named()));
+        }
+        if let Some(queue) = &self.queue {
+            files.push(("queue.safetensors", vec![("queue".to_owned(), queue.rows())]));
+        }
+        files
+    }
+
+    fn save(&self) -> Result<(), TrainError> {
+        let recipe = &self.setup.recipe;
+        let progress = Progress {
+            format: FORMAT,
+            step: self.step,
+            epoch: self.step / self.steps_per_epoch,
+            step_in_epoch: self.step % self.steps_per_epoch,
+            steps_per_epoch: self.steps_per_epoch,
+            seconds: self.seconds(),
+            skipped_in_a_row: self.skipped_in_a_row,
+            queue_next: self.queue.as_ref().map(Queue::next),
+            seed: recipe.seed,
+            training_images: self.train.len(),
+            threads: self.threads,
+            world_size: self.world.size(),
+            next_learning_rate: self.learning_rate.at(self.step),
+            recipe_digest: recipe.digest(),
+            recipe: recipe.to_text(),
+        };
+        Checkpoint::write(&self.run, &progress, self.files(), recipe.checkpoint.keep.get())
+    }
+}
+
+fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Makes the folder of a new run with its recipe in it.
+fn begin_run(path: &Path, setup: &Setup) -> Result<RunFolder, TrainError> {
+    let run = RunFolder::create(path)?;
+    let text = setup.recipe.to_text();
+    write_atomically(&run.recipe(), |file| std::io::Write::write_all(file, text.as_bytes()))?;
+    Ok(run)
+}

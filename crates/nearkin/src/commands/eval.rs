@@ -1,0 +1,81 @@
+//! `nearkin eval`
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use nearkin_data::{Split, Subset};
+use nearkin_eval::FeatureOptions;
+use nearkin_model::{DeviceChoice, Encoder};
+use nearkin_report::{RunFolder, table};
+use nearkin_train::{Checkpoint, Setup, evaluate_knn};
+
+use super::{bad_input, read_recipe};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// k-NN accuracy of the newest checkpoint of a run.
+    ///
+    /// The neighbours are the training images of the run, the queries the images of its test split:
+    /// backbone features in evaluation mode, without augmentation, L2-normalised, compared by cosine.
+    Knn {
+        /// The run's folder.
+        run: PathBuf,
+        /// Where the images are, if not where the run found them.
+        #[arg(long, value_name = "PATH")]
+        data: Option<PathBuf>,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: DeviceChoice,
+        /// Loader threads.
+        #[arg(long, default_value_t = 1)]
+        workers: usize,
+        /// Also the pixels themselves, for comparison.
+        #[arg(long)]
+        pixels: bool,
+    },
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    let Command::Knn { run, data, device, workers, pixels } = command;
+    let device = device.open()?;
+    let run = RunFolder::open(run)?;
+    let setup = Setup::new(read_recipe(&run.recipe(), &[], data.as_deref())?)?;
+    let recipe = &setup.recipe;
+    let checkpoint = Checkpoint::latest(&run)?
+        .ok_or_else(|| bad_input(format!("{} has no checkpoint yet", run.path().display())))?;
+    let encoder = Encoder::new(&recipe.model, 0, device, tch::Kind::Float)?;
+    checkpoint.restore_encoder(&encoder)?;
+
+    let all = nearkin_data::open(&recipe.data, Split::Train)?;
+    let train: std::sync::Arc<dyn nearkin_data::ImageSet> = match recipe.limit_images {
+        Some(limit) if limit.get() < all.len() => {
+            std::sync::Arc::new(Subset::random(all, limit.get(), recipe.seed))
+        }
+        _ => all,
+    };
+    let test = nearkin_data::open(&recipe.data, Split::Test)?;
+    let options =
+        FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(255), workers: *workers };
+    let view = recipe.evaluation_view()?;
+    let votes = &recipe.evaluation.neighbours;
+    let trained = evaluate_knn(Some(&encoder), [&train, &test], &view, votes, options)?;
+    let mut results = vec![("encoder", trained)];
+    if *pixels {
+        results.push(("raw pixels", evaluate_knn(None, [&train, &test], &view, votes, options)?));
+    }
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let rows: Vec<Vec<String>> = results
+        .iter()
+        .flat_map(|(name, accuracies)| accuracies.iter().map(move |accuracy| (name, accuracy)))
+        .map(|(name, accuracy)| {
+            let result = &accuracy.result;
+            let (top_1, top_5) = (percent(result.top_1), percent(result.top_5));
+            vec![(*name).to_owned(), top_1, top_5, accuracy.definition.clone()]
+        })
+        .collect();
+    println!("{}, step {}", run.path().display(), checkpoint.progress.step);
+    print!("{}", table::render(&["features", "top-1 %", "top-5 %", "definition"], &rows));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,40 @@
+//! One module per command.
+
+pub(crate) mod eval;
+pub(crate) mod methods;
+pub(crate) mod pretrain;
+pub(crate) mod recipe;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nearkin_recipe::{Override, Recipe, Source};
+
+use crate::failure::BadInput;
+
+/// Reads a recipe with overrides and the place of the images applied.
+fn read_recipe(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Recipe> {
+    let mut source = Source::read(path)?;
+    for change in changes {
+        source.set(change)?;
+    }
+    let mut recipe = source.recipe()?;
+    if let Some(data) = data {
+        // A run can be continued from anywhere, so it keeps the whole path.
+        let data =
+            std::path::absolute(data).with_context(|| format!("--data {}", data.display()))?;
+        recipe.data.set_path(data)?;
+    }
+    Ok(recipe)
+}
+
+/// `path`, or the same with a number behind it: the first that does not exist.
+fn unused(path: PathBuf) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let numbered = (2..).map(|number: u32| path.with_file_name(format!("{name}-{number}")));
+    std::iter::once(path.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(path)
+}
+
+fn bad_input(message: impl Into<String>) -> anyhow::Error {
+    BadInput(message.into()).into()
+}

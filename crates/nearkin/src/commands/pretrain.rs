@@ -1,0 +1,232 @@
+//! `nearkin pretrain`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use clap::Args;
+use nearkin_dist::Alone;
+use nearkin_model::DeviceChoice;
+use nearkin_recipe::{Override, Recipe};
+use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
+use nearkin_train::{
+    Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer,
+};
+
+use super::{bad_input, read_recipe, unused};
+
+/// Train an encoder as a recipe says, or continue a run.
+///
+/// The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,
+/// checkpoints and report.html. Ctrl-C writes a checkpoint and stops.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    nearkin pretrain recipes/demo.toml\n  \
+    nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce\n  \
+    nearkin pretrain recipes/sce/cifar10.toml --data DIR --set method.coefficient=0.3 --seed 1\n  \
+    nearkin pretrain --resume runs/sce")]
+pub(crate) struct Arguments {
+    /// The recipe, a TOML file. Not needed with --resume RUN.
+    recipe: Option<PathBuf>,
+    /// Where the images are.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// The run's folder; if absent, a new one under runs/.
+    #[arg(long, value_name = "RUN")]
+    out: Option<PathBuf>,
+    /// Override a key of the recipe, for example optimizer.learning_rate=0.03. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<Override>,
+    /// Continue the run in this folder (or in --out) from its newest checkpoint, bit by bit.
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "clap's form of a flag with an optional value")]
+    resume: Option<Option<PathBuf>>,
+    /// auto (the first CUDA device if there is one), cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Seed of every random number (overrides the recipe's seed).
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Train on this many images, drawn with the seed (overrides limit_images).
+    #[arg(long, value_name = "N")]
+    limit_images: Option<u64>,
+    /// Number of epochs (overrides training.epochs).
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Threads that read and augment images; no result depends on it.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: usize,
+    /// Threads of libtorch; if absent, one per core, or what the resumed run began with.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Show no progress.
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl Arguments {
+    fn overrides(&self) -> anyhow::Result<Vec<Override>> {
+        let numbers = [
+            ("seed", self.seed),
+            ("limit_images", self.limit_images),
+            ("training.epochs", self.epochs),
+        ];
+        let mut overrides = self.changes.clone();
+        for (key, value) in numbers {
+            if let Some(value) = value {
+                overrides.push(format!("{key}={value}").parse()?);
+            }
+        }
+        Ok(overrides)
+    }
+
+    /// The run to continue, if one is.
+    fn resumed(&self) -> anyhow::Result<Option<RunFolder>> {
+        let Some(resume) = &self.resume else { return Ok(None) };
+        let path = resume.as_ref().or(self.out.as_ref()).ok_or_else(|| {
+            bad_input("--resume needs the folder of the run to continue: --resume RUN")
+        })?;
+        Ok(Some(RunFolder::open(path)?))
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let device = arguments.device.open()?;
+    let (setup, resume) = plan(arguments)?;
+    let options = RunOptions {
+        device,
+        workers: arguments.workers,
+        threads: arguments.threads.map(usize::from),
+        quiet: arguments.quiet,
+    };
+    let interrupt = interrupt_on_signals()?;
+    let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone))?;
+    let run = trainer.run_folder().clone();
+    if matches!(resume, Resume::New(_)) {
+        run.write_environment(&environment(arguments, device))?;
+    }
+    match trainer.run(&interrupt)? {
+        Outcome::Finished => {
+            summarise(&run, arguments.quiet)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Interrupted { step } => {
+            eprintln!(
+                "interrupted after step {step}; a checkpoint was written. To continue:\n  \
+                 nearkin pretrain --resume {}",
+                run.path().display()
+            );
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// What to train, and where the run begins.
+fn plan(arguments: &Arguments) -> anyhow::Result<(Setup, Resume)> {
+    let (changes, data) = (arguments.overrides()?, arguments.data.as_deref());
+    let Some(run) = arguments.resumed()? else {
+        let path = arguments.recipe.as_ref().ok_or_else(|| {
+            bad_input("give a recipe (for example recipes/demo.toml), or --resume RUN")
+        })?;
+        let setup = Setup::new(read_recipe(path, &changes, data)?)?;
+        let out = arguments.out.clone().unwrap_or_else(|| default_out(path, &setup.recipe));
+        return Ok((setup, Resume::New(out)));
+    };
+    let begun = Setup::new(read_recipe(&run.recipe(), &[], data)?)?;
+    if arguments.recipe.is_none() && changes.is_empty() {
+        return Ok((begun, Resume::From(run)));
+    }
+    let recipe = arguments.recipe.clone().unwrap_or_else(|| run.recipe());
+    let asked = Setup::new(read_recipe(&recipe, &changes, data)?)?;
+    let differences: Vec<String> = begun
+        .recipe
+        .differences(&asked.recipe)
+        .iter()
+        .filter(|difference| difference.key != "data.path")
+        .map(|difference| format!("  {difference}"))
+        .collect();
+    if !differences.is_empty() {
+        let (run, differences) = (run.path().to_owned(), differences.join("\n"));
+        return Err(TrainError::ChangedRecipe { run, differences }.into());
+    }
+    Ok((begun, Resume::From(run)))
+}
+
+/// `runs/<method>-<file name>`, numbered if it is taken.
+fn default_out(recipe_path: &Path, recipe: &Recipe) -> PathBuf {
+    let stem = recipe_path.file_stem().unwrap_or_default().to_string_lossy();
+    let method = recipe.method.get("name").and_then(|name| name.as_str()).unwrap_or_default();
+    unused(Path::new("runs").join(format!("{method}-{stem}")))
+}
+
+/// The first signal asks for a checkpoint, the second ends the process.
+fn interrupt_on_signals() -> anyhow::Result<Interrupt> {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupt);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nwriting a checkpoint after this step; once more to stop at once");
+    })
+    .context("cannot handle Ctrl-C")?;
+    Ok(interrupt)
+}
+
+fn environment(arguments: &Arguments, device: tch::Device) -> serde_json::Value {
+    let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let processor = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    serde_json::json!({
+        "nearkin": env!("CARGO_PKG_VERSION"),
+        "command": std::env::args().collect::<Vec<_>>(),
+        "begun_seconds_since_1970": begun.map_or(0, |begun| begun.as_secs()),
+        "device": format!("{device:?}"),
+        "processor": processor,
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "threads": tch::get_num_threads(),
+        "workers": arguments.workers,
+    })
+}
+
+/// What came of a finished run, on standard output.
+fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
+    if quiet {
+        return Ok(());
+    }
+    let percent =
+        |share: Option<f64>| share.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
+    let accuracies = Baselines::of(run)?;
+    if !accuracies.is_empty() {
+        let rows: Vec<Vec<String>> = accuracies
+            .iter()
+            .map(|row| {
+                let vote = format!("{}, {}", row.k, row.temperature);
+                vec![vote, percent(row.pixels), percent(row.untrained), percent(row.trained)]
+            })
+            .collect();
+        println!("\nk-NN top-1 accuracy on the test images");
+        let headers = ["k, temperature", "raw pixels", "untrained encoder", "trained encoder"];
+        print!("{}", table::render(&headers, &rows));
+    }
+    let records = read_metrics(&run.metrics())?;
+    let epochs: Vec<f64> = records
+        .iter()
+        .filter(|record| record.kind == Kind::Epoch)
+        .filter_map(|record| record.number(names::IMAGES_PER_SECOND))
+        .collect();
+    if !epochs.is_empty() {
+        let mean = epochs.iter().sum::<f64>() / epochs.len() as f64;
+        println!("\ntrained at {mean:.0} images/s (mean over epochs, evaluation not counted)");
+    }
+    let path = run.path().display();
+    println!("\nrun folder:  {path}");
+    println!("report:      {}", run.report().display());
+    println!("evaluate:    nearkin eval knn {path}");
+    println!("your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)");
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! `nearkin recipe`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use nearkin_recipe::Override;
+use nearkin_train::Setup;
+
+use super::read_recipe;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Check a recipe without training; names what is wrong.
+    Check {
+        /// The TOML file.
+        file: PathBuf,
+        /// Override a key first, for example training.epochs=20.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        changes: Vec<Override>,
+        /// Print the recipe with every default filled in.
+        #[arg(long)]
+        resolved: bool,
+    },
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    let Command::Check { file, changes, resolved } = command;
+    let setup = Setup::new(read_recipe(file, changes, None)?)?;
+    if *resolved {
+        print!("{}", setup.recipe.to_text());
+    } else {
+        println!("{}: ok", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,49 @@
+//! Which errors are the user's to mend (exit code 2) and which are failures (exit code 1).
+
+use std::process::ExitCode;
+
+use nearkin_data::DataError;
+use nearkin_model::DeviceError;
+use nearkin_recipe::RecipeError;
+use nearkin_report::ReportError;
+use nearkin_train::{SetupError, TrainError};
+
+/// Bad input that no library error stands for.
+#[derive(Debug)]
+pub(crate) struct BadInput(pub(crate) String);
+
+impl std::fmt::Display for BadInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(if error.chain().any(is_input) { 2 } else { 1 })
+}
+
+fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<TrainError>() {
+        return matches!(
+            error,
+            TrainError::Setup(_)
+                | TrainError::View(_)
+                | TrainError::Data(_)
+                | TrainError::Load(_)
+                | TrainError::TooFewImages { .. }
+                | TrainError::ChangedRecipe { .. }
+                | TrainError::ChangedData { .. }
+                | TrainError::Report(ReportError::RunExists { .. } | ReportError::NoRun { .. })
+        );
+    }
+    if let Some(error) = error.downcast_ref::<ReportError>() {
+        return matches!(error, ReportError::RunExists { .. } | ReportError::NoRun { .. });
+    }
+    error.is::<BadInput>()
+        || error.is::<RecipeError>()
+        || error.is::<SetupError>()
+        || error.is::<DataError>()
+        || error.is::<DeviceError>()
+}
