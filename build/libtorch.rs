@@ -9,6 +9,7 @@ fn main() {
     let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
         fail("LIBTORCH is not set");
     };
+    // A link's own time counts: pointing `.libtorch` elsewhere links the binaries anew.
     println!("cargo::rerun-if-changed={}", libtorch.display());
     let Ok(libraries) = libtorch.join("lib").canonicalize() else {
         fail(&format!("there is no {}/lib", libtorch.display()));

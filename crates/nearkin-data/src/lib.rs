@@ -1,13 +1,39 @@
 //! Image sets: where pixels and labels come from.
 //!
 //! This crate exists so that everything behind it (augmentation, the loader, evaluation) sees one
-//! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory (CIFAR) or
-//! are decoded from files. It knows nothing of tensors and builds without libtorch.
+//! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory
+//! ([`cifar`]) or are decoded from files ([`folder`]). It knows nothing of tensors and builds
+//! without libtorch.
+//!
+//! - A recipe names its data as a [`Source`]; [`open`] turns that and a [`Split`] into a set.
+//! - A set hands out [`Image`]s: 8-bit RGB, each of its own size, safe to ask for from any thread.
+//! - Whatever is wrong with a file is a [`DataError`] that names it. What can be known without
+//!   decoding pixels is reported by `open`; a damaged image when it is asked for.
+//! - Random numbers come from [`random`], as a pure function of where they are used.
+//!
+//! ```
+//! use nearkin_data::{ImageSet, Source, Split, open};
+//!
+//! let source = Source::Shapes { train_images: 100, test_images: 20, size_pixels: 32, seed: 0 };
+//! let train = open(&source, Split::Train)?;
+//! let image = train.image(3)?;
+//! assert_eq!((train.len(), image.width(), image.height()), (100, 32, 32));
+//! assert_eq!(train.label(3).map(|label| train.classes()[label].as_str()), Some("triangle"));
+//! # Ok::<(), nearkin_data::DataError>(())
+//! ```
 
+pub mod cifar;
+pub mod folder;
 mod image;
 pub mod random;
 mod set;
+pub mod shapes;
+mod source;
 
+pub use cifar::{Cifar, CifarVersion};
+pub use folder::Folder;
 pub use image::Image;
 pub use random::Random;
-pub use set::{DataError, ImageSet, Subset};
+pub use set::{DataError, ImageSet, Split, Subset};
+pub use shapes::{Shapes, ShapesOptions};
+pub use source::{Source, has_split, open};

@@ -1,6 +1,7 @@
 //! The interface of an image set, and the subset that recipes ask for.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::{Image, Random, random::Purpose};
 
@@ -35,6 +36,39 @@ pub enum DataError {
     /// The request itself makes no sense for this set.
     #[error("{0}")]
     Request(String),
+}
+
+impl DataError {
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn empty(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Empty { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// For `map_err` on whatever reads `path`.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Read { path: path.to_owned(), source }
+    }
+}
+
+/// Which part of a data set: the images to learn from, or those held back to measure with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The images to learn from.
+    Train,
+    /// The images held back; called `val` in some folders.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        })
+    }
 }
 
 /// A set of images with random access, shared between loader threads.

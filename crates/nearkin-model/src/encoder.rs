@@ -66,10 +66,15 @@ impl Encoder {
         tch::no_grad(|| self.backbone.forward(images, Mode::Evaluate))
     }
 
+    /// Backbone features of images in training mode, with gradient: `[batch, features]`.
+    pub fn train_features(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        self.backbone.forward(images, Mode::Train { groups: 1 })
+    }
+
     /// Embeddings of images in training mode, not normalised: `[batch, dimensions]`.
     pub fn embed(&self, images: &Tensor) -> Result<Tensor, TchError> {
         let mode = Mode::Train { groups: 1 };
-        let x = self.projector.forward(&self.backbone.forward(images, mode)?, mode)?;
+        let x = self.projector.forward(&self.train_features(images)?, mode)?;
         match &self.predictor {
             Some(predictor) => predictor.forward(&x, mode),
             None => Ok(x),

@@ -101,6 +101,12 @@ pub trait Method: Send + Sync {
     /// Whether candidates come from a queue of past keys.
     fn needs_queue(&self) -> bool;
 
+    /// Whether the online encoder sees its views as one batch, so that they share the statistics of
+    /// batch norm, or each view as a batch of its own.
+    fn encodes_views_together(&self) -> bool {
+        false
+    }
+
     /// The terms of the loss for one batch.
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError>;
 

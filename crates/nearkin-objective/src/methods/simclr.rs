@@ -68,6 +68,10 @@ impl Method for SimClr {
         false
     }
 
+    fn encodes_views_together(&self) -> bool {
+        true
+    }
+
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let views = encoded.online.len();
         let embeddings: Vec<_> =

@@ -1,0 +1,43 @@
+# One profile for everything: the tests want optimised code (they decode, draw and train), and this
+# way clippy, the tests and the demo share every compiled dependency.
+CARGO ?= cargo
+PROFILE ?= release
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint parity fixtures bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## fetch libtorch into a cache outside the clone (scripts/setup --help has the choices)
+	@scripts/setup
+
+demo: setup ## pretrain a small encoder on drawn images and show what it learned
+	$(CARGO) build --release -p nearkin
+	target/release/nearkin pretrain recipes/demo.toml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+# The runner's summary comes last. nextest does not run the examples in the documentation.
+test: setup ## run all tests, with cargo-nextest where it is installed
+	scripts/test_setup
+ifneq ($(shell command -v cargo-nextest),)
+	$(CARGO) test --profile $(PROFILE) --workspace --doc
+	$(CARGO) nextest run --cargo-profile $(PROFILE) --workspace $(if $(CI),--profile ci)
+else
+	$(CARGO) test --profile $(PROFILE) --workspace
+endif
+
+lint: setup ## check formatting and clippy's lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
+
+parity: ## compare the reference values of the tests with PyTorch, timm, scikit-learn and others
+	@scripts/parity
+
+fixtures: ## compute the reference values of the tests anew
+	@scripts/parity --write
+
+bench: setup ## run the benchmarks
+	$(CARGO) bench --workspace
+
+clean: ## remove what was built; downloads and runs stay
+	$(CARGO) clean

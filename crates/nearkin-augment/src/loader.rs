@@ -1,0 +1,464 @@
+//! Batches made ahead of time on other threads.
+//!
+//! The consumer hands out jobs and keeps, for each, the channel on which its batch will come back;
+//! reading these channels in the order of the jobs gives batches in the order of the plan whatever
+//! thread was faster. A thread that dies drops its end of the channel, which the consumer sees.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nearkin_data::{DataError, ImageSet, Random};
+
+use crate::canvas::Scratch;
+use crate::order::Plan;
+use crate::view::View;
+
+/// How far, and by how many, batches are made ahead.
+///
+/// At most `workers + prefetch_batches` batches exist in the loader at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Threads; with 0, [`Loader::next`] makes the batch itself.
+    pub workers: usize,
+    /// Batches kept ready beyond those that the threads are making.
+    pub prefetch_batches: usize,
+}
+
+/// One view of every image of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewBatch {
+    /// Side of the square images, in pixels.
+    pub size_pixels: usize,
+    /// `[images, size, size, 3]`.
+    pub pixels: Vec<f32>,
+}
+
+/// The views of some images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The epoch from the plan.
+    pub epoch: u64,
+    /// The images from the plan, as indices into the set.
+    pub images: Vec<usize>,
+    /// In the order of the views.
+    pub views: Vec<ViewBatch>,
+}
+
+/// Why the loader ended before its plan.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// An image could not be read; the message names its file.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The system gave no thread.
+    #[error("cannot start loader thread {index} of {workers}: {source}; ask for fewer workers")]
+    Thread {
+        /// Which thread, from 1.
+        index: usize,
+        /// How many were asked for.
+        workers: usize,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread panicked; what it said is on standard error.
+    #[error("a loader thread panicked while it made the batch of images {images:?}")]
+    Panic {
+        /// The images of the batch.
+        images: Vec<usize>,
+    },
+}
+
+/// What every thread needs.
+struct Source {
+    set: Arc<dyn ImageSet>,
+    views: Arc<[View]>,
+    seed: u64,
+    stopping: AtomicBool,
+}
+
+impl Source {
+    /// Makes a batch: each image is decoded once for all its views.
+    fn batch(&self, plan: Plan, scratch: &mut Scratch) -> Result<Batch, LoadError> {
+        let Plan { epoch, images } = plan;
+        let mut views: Vec<ViewBatch> = self
+            .views
+            .iter()
+            .map(|view| ViewBatch {
+                size_pixels: view.size_pixels(),
+                pixels: vec![0.0; images.len() * view.values()],
+            })
+            .collect();
+        for (position, &index) in images.iter().enumerate() {
+            // Nobody waits for the batch of a loader that was dropped.
+            if self.stopping.load(Ordering::Relaxed) {
+                break;
+            }
+            let image = self.set.image(index)?;
+            for (number, (view, made)) in self.views.iter().zip(&mut views).enumerate() {
+                let mut random = Random::for_view(self.seed, epoch, index as u64, number as u64);
+                let out = &mut made.pixels[position * view.values()..][..view.values()];
+                view.apply(&image, &mut random, scratch, out);
+            }
+        }
+        Ok(Batch { epoch, images, views })
+    }
+}
+
+struct Job {
+    plan: Plan,
+    reply: Sender<Result<Batch, LoadError>>,
+}
+
+struct Pending {
+    images: Vec<usize>,
+    reply: Receiver<Result<Batch, LoadError>>,
+}
+
+/// The threads and the jobs they have been given.
+struct Pool {
+    jobs: Sender<Job>,
+    pending: VecDeque<Pending>,
+    threads: Vec<JoinHandle<()>>,
+    limit: usize,
+}
+
+impl Pool {
+    fn start(source: &Arc<Source>, options: LoaderOptions) -> Result<Self, LoadError> {
+        let LoaderOptions { workers, prefetch_batches } = options;
+        let limit = workers.saturating_add(prefetch_batches);
+        let (jobs, receiver) = unbounded::<Job>();
+        let mut pool = Self { jobs, pending: VecDeque::new(), threads: Vec::new(), limit };
+        for index in 1..=workers {
+            let (shared, receiver) = (Arc::clone(source), receiver.clone());
+            let thread = thread::Builder::new().name(format!("loader-{index}")).spawn(move || {
+                let mut scratch = Scratch::default();
+                for Job { plan, reply } in receiver {
+                    let batch = shared.batch(plan, &mut scratch);
+                    if reply.send(batch).is_err() || shared.stopping.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            match thread {
+                Ok(thread) => pool.threads.push(thread),
+                Err(error) => {
+                    pool.stop(source);
+                    return Err(LoadError::Thread { index, workers, source: error });
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    /// Gives jobs until the limit is reached, which is what bounds the channel.
+    fn fill(&mut self, plan: &mut dyn Iterator<Item = Plan>) {
+        while self.pending.len() < self.limit
+            && let Some(plan) = plan.next()
+        {
+            let (sender, reply) = bounded(1);
+            self.pending.push_back(Pending { images: plan.images.clone(), reply });
+            if self.jobs.send(Job { plan, reply: sender }).is_err() {
+                // All threads are gone; the reply channel of this job says so.
+                break;
+            }
+        }
+    }
+
+    /// Waits for the threads, each of which stops after the image that it is at.
+    fn stop(self, source: &Source) {
+        source.stopping.store(true, Ordering::Relaxed);
+        let Self { jobs, pending, threads, .. } = self;
+        drop((jobs, pending));
+        for thread in threads {
+            // A panic has been reported by the batch that it cost.
+            let _ = thread.join();
+        }
+    }
+}
+
+enum Work {
+    Here(Box<Scratch>),
+    Threads(Pool),
+    Ended,
+}
+
+/// An iterator over batches, in the order of its plan, made by background threads.
+///
+/// Pixels depend on seed, epoch, image and view only, never on the number of threads. After an
+/// error the iterator ends. Dropping it stops the threads, each after the image that it is at.
+pub struct Loader {
+    source: Arc<Source>,
+    plan: Box<dyn Iterator<Item = Plan> + Send>,
+    work: Work,
+    waited: Duration,
+}
+
+impl Loader {
+    /// Starts to make the batches of `plan`, whose indices must lie inside `set`.
+    ///
+    /// Fails if the system gives no threads.
+    pub fn start(
+        set: Arc<dyn ImageSet>,
+        views: Arc<[View]>,
+        seed: u64,
+        plan: impl Iterator<Item = Plan> + Send + 'static,
+        options: LoaderOptions,
+    ) -> Result<Self, LoadError> {
+        let source = Arc::new(Source { set, views, seed, stopping: AtomicBool::new(false) });
+        let mut plan = Box::new(plan.fuse());
+        let work = if options.workers == 0 {
+            Work::Here(Box::default())
+        } else {
+            let mut pool = Pool::start(&source, options)?;
+            pool.fill(&mut plan);
+            Work::Threads(pool)
+        };
+        Ok(Self { source, plan, work, waited: Duration::ZERO })
+    }
+
+    /// Time that the caller has spent in [`next`](Self::next) so far, which is waiting for batches.
+    pub fn wait(&self) -> Duration {
+        self.waited
+    }
+
+    fn stop(&mut self) {
+        if let Work::Threads(pool) = std::mem::replace(&mut self.work, Work::Ended) {
+            pool.stop(&self.source);
+        }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = Instant::now();
+        let result = match &mut self.work {
+            Work::Here(scratch) => self.source.batch(self.plan.next()?, scratch),
+            Work::Threads(pool) => {
+                let Pending { images, reply } = pool.pending.pop_front()?;
+                let result = reply.recv().unwrap_or(Err(LoadError::Panic { images }));
+                pool.fill(&mut self.plan);
+                result
+            }
+            Work::Ended => return None,
+        };
+        self.waited += start.elapsed();
+        if result.is_err() {
+            self.stop();
+        }
+        Some(result)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::atomic::AtomicUsize;
+
+    use nearkin_data::Image;
+
+    use super::*;
+    use crate::order::{Order, Sequential};
+    use crate::parity::draw;
+    use crate::view::ViewOptions;
+
+    /// Drawn images that take a while, and may fail.
+    #[derive(Default)]
+    struct Drawn {
+        images: usize,
+        delay: Duration,
+        unreadable: Option<usize>,
+        fatal: Option<usize>,
+        reads: AtomicUsize,
+    }
+
+    impl ImageSet for Drawn {
+        fn len(&self) -> usize {
+            self.images
+        }
+
+        fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(self.delay * (index % 3) as u32);
+            assert_ne!(Some(index), self.fatal, "this test wants a panic");
+            if self.unreadable == Some(index) {
+                let path = format!("images/{index}.png").into();
+                return Err(DataError::Malformed { path, reason: "truncated".into() });
+            }
+            Ok(draw(20 + index % 5, 24, index as u64))
+        }
+
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn classes(&self) -> &[String] {
+            &[]
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+    }
+
+    fn views() -> Arc<[View]> {
+        let view = |size| {
+            let text = format!(
+                "name = \"v\"\ntransforms = [{{ random_resized_crop = {{ size = {size} }} }},
+                 {{ horizontal_flip = {{}} }}, {{ color_jitter = {{ brightness = 0.4 }} }}]"
+            );
+            let options: ViewOptions = toml::from_str(&text).expect("valid TOML");
+            View::new(options).expect("a valid view")
+        };
+        Arc::new([view(8), view(12)])
+    }
+
+    fn options(workers: usize) -> LoaderOptions {
+        LoaderOptions { workers, prefetch_batches: 2 }
+    }
+
+    fn size(batch_size: usize) -> NonZeroUsize {
+        NonZeroUsize::new(batch_size).expect("above zero")
+    }
+
+    fn plans(images: usize, epochs: u64) -> impl Iterator<Item = Plan> + Send {
+        let mut order = Order::new(images, size(4), 9, false);
+        let batches = order.batches_per_epoch();
+        (0..epochs)
+            .flat_map(move |epoch| (0..batches).map(move |batch| (epoch, batch)))
+            .map(move |(epoch, batch)| Plan { epoch, images: order.batch(epoch, batch) })
+    }
+
+    fn start(set: Arc<Drawn>, workers: usize) -> Loader {
+        let plans = plans(set.len(), 2);
+        Loader::start(set, views(), 5, plans, options(workers)).expect("threads")
+    }
+
+    #[test]
+    fn batches_do_not_depend_on_the_number_of_workers() {
+        let expected: Vec<Plan> = plans(19, 2).collect();
+        let load = |workers| -> Vec<Batch> {
+            let set = Drawn { images: 19, delay: Duration::from_millis(1), ..Drawn::default() };
+            let set = Arc::new(set);
+            let batches = start(Arc::clone(&set), workers).map(|batch| batch.expect("batch"));
+            let batches = batches.collect();
+            // One decode per image and epoch, although there are two views.
+            assert_eq!(set.reads.load(Ordering::Relaxed), 2 * 19);
+            batches
+        };
+        let here = load(0);
+        let order: Vec<Plan> = here
+            .iter()
+            .map(|batch| Plan { epoch: batch.epoch, images: batch.images.clone() })
+            .collect();
+        assert_eq!(order, expected);
+        assert_eq!(here[0].views[0].pixels.len(), 4 * 8 * 8 * 3);
+        assert_eq!(here[4].views[1].pixels.len(), 3 * 12 * 12 * 3);
+        for workers in [1, 2, 7] {
+            assert!(load(workers) == here, "{workers} workers gave other batches");
+        }
+    }
+
+    #[test]
+    fn epochs_and_views_get_numbers_of_their_own() {
+        let set = Arc::new(Drawn { images: 1, ..Drawn::default() });
+        let view = Arc::clone(&views());
+        let same: Arc<[View]> = Arc::new([view[0].clone(), view[0].clone()]);
+        let batches: Vec<Batch> = Loader::start(set, same, 5, plans(1, 2), options(0))
+            .expect("threads")
+            .map(|batch| batch.expect("batch"))
+            .collect();
+        assert_ne!(batches[0].views[0], batches[0].views[1]);
+        assert_ne!(batches[0].views[0], batches[1].views[0]);
+    }
+
+    #[test]
+    fn an_unreadable_image_ends_the_loader_with_its_name() {
+        for workers in [0, 1, 3] {
+            let set = Drawn { images: 40, unreadable: Some(13), ..Drawn::default() };
+            let plan = Sequential::new(40, size(4));
+            let loader = Loader::start(Arc::new(set), views(), 0, plan, options(workers));
+            let mut loader = loader.expect("threads");
+            for batch in loader.by_ref().take(3) {
+                assert!(batch.is_ok());
+            }
+            let error = loader.next().expect("an answer").expect_err("image 13 is unreadable");
+            assert!(matches!(error, LoadError::Data(_)));
+            assert_eq!(error.to_string(), "images/13.png: truncated");
+            assert!(loader.next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_worker_is_an_error_and_not_a_hang() {
+        for workers in [1, 2] {
+            let set = Arc::new(Drawn { images: 40, fatal: Some(6), ..Drawn::default() });
+            let plan = Sequential::new(40, size(4));
+            let loader = Loader::start(set, views(), 0, plan, options(workers));
+            let mut loader = loader.expect("threads");
+            assert!(loader.next().expect("an answer").is_ok());
+            let error = loader.next().expect("an answer").expect_err("image 6 panics");
+            assert!(matches!(&error, LoadError::Panic { images } if images == &[4, 5, 6, 7]));
+            assert!(loader.next().is_none());
+        }
+    }
+
+    #[test]
+    fn dropping_a_busy_loader_stops_it() {
+        let delay = Duration::from_millis(20);
+        let set = Arc::new(Drawn { images: 3000, delay, ..Drawn::default() });
+        let plan = Sequential::new(3000, size(1000));
+        let loader =
+            Loader::start(Arc::clone(&set) as Arc<dyn ImageSet>, views(), 0, plan, options(2));
+        let mut loader = loader.expect("threads");
+        // The threads are inside batches that would take 20 seconds each.
+        thread::sleep(delay);
+        let begin = Instant::now();
+        loader.stop();
+        assert!(begin.elapsed() < Duration::from_secs(2));
+        drop(loader);
+        assert_eq!(Arc::strong_count(&set), 1, "a thread still holds the set");
+    }
+
+    #[test]
+    fn no_more_batches_are_made_than_the_bound_allows() {
+        let set = Arc::new(Drawn { images: 100, ..Drawn::default() });
+        let plan = Sequential::new(100, size(1));
+        let loader =
+            Loader::start(Arc::clone(&set) as Arc<dyn ImageSet>, views(), 0, plan, options(2));
+        let mut loader = loader.expect("threads");
+        let wait_for = |reads: usize| {
+            while set.reads.load(Ordering::Relaxed) < reads {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(set.reads.load(Ordering::Relaxed), reads);
+        };
+        wait_for(4);
+        loader.next().expect("an answer").expect("batch");
+        wait_for(5);
+    }
+
+    #[test]
+    fn waiting_is_counted() {
+        let delay = Duration::from_millis(5);
+        let set = Drawn { images: 6, delay, ..Drawn::default() };
+        let mut loader = start(Arc::new(set), 1);
+        assert_eq!(loader.wait(), Duration::ZERO);
+        loader.by_ref().for_each(|batch| assert!(batch.is_ok()));
+        // Two epochs of images that sleep 0, 1, 2, 0, 1 and 2 times; some time passes before `next`.
+        assert!(loader.wait() > delay * 6, "{:?}", loader.wait());
+    }
+}

@@ -1,0 +1,216 @@
+//! The data of a recipe, as written in its file, and the one place that opens it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cifar, CifarVersion, DataError, Folder, ImageSet, Shapes, ShapesOptions, Split};
+
+/// Where images come from; in a recipe, `dataset = "cifar10"` with the keys of that variant.
+///
+/// Sets that are read from files have a `path` that recipes leave out, so that a recipe fits any
+/// machine; [`set_path`](Self::set_path) fills it in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// CIFAR-10, binary version.
+    Cifar10 {
+        /// `cifar-10-batches-bin` or the folder that holds it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// CIFAR-100 with its 100 fine labels, binary version.
+    Cifar100 {
+        /// `cifar-100-binary` or the folder that holds it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// A folder of image files; see [`folder`](crate::folder) for the layouts.
+    Folder {
+        /// The folder.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// The built-in set, drawn by code; see [`shapes`](crate::shapes).
+    Shapes {
+        /// Images of the train split.
+        #[serde(default = "default_train_images")]
+        train_images: usize,
+        /// Images of the test split.
+        #[serde(default = "default_test_images")]
+        test_images: usize,
+        /// Width and height of every image.
+        #[serde(default = "default_size_pixels")]
+        size_pixels: usize,
+        /// Another seed draws other images.
+        #[serde(default)]
+        seed: u64,
+    },
+}
+
+fn default_train_images() -> usize {
+    10_000
+}
+
+fn default_test_images() -> usize {
+    2_000
+}
+
+fn default_size_pixels() -> usize {
+    32
+}
+
+impl Source {
+    /// The value of the `dataset` key.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cifar10 { .. } => "cifar10",
+            Self::Cifar100 { .. } => "cifar100",
+            Self::Folder { .. } => "folder",
+            Self::Shapes { .. } => "shapes",
+        }
+    }
+
+    /// Says where the files are; a [`DataError::Request`] for a set that has none.
+    pub fn set_path(&mut self, new: impl Into<PathBuf>) -> Result<(), DataError> {
+        match self {
+            Self::Cifar10 { path } | Self::Cifar100 { path } | Self::Folder { path } => {
+                *path = Some(new.into());
+                Ok(())
+            }
+            Self::Shapes { .. } => Err(DataError::Request(
+                "dataset shapes draws its own images and takes no path: leave out --data".into(),
+            )),
+        }
+    }
+
+    fn require_path<'a>(&self, path: Option<&'a PathBuf>) -> Result<&'a Path, DataError> {
+        path.map(PathBuf::as_path).ok_or_else(|| {
+            DataError::Request(format!("dataset {} needs a path: give --data PATH", self.kind()))
+        })
+    }
+}
+
+/// Opens one split of a source.
+///
+/// A missing path, or a split that the folder does not have, is a [`DataError::Request`]; the other
+/// variants name the file at fault.
+pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
+    Ok(match source {
+        Source::Cifar10 { path } => {
+            let path = source.require_path(path.as_ref())?;
+            Arc::new(Cifar::open(CifarVersion::Cifar10, path, split)?)
+        }
+        Source::Cifar100 { path } => {
+            let path = source.require_path(path.as_ref())?;
+            Arc::new(Cifar::open(CifarVersion::Cifar100, path, split)?)
+        }
+        Source::Folder { path } => {
+            Arc::new(Folder::open(source.require_path(path.as_ref())?, split)?)
+        }
+        &Source::Shapes { train_images, test_images, size_pixels, seed } => {
+            let images = match split {
+                Split::Train => train_images,
+                Split::Test => test_images,
+            };
+            Arc::new(Shapes::new(ShapesOptions { seed, split, images, size_pixels })?)
+        }
+    })
+}
+
+/// Whether the source has the split, without opening it: only folders may lack one.
+pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
+    match source {
+        Source::Folder { path } => Folder::has_split(source.require_path(path.as_ref())?, split),
+        Source::Cifar10 { .. } | Source::Cifar100 { .. } | Source::Shapes { .. } => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_read_from_toml_with_defaults_and_written_back() {
+        let shapes: Source = toml::from_str("dataset = \"shapes\"\nsize_pixels = 48").unwrap();
+        assert_eq!(
+            shapes,
+            Source::Shapes { train_images: 10_000, test_images: 2_000, size_pixels: 48, seed: 0 }
+        );
+        for (kind, bare) in [
+            ("cifar10", Source::Cifar10 { path: None }),
+            ("cifar100", Source::Cifar100 { path: None }),
+            ("folder", Source::Folder { path: None }),
+        ] {
+            let text = format!("dataset = \"{kind}\"\n");
+            assert_eq!(toml::from_str::<Source>(&text).unwrap(), bare);
+            assert_eq!(toml::to_string(&bare).unwrap(), text);
+            assert_eq!(bare.kind(), kind);
+            let mut full = bare;
+            full.set_path("some/where").unwrap();
+            let text = toml::to_string(&full).unwrap();
+            assert!(text.contains("path = \"some/where\""), "{text}");
+            assert_eq!(toml::from_str::<Source>(&text).unwrap(), full);
+        }
+        assert_eq!(toml::from_str::<Source>(&toml::to_string(&shapes).unwrap()).unwrap(), shapes);
+        assert_eq!(shapes.kind(), "shapes");
+    }
+
+    #[test]
+    fn unknown_keys_and_data_sets_are_named() {
+        for (text, named) in [
+            ("dataset = \"shapes\"\nsize = 3", "size"),
+            ("dataset = \"cifar10\"\nsize_pixels = 3", "size_pixels"),
+            ("dataset = \"mnist\"", "mnist"),
+            ("path = \"x\"", "dataset"),
+        ] {
+            let message = toml::from_str::<Source>(text).unwrap_err().to_string();
+            assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[test]
+    fn opening_draws_as_many_shapes_as_the_split_asks_for() {
+        let source = Source::Shapes { train_images: 30, test_images: 7, size_pixels: 16, seed: 1 };
+        for (split, images) in [(Split::Train, 30), (Split::Test, 7)] {
+            let set = open(&source, split).unwrap();
+            assert_eq!(set.len(), images);
+            assert_eq!(set.image(images - 1).unwrap().width(), 16);
+            assert!(has_split(&source, split).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_missing_or_needless_path_is_a_request_error() {
+        for source in [
+            Source::Cifar10 { path: None },
+            Source::Cifar100 { path: None },
+            Source::Folder { path: None },
+        ] {
+            let message = open(&source, Split::Train).err().unwrap().to_string();
+            let expected = format!("dataset {} needs a path: give --data PATH", source.kind());
+            assert_eq!(message, expected);
+        }
+        let mut shapes: Source = toml::from_str("dataset = \"shapes\"").unwrap();
+        let message = shapes.set_path("x").unwrap_err().to_string();
+        assert!(message.contains("draws its own images"), "{message}");
+    }
+
+    #[test]
+    fn a_file_based_source_opens_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("nowhere");
+        for mut source in [
+            Source::Cifar10 { path: None },
+            Source::Cifar100 { path: None },
+            Source::Folder { path: None },
+        ] {
+            source.set_path(&missing).unwrap();
+            let message = open(&source, Split::Train).err().unwrap().to_string();
+            assert!(message.contains("nowhere"), "{message}");
+        }
+        let source = Source::Folder { path: Some(folder.path().to_owned()) };
+        assert!(!has_split(&source, Split::Test).unwrap());
+    }
+}

@@ -1,0 +1,113 @@
+//! The networks against torch and torchvision: `scripts/fixtures/model.py` made the expected values.
+//! Weights and images are sines, so that both sides can make them.
+
+use nearkin_model::{Encoder, Parameters};
+use nearkin_recipe::Model;
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+fn waves(shape: &[i64], phase: f64) -> Tensor {
+    let count: i64 = shape.iter().product();
+    let ramp = Tensor::arange(count, (Kind::Double, Device::Cpu));
+    (ramp * 0.7 + phase).sin().reshape(shape)
+}
+
+fn project(tensor: &Tensor) -> f64 {
+    let flat = tensor.detach().contiguous().reshape([-1]).to_kind(Kind::Double);
+    let count = flat.numel() as f64;
+    f64::try_from((&flat * waves(&flat.size(), 0.3)).sum(Kind::Double)).unwrap() / count.sqrt()
+}
+
+/// The backbone of a case with its sines; the projector only has to be there.
+fn encoder(case: &Value, kind: Kind) -> Encoder {
+    let (backbone, stem) = (&case["backbone"], &case["stem"]);
+    let model: Model =
+        toml::from_str(&format!("backbone = {backbone}\nstem = {stem}\nprojector = [{{ width = 8 }}]"))
+            .unwrap();
+    let encoder = Encoder::new(&model, 0, Device::Cpu, kind).unwrap();
+    tch::no_grad(|| {
+        for (index, entry) in of_backbone(encoder.parameters()).enumerate() {
+            let shape = entry.1.size();
+            let wave = waves(&shape, index as f64);
+            let wave = match shape.len() {
+                4 => wave * (2.0 / (shape[1] * shape[2] * shape[3]) as f64).sqrt(),
+                _ => wave * 0.1 + f64::from(u8::from(index % 3 == 1)),
+            };
+            entry.1.shallow_clone().copy_(&wave);
+        }
+    });
+    encoder
+}
+
+/// Trained tensors of the backbone under torchvision's names.
+fn of_backbone(parameters: &Parameters) -> impl Iterator<Item = (String, &Tensor)> {
+    parameters.trainable().filter_map(|entry| {
+        entry.name.strip_prefix("backbone.").map(|name| (name.to_owned(), &entry.tensor))
+    })
+}
+
+struct Comparison {
+    what: String,
+    bound: f64,
+}
+
+impl Comparison {
+    fn close(&self, key: &str, got: f64, expected: &Value) {
+        let expected = expected.as_f64().unwrap();
+        let error = (got - expected).abs() / expected.abs().max(1.0);
+        assert!(error < self.bound, "{} {key}: {got} is not {expected}", self.what);
+    }
+
+    fn rows(&self, key: &str, got: &Tensor, expected: &Value) {
+        let expected = expected.as_array().unwrap();
+        assert_eq!(got.size()[0] as usize, expected.len());
+        for (row, expected) in expected.iter().enumerate() {
+            self.close(key, project(&got.get(row as i64)), expected);
+        }
+    }
+}
+
+/// The test runs one step of SGD by hand: with velocities of 0 it is `p -= lr (g + decay p)`.
+fn check(case: &Value, kind: Kind, bound: f64) {
+    let what = format!("{} {} {kind:?}", case["backbone"], case["stem"]);
+    let comparison = Comparison { what, bound };
+    let encoder = encoder(case, kind);
+    let names: Vec<String> = of_backbone(encoder.parameters()).map(|(name, _)| name).collect();
+    let expected: Vec<&str> =
+        case["parameters"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names, expected, "torchvision's names in torchvision's order");
+
+    let side = case["side"].as_i64().unwrap();
+    let images = waves(&[4, 3, side, side], 0.5).to_kind(kind);
+    let channels_last = images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    let features = encoder.train_features(&channels_last).unwrap();
+    let loss = (&features * waves(&features.size(), 0.1).to_kind(kind)).mean(kind);
+    loss.backward();
+    comparison.rows("features", &features, &case["features"]);
+    comparison.close("loss", f64::try_from(&loss).unwrap(), &case["loss"]);
+    tch::no_grad(|| {
+        for (name, tensor) in of_backbone(encoder.parameters()) {
+            let gradient = tensor.grad();
+            comparison.close(&name, project(&gradient), &case["gradients"][&name]);
+            let _ = tensor.shallow_clone().g_sub_(&((gradient + tensor * 5e-4) * 0.05));
+            comparison.close(&name, project(tensor), &case["stepped"][&name]);
+        }
+    });
+    for entry in encoder.parameters().iter().filter(|entry| !entry.trainable) {
+        if let Some(name) = entry.name.strip_prefix("backbone.") {
+            comparison.close(name, project(&entry.tensor), &case["running"][name]);
+        }
+    }
+    comparison.rows("evaluated", &encoder.extract(&channels_last).unwrap(), &case["evaluated"]);
+}
+
+#[test]
+fn resnets_compute_what_torchvision_computes() {
+    let text = include_str!("fixtures/model.json");
+    let cases: Vec<Value> = serde_json::from_str(text).unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in &cases {
+        check(case, Kind::Double, 1e-9);
+        check(case, Kind::Float, 1e-5);
+    }
+}
