@@ -16,7 +16,9 @@ demo: setup ## pretrain a small encoder on drawn images and show what it learned
 	$(CARGO) build --release -p nearkin
 	target/release/nearkin pretrain recipes/demo.toml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-# The runner's summary comes last. nextest does not run the examples in the documentation.
+# Tests run side by side, so each gets one thread for its sums. nextest does not run the examples in
+# the documentation. The runner's summary comes last.
+test: export OMP_NUM_THREADS = 1
 test: setup ## run all tests, with cargo-nextest where it is installed
 	scripts/test_setup
 ifneq ($(shell command -v cargo-nextest),)

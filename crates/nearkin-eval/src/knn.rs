@@ -54,7 +54,8 @@ pub fn knn(
             bank.labels.f_index_select(0, &neighbours.f_reshape([-1])?)?.f_view([count, most])?;
         let truth = queries.labels.f_narrow(0, start, count)?.f_unsqueeze(1)?;
         for (votes, hits) in votes.iter().zip(&mut hits) {
-            let ranked = rank(&cosines, &classes, bank.classes, *votes)?;
+            let ranked = scores(&cosines, &classes, bank.classes, *votes)?
+                .f_argsort_stable(true, 1, true)?;
             let right = ranked.f_eq_tensor(&truth)?;
             hits.0 += right.f_narrow(1, 0, 1)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
             hits.1 += right
@@ -72,15 +73,17 @@ pub fn knn(
     Ok(votes.iter().zip(hits).map(result).collect())
 }
 
-/// Classes by falling vote, `[queries, classes]`, from cosines and classes of the nearest
+/// The vote for every class, `[queries, classes]`, from cosines and classes of the nearest
 /// neighbours, `[queries, most]`.
-fn rank(cosines: &Tensor, of: &Tensor, classes: i64, votes: Votes) -> Result<Tensor, TchError> {
+fn scores(cosines: &Tensor, of: &Tensor, classes: i64, votes: Votes) -> Result<Tensor, TchError> {
     let (queries, most) = cosines.size2()?;
     let k = (votes.k as i64).min(most);
     let weights = cosines.f_narrow(1, 0, k)?.f_div_scalar(votes.temperature)?.f_exp()?;
-    let scores = Tensor::f_zeros([queries, classes], (weights.kind(), weights.device()))?
-        .f_scatter_add(1, &of.f_narrow(1, 0, k)?, &weights)?;
-    scores.f_argsort_stable(true, 1, true)
+    Tensor::f_zeros([queries, classes], (weights.kind(), weights.device()))?.f_scatter_add(
+        1,
+        &of.f_narrow(1, 0, k)?,
+        &weights,
+    )
 }
 
 #[cfg(test)]
@@ -106,6 +109,40 @@ mod tests {
         // Two far neighbours outvote the near one only if the temperature lets them.
         assert_eq!(accuracy(3, 0.1), 1.0);
         assert_eq!(accuracy(100, 100.0), 0.0);
+    }
+
+    /// Expected scores were computed independently: k = 4, temperature 0.1.
+    #[test]
+    fn scores_and_predictions_are_the_expected_ones() {
+        let bank = unit(&Tensor::from_slice2(&[
+            [0.9, 0.6, -0.1],
+            [-0.4, 0.8, 1.0],
+            [0.5, -0.9, 0.2],
+            [0.6, 0.1, 1.1],
+            [1.0, 0.0, 0.0],
+            [0.0, 1.0, 0.0],
+            [0.0, 0.0, 1.0],
+            [-1.0, 1.0, 0.0],
+            [0.5, 0.5, -1.0],
+        ]));
+        let labels = Tensor::from_slice(&[0_i64, 1, 2, 1, 0, 1, 2, 1, 0]);
+        let queries = unit(&Tensor::from_slice2(&[
+            [1.0, 0.5, -0.25],
+            [-0.5, 1.0, 0.75],
+            [0.25, -1.0, 0.5],
+            [0.8, 0.3, 1.2],
+        ]));
+        let (cosines, neighbours) = queries.matmul(&bank.tr()).topk(4, 1, true, true);
+        let of = labels.index_select(0, &neighbours.reshape([-1])).view([4, 4]);
+        let scores = scores(&cosines, &of, 3, Votes { k: 4, temperature: 0.1 }).unwrap();
+        let expected = Tensor::from_slice2(&[
+            [26256.65026031417, 78.5989078829637, 0.0],
+            [0.0, 20455.011407760816, 262.6599278091018],
+            [8.86560251099516, 64.49037389673042, 11725.74850154588],
+            [228.32130432476816, 19885.310563958512, 3450.004449123426],
+        ]);
+        assert!(scores.allclose(&expected, 1e-9, 0.0, false));
+        assert_eq!(scores.argmax(1, false), Tensor::from_slice(&[0_i64, 1, 2, 1]));
     }
 
     #[test]

@@ -205,3 +205,117 @@ impl Mlp {
         Ok(x)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::Parameters;
+
+    fn batch_norm(channels: i64) -> BatchNorm {
+        let mut parameters = Parameters::default();
+        let root = parameters.root(Device::Cpu, Kind::Double);
+        BatchNorm::new(root, channels, Placement::Affine, 1.0).unwrap()
+    }
+
+    fn close(got: &Tensor, expected: &[f64]) {
+        let got = Vec::<f64>::try_from(got.detach().reshape([-1])).unwrap();
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+        }
+    }
+
+    /// Expected values computed independently; groups are strided, not contiguous.
+    #[test]
+    fn split_batch_norm_has_strided_groups_and_averages_running_statistics() {
+        let x = Tensor::from_slice2(&[
+            [1.0, -2.0],
+            [3.0, 0.5],
+            [5.0, 4.0],
+            [2.0, 1.0],
+            [0.0, 3.0],
+            [4.0, -1.0],
+        ]);
+        let norm = batch_norm(2);
+        let blocks = norm.forward(&to_blocks(&x, 2).unwrap(), Mode::Train { groups: 2 }).unwrap();
+        close(
+            &from_blocks(&blocks, 2).unwrap(),
+            &[
+                -0.4629095539120194,
+                -1.3970003830505726,
+                0.0,
+                0.3922295548503879,
+                1.3887286617360581,
+                0.8890002437594552,
+                -1.2247356859083902,
+                0.9805738871259697,
+                -0.9258191078240388,
+                0.5080001392911173,
+                1.2247356859083902,
+                -1.3728034419763575,
+            ],
+        );
+        close(&norm.running_mean, &[0.25, 0.09166666666666667]);
+        close(&norm.running_variance, &[1.3, 1.4708333333333334]);
+    }
+
+    #[test]
+    fn groups_know_nothing_of_each_other_in_images_too() {
+        tch::manual_seed(1);
+        let x = Tensor::randn([8, 3, 4, 4], tch::kind::DOUBLE_CPU);
+        let split = batch_norm(3).forward(&x, Mode::Train { groups: 4 }).unwrap();
+        for group in 0..4 {
+            let alone = x.narrow(0, 2 * group, 2);
+            let alone = batch_norm(3).forward(&alone, Mode::Train { groups: 1 }).unwrap();
+            assert!(alone.allclose(&split.narrow(0, 2 * group, 2), 1e-12, 1e-12, false));
+        }
+        let whole = batch_norm(3).forward(&x, Mode::Train { groups: 1 }).unwrap();
+        assert!(!whole.allclose(&split, 1e-2, 1e-2, false));
+    }
+
+    #[test]
+    fn blocks_are_undone() {
+        let x = Tensor::arange(12, (Kind::Int64, Device::Cpu));
+        let blocks = to_blocks(&x, 3).unwrap();
+        assert_eq!(Vec::<i64>::try_from(&blocks).unwrap(), [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]);
+        assert_eq!(from_blocks(&blocks, 3).unwrap(), x);
+    }
+
+    #[test]
+    fn layers_have_what_the_recipe_says() {
+        let layer = |width: u64, bias, batch_norm, relu| Layer {
+            width: std::num::NonZeroU64::new(width).unwrap(),
+            bias,
+            batch_norm,
+            relu,
+        };
+        let layers = [
+            layer(5, false, Placement::Affine, true),
+            layer(4, false, Placement::Scale, true),
+            layer(3, true, Placement::Plain, false),
+            layer(2, true, Placement::None, false),
+        ];
+        let mut parameters = Parameters::default();
+        let mlp = Mlp::new(parameters.root(Device::Cpu, Kind::Float), 6, &layers).unwrap();
+        let names: Vec<&str> = parameters.trainable().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "0.weight",
+                "0.batch_norm.weight",
+                "0.batch_norm.bias",
+                "1.weight",
+                "1.batch_norm.weight",
+                "2.weight",
+                "2.bias",
+                "3.weight",
+                "3.bias",
+            ]
+        );
+        let out =
+            mlp.forward(&Tensor::randn([7, 6], tch::kind::FLOAT_CPU), Mode::Train { groups: 1 });
+        assert_eq!((out.unwrap().size(), mlp.outputs()), (vec![7, 2], 2));
+    }
+}

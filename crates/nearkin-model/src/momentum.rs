@@ -84,3 +84,95 @@ impl MomentumEncoder {
         from_blocks(&projector.forward(&features, projector_mode)?, groups)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> Model {
+        toml::from_str(
+            "backbone = \"resnet18\"\nstem = \"cifar\"\nbase_width = 4
+             projector = [{ width = 8, batch_norm = \"affine\", relu = true }, { width = 6 }]
+             predictor = [{ width = 6 }]",
+        )
+        .unwrap()
+    }
+
+    fn pair(options: &str) -> (Encoder, MomentumEncoder) {
+        let online = Encoder::new(&model(), 5, Device::Cpu, Kind::Double).unwrap();
+        let options = toml::from_str(&format!("momentum = 0.9\n{options}")).unwrap();
+        let teacher =
+            MomentumEncoder::copy_of(&online, &model(), options, Device::Cpu, Kind::Double);
+        (online, teacher.unwrap())
+    }
+
+    fn images(count: i64) -> Tensor {
+        tch::manual_seed(9);
+        Tensor::randn([count, 3, 8, 8], tch::kind::DOUBLE_CPU)
+    }
+
+    fn same(a: &Tensor, b: &Tensor) -> bool {
+        a.allclose(b, 1e-9, 1e-9, false)
+    }
+
+    #[test]
+    fn it_starts_as_a_copy_without_predictor_and_follows_weights_only() {
+        let (online, mut teacher) = pair("");
+        assert!(teacher.parameters().iter().all(|entry| !entry.name.starts_with("predictor.")));
+        for (mine, theirs) in teacher.parameters().iter().zip(online.parameters()) {
+            assert_eq!((&mine.name, &mine.tensor), (&theirs.name, &theirs.tensor));
+            assert!(!mine.tensor.requires_grad());
+        }
+        tch::no_grad(|| {
+            for entry in online.parameters() {
+                let _ = entry.tensor.shallow_clone().g_add_scalar_(1.0);
+            }
+        });
+        let before: Vec<Tensor> =
+            teacher.parameters().iter().map(|entry| entry.tensor.copy()).collect();
+        teacher.follow(&online, 0.9).unwrap();
+        for ((mine, before), theirs) in
+            teacher.parameters().iter().zip(before).zip(online.parameters())
+        {
+            let expected = match theirs.trainable {
+                true => &before * 0.9 + &theirs.tensor * 0.1,
+                false => before,
+            };
+            assert!(same(&mine.tensor, &expected), "{}", mine.name);
+        }
+    }
+
+    #[test]
+    fn a_shuffled_batch_comes_back_in_order() {
+        let images = images(8);
+        let order = [3, 1, 7, 0, 5, 2, 6, 4];
+        let plain = pair("").1.embed(&images, &order).unwrap();
+        let shuffled = pair("shuffle = true").1.embed(&images, &order).unwrap();
+        assert!(same(&plain, &shuffled), "without groups a shuffle changes nothing");
+        let split = |options: &str| {
+            pair(&format!("batch_norm_splits = 4\n{options}")).1.embed(&images, &order).unwrap()
+        };
+        assert!(!same(&plain, &split("")), "groups have statistics of their own");
+        assert!(!same(&split(""), &split("shuffle = true")), "a shuffle makes other groups");
+    }
+
+    #[test]
+    fn split_groups_are_strided_and_the_projector_sees_the_whole_batch_unless_told() {
+        let images = images(8);
+        let every_fourth = |start: i64| images.slice(0, start, 8, 4);
+        let apart: Vec<Tensor> =
+            (0..4).map(|start| pair("").1.embed(&every_fourth(start), &[]).unwrap()).collect();
+        // [group, member] to image = 4 * member + group.
+        let apart = Tensor::stack(&apart, 1).reshape([8, -1]);
+        let together = |options: &str| {
+            pair(&format!("batch_norm_splits = 4\n{options}")).1.embed(&images, &[]).unwrap()
+        };
+        assert!(same(&apart, &together("split_projector = true")));
+        assert!(!same(&apart, &together("")));
+    }
+
+    #[test]
+    fn keys_have_no_gradient() {
+        assert!(!pair("").1.embed(&images(4), &[]).unwrap().requires_grad());
+    }
+}

@@ -69,3 +69,78 @@ impl Queue {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(values: impl IntoIterator<Item = i64>) -> Tensor {
+        let values: Vec<f64> = values.into_iter().map(|value| value as f64).collect();
+        Tensor::from_slice(&values).view([-1, 1])
+    }
+
+    fn contents(queue: &Queue) -> Vec<i64> {
+        Vec::<f64>::try_from(queue.rows().view([-1])).unwrap().iter().map(|&x| x as i64).collect()
+    }
+
+    #[test]
+    fn keys_replace_the_oldest_in_place() {
+        let mut queue = Queue::restore(rows([0; 6]), 0);
+        let steps = [
+            ([1, 2], [1, 2, 0, 0, 0, 0], 2),
+            ([3, 4], [1, 2, 3, 4, 0, 0], 4),
+            ([5, 6], [1, 2, 3, 4, 5, 6], 0),
+            ([7, 8], [7, 8, 3, 4, 5, 6], 2),
+        ];
+        for (keys, after, next) in steps {
+            queue.enqueue(&rows(keys)).unwrap();
+            assert_eq!((contents(&queue), queue.next()), (after.to_vec(), next));
+        }
+    }
+
+    #[test]
+    fn it_starts_with_unit_rows_that_depend_on_the_seed() {
+        let queue = |seed| Queue::random(50, 8, seed, Device::Cpu, Kind::Float).unwrap();
+        let norms = queue(3).rows().norm_scalaropt_dim(2.0, [1].as_slice(), false);
+        assert!(norms.allclose(&norms.ones_like(), 1e-5, 1e-5, false));
+        assert_eq!(queue(3).rows(), queue(3).rows());
+        assert_ne!(queue(3).rows(), queue(4).rows());
+    }
+
+    #[test]
+    fn enqueueing_before_the_backward_pass_is_noticed() {
+        let mut queue = Queue::random(4, 3, 0, Device::Cpu, Kind::Float).unwrap();
+        let anchors = Tensor::randn([2, 3], tch::kind::FLOAT_CPU).set_requires_grad(true);
+        let loss = anchors.matmul(&queue.rows().tr()).square().sum(Kind::Float);
+        queue.enqueue(&Tensor::zeros([2, 3], tch::kind::FLOAT_CPU)).unwrap();
+        assert!(loss.f_backward().unwrap_err().to_string().contains("inplace"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_batch_sizes_keep_the_newest_keys(
+            size in 1_i64..12,
+            batches in prop::collection::vec(0_i64..30, 0..8),
+        ) {
+            let mut queue = Queue::restore(rows(vec![-1; size as usize]), 0);
+            let mut model: VecDeque<i64> = std::iter::repeat_n(-1, size as usize).collect();
+            let mut key = 0;
+            for batch in batches {
+                queue.enqueue(&rows(key..key + batch)).unwrap();
+                for _ in 0..batch {
+                    model.pop_front();
+                    model.push_back(key);
+                    key += 1;
+                }
+            }
+            // From the oldest on, the queue reads as the model does.
+            let mut oldest_first = contents(&queue);
+            oldest_first.rotate_left(queue.next() as usize);
+            prop_assert_eq!(oldest_first, Vec::from(model));
+        }
+    }
+}

@@ -13,7 +13,7 @@ pub struct ParameterError {
 }
 
 impl ParameterError {
-    pub(crate) fn new(key: &'static str, value: impl ToString, reason: &'static str) -> Self {
+    pub(crate) fn new(key: &'static str, value: &impl ToString, reason: &'static str) -> Self {
         Self { key, value: value.to_string(), reason }
     }
 }
@@ -23,7 +23,7 @@ pub(crate) fn temperature(key: &'static str, value: f64) -> Result<f64, Paramete
     if value.is_finite() && value > 0.0 {
         Ok(value)
     } else {
-        Err(ParameterError::new(key, value, "a temperature is a finite number above 0"))
+        Err(ParameterError::new(key, &value, "a temperature is a finite number above 0"))
     }
 }
 
@@ -32,6 +32,6 @@ pub(crate) fn fraction(key: &'static str, value: f64) -> Result<f64, ParameterEr
     if (0.0..=1.0).contains(&value) {
         Ok(value)
     } else {
-        Err(ParameterError::new(key, value, "it must lie within 0 and 1"))
+        Err(ParameterError::new(key, &value, "it must lie within 0 and 1"))
     }
 }

@@ -133,7 +133,7 @@ impl Pairing {
         if views < 2 {
             return Err(ParameterError::new(
                 "views",
-                views,
+                &views,
                 "a recipe needs at least two [[views]]",
             ));
         }
@@ -145,7 +145,7 @@ impl Pairing {
                 if global_views < 1 || global_views > views {
                     return Err(ParameterError::new(
                         "global_views",
-                        global_views,
+                        &global_views,
                         "it must be at least 1 and at most the number of [[views]]",
                     ));
                 }

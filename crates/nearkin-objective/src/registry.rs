@@ -41,9 +41,9 @@ impl Entry {
 }
 
 fn build<M: Define>(table: toml::Table) -> Result<Box<dyn Method>, MethodError> {
-    let parameters = table
-        .try_into()
-        .map_err(|error: toml::de::Error| MethodError::Read(error.message().to_owned()))?;
+    let parameters = table.try_into().map_err(|error: toml::de::Error| {
+        MethodError::Read(error.to_string().trim_end().replace('\n', " "))
+    })?;
     Ok(Box::new(M::check(parameters)?))
 }
 

@@ -50,17 +50,32 @@ pub enum RecipeError {
     },
 }
 
-/// Adds "did you mean" to serde's message about an unknown key or name.
-///
-/// serde says: unknown field `a`, expected one of `b`, `c`.
-pub(crate) fn with_suggestion(message: &str) -> String {
-    let message = message.trim_end();
+/// The error of a recipe's text, with its line, or with its key where there is no line to show.
+pub(crate) fn explain(error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    let shown = shown.trim_end();
+    let message = clarify(error.message());
+    if let Some((_, key)) = shown.rsplit_once("\nin `").filter(|(said, _)| *said == error.message())
+    {
+        return format!("{}: {message}", key.trim_end_matches('`'));
+    }
+    match shown.strip_suffix(error.message()) {
+        Some(place) => format!("{place}{message}"),
+        None => shown.to_owned(),
+    }
+}
+
+/// Makes serde's message about a wrong value or key one for people: no names of Rust types, and
+/// "did you mean" for an unknown key or name.
+pub fn clarify(message: &str) -> String {
+    let message = in_plain_words(message);
+    // serde says: unknown field `a`, expected one of `b`, `c`.
     let Some(at) = message.find("unknown field `").or_else(|| message.find("unknown variant `"))
     else {
-        return message.to_owned();
+        return message;
     };
     let mut quoted = message[at..].split('`').skip(1).step_by(2);
-    let Some(unknown) = quoted.next() else { return message.to_owned() };
+    let Some(unknown) = quoted.next() else { return message };
     let nearest = quoted
         .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
         .min_by_key(|(distance, _)| *distance);
@@ -68,6 +83,67 @@ pub(crate) fn with_suggestion(message: &str) -> String {
         Some((distance, known)) if distance <= known.len().max(unknown.len()) / 2 => {
             format!("{message}; did you mean `{known}`?")
         }
-        _ => message.to_owned(),
+        _ => message,
+    }
+}
+
+fn in_plain_words(message: &str) -> String {
+    for (rust, words) in [
+        ("a nonzero usize", "a whole number above 0"),
+        ("a nonzero u64", "a whole number above 0"),
+        ("usize", "a whole number of at least 0"),
+        ("u64", "a whole number of at least 0"),
+        ("f64", "a number"),
+    ] {
+        if let Some(start) = message.strip_suffix(rust).filter(|start| start.ends_with("expected "))
+        {
+            return format!("{start}{words}");
+        }
+    }
+    message.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_near_name_is_suggested() {
+        for (message, suggestion) in [
+            ("unknown field `epoch`, expected one of `epochs`, `batch_size`", Some("epochs")),
+            ("unknown field `sise`, expected `size`", Some("size")),
+            ("unknown variant `cosin`, expected `cosine` or `constant`", Some("cosine")),
+            (
+                "unknown field `learningrate`, expected one of `a`, `learning_rate`, `b`",
+                Some("learning_rate"),
+            ),
+            ("unknown field `banana`, expected one of `epochs`, `batch_size`", None),
+            ("missing field `epochs`", None),
+        ] {
+            let expected =
+                suggestion.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+            assert_eq!(clarify(message), format!("{message}{expected}"));
+        }
+    }
+
+    #[test]
+    fn types_of_rust_are_put_in_words() {
+        for (message, expected) in [
+            (
+                "invalid value: integer `0`, expected a nonzero usize",
+                "invalid value: integer `0`, expected a whole number above 0",
+            ),
+            (
+                "invalid value: integer `-3`, expected usize",
+                "invalid value: integer `-3`, expected a whole number of at least 0",
+            ),
+            (
+                "invalid type: string \"u64\", expected f64",
+                "invalid type: string \"u64\", expected a number",
+            ),
+            ("a message that ends in f64", "a message that ends in f64"),
+        ] {
+            assert_eq!(clarify(message), expected);
+        }
     }
 }

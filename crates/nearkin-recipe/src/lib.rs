@@ -9,11 +9,13 @@
 //! objectives, and this crate builds without libtorch.
 
 mod error;
+#[cfg(test)]
+mod example;
 mod numbers;
 mod recipe;
 mod table;
 
-pub use error::RecipeError;
+pub use error::{RecipeError, clarify};
 pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
     Backbone, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, Model,

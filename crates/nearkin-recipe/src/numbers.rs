@@ -63,3 +63,40 @@ impl Fraction {
         Self(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_number_is_kept_or_refused_by_its_rule(value in any::<f64>()) {
+            let finite = value.is_finite();
+            for (kept, allowed) in [
+                (Positive::try_from(value).map(Positive::get), finite && value > 0.0),
+                (NonNegative::try_from(value).map(NonNegative::get), finite && value >= 0.0),
+                (Fraction::try_from(value).map(Fraction::get), (0.0..=1.0).contains(&value)),
+            ] {
+                match kept {
+                    Ok(kept) => prop_assert!(allowed && kept.to_bits() == value.to_bits()),
+                    Err(message) => prop_assert!(!allowed && message.contains("it must be")),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_bounds_themselves_are_as_named() {
+        assert!(Positive::try_from(0.0).is_err() && Positive::try_from(f64::MIN_POSITIVE).is_ok());
+        assert!(NonNegative::try_from(0.0).is_ok() && NonNegative::try_from(-1e-300).is_err());
+        assert!(Fraction::try_from(0.0).is_ok() && Fraction::try_from(1.0).is_ok());
+        assert!(Fraction::try_from(1.0 + f64::EPSILON).is_err());
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(Positive::try_from(value).is_err(), "{value}");
+            assert!(NonNegative::try_from(value).is_err(), "{value}");
+            assert!(Fraction::try_from(value).is_err(), "{value}");
+        }
+    }
+}

@@ -113,7 +113,7 @@ pub struct Layer {
 
 /// Batch norm behind a linear layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum BatchNorm {
     /// None.
     #[default]
@@ -153,7 +153,7 @@ fn one_group() -> NonZeroUsize {
 
 /// How the momentum of the momentum encoder changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum MomentumSchedule {
     /// Not at all.
     #[default]
@@ -238,7 +238,7 @@ pub enum OptimizerName {
 
 /// How the learning rate grows with the images of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum LearningRateScaling {
     /// Used as it stands.
     #[default]
@@ -274,7 +274,7 @@ pub struct Schedule {
 
 /// The learning rate after warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Decay {
     /// To 0 along half a cosine.
     #[default]
@@ -386,6 +386,12 @@ impl Recipe {
         if self.optimizer.nesterov && self.optimizer.momentum.get() == 0.0 {
             return Err(conflict("optimizer.nesterov needs optimizer.momentum above 0".to_owned()));
         }
+        if self.evaluation.every_epochs > 0 && self.evaluation.neighbours.is_empty() {
+            return Err(conflict(
+                "evaluation.neighbours is empty; to evaluate never, set evaluation.every_epochs = 0"
+                    .to_owned(),
+            ));
+        }
         Ok(self)
     }
 
@@ -422,5 +428,166 @@ impl Recipe {
     /// Images whose gradients make one step.
     pub fn images_per_step(&self) -> usize {
         self.training.batch_size.get() * self.training.accumulate_batches.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example::{TEXT, parse, with};
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_line_and_rule() {
+        let positive = "it must be a finite number above 0";
+        for (passage, wrong, rule) in [
+            ("learning_rate = 0.05", "learning_rate = nan", positive),
+            ("learning_rate = 0.05", "learning_rate = -0.1", positive),
+            ("learning_rate = 0.05", "learning_rate = 0", positive),
+            ("learning_rate = 0.05", "learning_rate = inf", positive),
+            ("temperature = 0.07", "temperature = 0.0", positive),
+            ("weight_decay = 5e-4", "weight_decay = -1e-4", "a finite number of at least 0"),
+            ("momentum = 0.9", "momentum = 1.01", "it must be within 0 and 1"),
+            ("epochs = 2", "epochs = 0", "expected a whole number above 0"),
+            ("epochs = 2", "epochs = 2.5", "expected a whole number above 0"),
+            ("batch_size = 16", "batch_size = -1", "expected a whole number above 0"),
+            ("learning_rate = 0.05", "learning_rate = \"0.05\"", "expected a number"),
+            ("k = 20", "k = 0", "expected a whole number above 0"),
+            ("seed = 3", "seed = -3", "expected a whole number of at least 0"),
+            ("seed = 3", "seed = 18446744073709551615", "too large"),
+        ] {
+            let message = with(passage, wrong).expect_err(wrong);
+            let number = TEXT.lines().position(|line| line.contains(passage)).expect("a line") + 1;
+            assert!(message.starts_with("example.toml: "), "{message}");
+            assert!(message.contains(&format!("line {number}, ")), "{message}");
+            assert!(message.contains(wrong), "{message}");
+            assert!(message.contains(rule), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_the_nearest_known_one() {
+        for (passage, wrong, unknown, nearest) in [
+            ("seed = 3", "sede = 3", "sede", "seed"),
+            ("[queue]", "[queu]", "queu", "queue"),
+            ("batch_size = 16", "batchsize = 16", "batchsize", "batch_size"),
+            ("train_images = 64", "training_images = 64", "training_images", "train_images"),
+            ("relu = true", "rellu = true", "rellu", "relu"),
+            ("k = 20,", "kk = 20,", "kk", "k"),
+            ("scale = [", "scales = [", "scales", "scale"),
+            ("horizontal_flip", "horizontal_flipp", "horizontal_flipp", "horizontal_flip"),
+            ("probability = 0.5", "probabilty = 0.5", "probabilty", "probability"),
+            ("name = \"strong\"", "nam = \"strong\"", "nam", "name"),
+            ("\"resnet18\"", "\"resnet19\"", "resnet19", "resnet18"),
+            ("\"shapes\"", "\"shape\"", "shape", "shapes"),
+        ] {
+            let message = with(passage, wrong).expect_err(wrong);
+            assert!(message.contains(&format!("`{unknown}`, expected")), "{message}");
+            let end = format!("; did you mean `{nearest}`?");
+            assert!(message.ends_with(&end), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        for (passage, key) in [
+            ("epochs = 2", "epochs"),
+            ("learning_rate = 0.05", "learning_rate"),
+            ("name = \"strong\"", "name"),
+            ("dataset = \"shapes\"", "dataset"),
+            ("momentum = 0.9", "momentum"),
+        ] {
+            let message = with(passage, "").expect_err(key);
+            assert!(message.contains(&format!("missing field `{key}`")), "{message}");
+        }
+    }
+
+    #[test]
+    fn keys_that_contradict_each_other_are_named() {
+        for (passage, wrong, expected) in [
+            (
+                "batch_norm_splits = 2",
+                "batch_norm_splits = 3",
+                "training.batch_size = 16 does not divide into momentum_encoder.batch_norm_splits = 3",
+            ),
+            ("batch_norm_splits = 2", "batch_norm_splits = 16", "groups of at least 2 images"),
+            (
+                "[training]",
+                "[schedule]\nwarmup_epochs = 3\n[training]",
+                "schedule.warmup_epochs = 3 is more than training.epochs = 2",
+            ),
+            (
+                "learning_rate = 0.05",
+                "learning_rate = 0.05\nmomentum = 0\nnesterov = true",
+                "optimizer.nesterov needs optimizer.momentum above 0",
+            ),
+            (
+                "base_width = 4",
+                "base_width = 4\npredictor = [{ width = 9 }]",
+                "the last model.predictor layer has width 9",
+            ),
+            (
+                "[{ k = 20, temperature = 0.07 }]",
+                "[]",
+                "evaluation.neighbours is empty; to evaluate never, set evaluation.every_epochs = 0",
+            ),
+            (
+                "{ random_resized_crop = { size = 16, scale = [0.2, 1.0] } },",
+                "",
+                "view `strong`: the size of its images is not fixed",
+            ),
+            (
+                "scale = [0.2, 1.0]",
+                "scale = [0.2, 2.0]",
+                "view `strong`, transform 1 (random_resized_crop): scale = [0.2, 2]",
+            ),
+        ] {
+            let message = with(passage, wrong).expect_err(wrong);
+            assert!(message.starts_with("example.toml: "), "{message}");
+            assert!(message.contains(expected), "{message}");
+        }
+        let projector = TEXT.split("projector = ").nth(1).and_then(|rest| rest.split("\n]").next());
+        let message = with(&format!("{}\n]", projector.expect("a projector")), "[]");
+        assert!(message.expect_err("no layers").contains("at least one layer"));
+        let no_views =
+            TEXT.split("[[views]]").next().expect("text").replace("[data]", "views = []\n[data]");
+        assert!(parse(&no_views).expect_err("no views").contains("there are no [[views]]"));
+    }
+
+    #[test]
+    fn the_predictor_may_match_the_projector_and_evaluation_may_be_off() {
+        with("base_width = 4", "base_width = 4\npredictor = [{ width = 8 }]").expect("fits");
+        with("[{ k = 20, temperature = 0.07 }]", "[]\nevery_epochs = 0").expect("nothing to vote");
+        with("batch_norm_splits = 2", "batch_norm_splits = 8").expect("8 groups of 2 images");
+    }
+
+    #[test]
+    fn evaluation_sees_images_of_the_size_and_normalisation_of_the_first_view() {
+        let normalize = "{ normalize = { mean_rgb = [0.5, 0.5, 0.5], std_rgb = [0.2, 0.2, 0.2] } }";
+        let crop = "{ random_resized_crop = { size = 16 } }";
+        let recipe = with(crop, &format!("{}, {normalize}", crop.replace("16", "24")));
+        let recipe = recipe.expect("a recipe");
+        let sizes: Vec<usize> =
+            recipe.training_views().expect("views").iter().map(View::size_pixels).collect();
+        assert_eq!(sizes, [24, 16]);
+        assert_eq!(recipe.evaluation_view().expect("a view").size_pixels(), 24);
+
+        let image = nearkin_data::Image::new(24, 24, vec![255; 24 * 24 * 3]).expect("an image");
+        let view = recipe.evaluation_view().expect("a view");
+        let mut values = vec![0.0; view.values()];
+        let mut random = nearkin_data::Random::for_view(0, 0, 0, 0);
+        view.apply(&image, &mut random, &mut nearkin_augment::Scratch::default(), &mut values);
+        assert!(values.iter().all(|value| (value - 2.5).abs() < 1e-6), "{:?}", &values[..3]);
+    }
+
+    #[test]
+    fn the_learning_rate_grows_with_the_images_of_a_step() {
+        for (scaling, expected) in [("none", 0.05), ("linear", 0.0125), ("square_root", 0.4)] {
+            let text = format!("learning_rate = 0.05\nlearning_rate_scaling = \"{scaling}\"");
+            let recipe = with("learning_rate = 0.05", &text).expect("a recipe");
+            let rate = recipe.optimizer.scaled_learning_rate(64);
+            assert!((rate - expected).abs() < 1e-12, "{scaling}: {rate}");
+        }
+        let recipe = with("epochs = 2", "epochs = 2\naccumulate_batches = 4").expect("a recipe");
+        assert_eq!(recipe.images_per_step(), 64);
     }
 }

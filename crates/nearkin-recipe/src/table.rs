@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::{Recipe, RecipeError, error::with_suggestion};
+use crate::{Recipe, RecipeError, error::explain};
 
 /// A recipe as text, before its keys mean anything.
 #[derive(Clone, Debug)]
@@ -39,12 +39,17 @@ impl std::str::FromStr for Override {
         if path.iter().any(String::is_empty) {
             return Err(refuse("a part of the key is empty"));
         }
-        let value = value.trim();
-        let value = format!("value = {value}")
-            .parse::<Table>()
-            .ok()
-            .and_then(|mut table| table.remove("value"))
-            .unwrap_or_else(|| Value::String(value.to_owned()));
+        let value = match value.trim() {
+            "" => return Err(refuse("there is no value behind the =")),
+            value => match value.parse::<Value>() {
+                Ok(value) => value,
+                // Quotes and brackets are meant as TOML; only a bare word is a string without them.
+                Err(error) if value.starts_with(['"', '\'', '[', '{']) => {
+                    return Err(refuse(error.message()));
+                }
+                Err(_) => Value::String(value.to_owned()),
+            },
+        };
         Ok(Self { given: given.to_owned(), path, value })
     }
 }
@@ -86,7 +91,7 @@ impl Source {
     pub fn parse(origin: &str, text: String) -> Result<Self, RecipeError> {
         let table = text.parse().map_err(|error: toml::de::Error| RecipeError::Parse {
             origin: origin.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: explain(&error),
         })?;
         Ok(Self { origin: origin.to_owned(), table, text: Some(text) })
     }
@@ -95,11 +100,15 @@ impl Source {
     pub fn set(&mut self, change: &Override) -> Result<(), RecipeError> {
         let Some((last, tables)) = change.path.split_last() else { return Ok(()) };
         let mut table = &mut self.table;
-        for key in tables {
+        for (depth, key) in tables.iter().enumerate() {
             let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+            let kind = entry.type_str();
             table = entry.as_table_mut().ok_or_else(|| RecipeError::Override {
                 given: change.given.clone(),
-                reason: format!("{key} is not a table"),
+                reason: format!(
+                    "{} is no table, but of type {kind}; it can only be set as a whole",
+                    tables[..=depth].join(".")
+                ),
             })?;
         }
         table.insert(last.clone(), change.value.clone());
@@ -115,7 +124,7 @@ impl Source {
         };
         let recipe = parsed.map_err(|error| RecipeError::Parse {
             origin: self.origin.clone(),
-            message: with_suggestion(&error.to_string()),
+            message: explain(&error),
         })?;
         recipe.check(&self.origin)
     }
@@ -134,7 +143,8 @@ impl Recipe {
 
     /// SHA-256 of the resolved text, in hexadecimal.
     pub fn digest(&self) -> String {
-        Sha256::digest(self.to_text()).iter().map(|byte| format!("{byte:02x}")).collect()
+        let bytes = Sha256::digest(self.to_text());
+        bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     /// Keys in which another recipe differs from this one, in this one's order.
@@ -171,5 +181,231 @@ fn flatten(path: &str, value: &Value, out: &mut Vec<(String, String)>) {
             }
         }
         leaf => out.push((path.to_owned(), leaf.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::example::{TEXT, parse, set, with};
+
+    fn shown(differences: &[Difference]) -> Vec<String> {
+        differences.iter().map(ToString::to_string).collect()
+    }
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn every_recipe_of_the_repository_survives_being_written_and_read() {
+        let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes"));
+        assert!(files.len() >= 7, "{files:?}");
+        for file in files {
+            let recipe = Source::read(&file).and_then(|source| source.recipe());
+            let recipe = recipe.unwrap_or_else(|error| panic!("{error}"));
+            let again = parse(&recipe.to_text()).expect("the resolved recipe is a recipe");
+            assert_eq!(again.to_text(), recipe.to_text(), "{}", file.display());
+            assert_eq!(again.digest(), recipe.digest());
+            assert_eq!(recipe.differences(&again), []);
+        }
+    }
+
+    #[test]
+    fn the_digest_ignores_how_a_recipe_is_written() {
+        let recipe = parse(TEXT).expect("a recipe");
+        let mut sections: Vec<&str> = TEXT.split("\n\n").collect();
+        let views = sections.split_off(sections.len() - 2);
+        sections[1..].reverse();
+        sections.extend(views);
+        let rewritten = sections.join("\n\n# another order\n\n").replace(" = ", "   =  ");
+        assert_eq!(parse(&rewritten).expect("a recipe").digest(), recipe.digest());
+        let explicit = with("seed = 3", "seed = 3\nschedule = { decay = \"cosine\" }");
+        assert_eq!(explicit.expect("a recipe").digest(), recipe.digest());
+
+        let other = with("seed = 3", "seed = 4").expect("a recipe");
+        assert_ne!(other.digest(), recipe.digest());
+        assert_eq!(recipe.digest().len(), 64);
+    }
+
+    #[test]
+    fn the_resolved_recipe_states_the_defaults() {
+        let text = parse(TEXT).expect("a recipe").to_text();
+        for line in [
+            "warmup_epochs = 0",
+            "decay = \"cosine\"",
+            "every_minutes = 15.0",
+            "accumulate_batches = 1",
+            "momentum = 0.9",
+            "shuffle = false",
+            "interpolation = \"bilinear\"",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn overrides_take_numbers_words_arrays_and_new_tables() {
+        let recipe = set(&[
+            "optimizer.learning_rate=0.25",
+            "training.epochs = 7",
+            "model.backbone=resnet50",
+            "model.stem=\"imagenet\"",
+            "schedule.warmup_epochs=2",
+            "evaluation.neighbours=[{k=5, temperature=0.5}, {k=1, temperature=1}]",
+            "momentum_encoder.shuffle=true",
+            "method.variant=use_keys",
+        ])
+        .expect("a recipe");
+        let before = parse(TEXT).expect("a recipe");
+        assert_eq!(
+            shown(&before.differences(&recipe)),
+            [
+                "model.backbone: \"resnet18\" -> \"resnet50\"",
+                "model.stem: \"cifar\" -> \"imagenet\"",
+                "momentum_encoder.shuffle: false -> true",
+                "training.epochs: 2 -> 7",
+                "optimizer.learning_rate: 0.05 -> 0.25",
+                "schedule.warmup_epochs: 0 -> 2",
+                "evaluation.neighbours[0].k: 20 -> 5",
+                "evaluation.neighbours[0].temperature: 0.07 -> 0.5",
+                "method.variant: (absent) -> \"use_keys\"",
+                "evaluation.neighbours[1].k: (absent) -> 1",
+                "evaluation.neighbours[1].temperature: (absent) -> 1.0",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_override_of_a_key_wins() {
+        let recipe = set(&["seed=5", "seed=6"]).expect("a recipe");
+        assert_eq!(recipe.seed, 6);
+    }
+
+    #[test]
+    fn overrides_with_bad_syntax_or_place_are_refused() {
+        for (given, reason) in [
+            ("optimizer.learning_rate", "write key.path=value"),
+            ("=3", "a part of the key is empty"),
+            ("optimizer..momentum=3", "a part of the key is empty"),
+            ("training.epochs=", "there is no value behind the ="),
+            ("views=[1", "unclosed array"),
+            ("model.stem=\"cifar", "invalid basic string"),
+            ("seed.deep=1", "seed is no table, but of type integer; it can only be set as a whole"),
+            ("views.0.name=x", "views is no table, but of type array"),
+            ("model.projector.width=3", "model.projector is no table, but of type array"),
+        ] {
+            let message = set(&[given]).expect_err(given);
+            assert!(message.starts_with(&format!("--set {given}: ")), "{message}");
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_override_that_makes_the_recipe_wrong_is_named_by_its_key() {
+        for (given, message) in [
+            (
+                "optimizer.learning_rate=nan",
+                "example.toml: optimizer.learning_rate: NaN is not allowed: it must be a finite \
+                 number above 0",
+            ),
+            (
+                "training.batch_size=many",
+                "example.toml: training.batch_size: invalid type: string \"many\", expected a whole \
+                 number above 0",
+            ),
+            (
+                "seed=99999999999999999999",
+                "example.toml: seed: invalid type: string \"99999999999999999999\", expected a whole \
+                 number of at least 0",
+            ),
+        ] {
+            assert_eq!(set(&[given]).expect_err(given), message);
+        }
+        let message = set(&["optimizer.learningrate=1"]).expect_err("unknown");
+        assert!(message.starts_with("example.toml: optimizer: unknown field"), "{message}");
+        assert!(message.ends_with("did you mean `learning_rate`?"), "{message}");
+    }
+
+    #[test]
+    fn differences_name_changed_added_and_removed_keys() {
+        let before = parse(TEXT).expect("a recipe");
+        let text = TEXT
+            .replace("[queue]\nsize = 32", "")
+            .replace("seed = 3", "seed = 3\nlimit_images = 9")
+            .replace("{ size = 16, scale", "{ size = 24, scale")
+            .replace("    { horizontal_flip = { probability = 0.5 } },\n", "")
+            .replace("0.05", "0.06");
+        let after = parse(&text).expect("a recipe");
+        assert_eq!(
+            shown(&before.differences(&after)),
+            [
+                "queue.size: 32 -> (absent)",
+                "optimizer.learning_rate: 0.05 -> 0.06",
+                "views[1].transforms[0].random_resized_crop.size: 16 -> 24",
+                "views[1].transforms[1].horizontal_flip.probability: 0.5 -> (absent)",
+                "limit_images: (absent) -> 9",
+            ]
+        );
+        assert_eq!(before.differences(&before), []);
+    }
+
+    #[test]
+    fn text_that_is_not_toml_is_refused_with_its_line() {
+        let message = with("[method]", "[method").expect_err("not TOML");
+        assert!(message.starts_with("example.toml: TOML parse error at line 10, "), "{message}");
+        assert!(message.contains("unclosed table"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let missing = Source::read(Path::new("no/such.toml")).expect_err("missing").to_string();
+        assert!(missing.starts_with("cannot read the recipe no/such.toml: "), "{missing}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_allowed_number_survives_override_text_and_digest(
+            learning_rate in 1e-300..1e300_f64,
+            momentum in 0.0..=1.0_f64,
+            seed in 0..=i64::MAX,
+            queue in 1..u32::MAX,
+        ) {
+            let recipe = set(&[
+                &format!("optimizer.learning_rate={learning_rate:?}"),
+                &format!("momentum_encoder.momentum={momentum:?}"),
+                &format!("seed={seed}"),
+                &format!("queue.size={queue}"),
+            ])
+            .expect("a recipe");
+            let again = parse(&recipe.to_text()).expect("a recipe");
+            prop_assert_eq!(again.optimizer.learning_rate.get().to_bits(), learning_rate.to_bits());
+            prop_assert_eq!(again.momentum_encoder.map(|own| own.momentum.get()), Some(momentum));
+            prop_assert_eq!(again.seed, seed as u64);
+            prop_assert_eq!(again.queue.map(|own| own.size.get()), Some(queue as usize));
+            prop_assert_eq!(again.digest(), recipe.digest());
+        }
+
+        #[test]
+        fn a_bare_word_is_a_string(word in "[a-z/][a-z0-9/_.-]{0,20}") {
+            prop_assume!(!["true", "false", "inf", "nan"].contains(&word.as_str()));
+            let change: Override = format!("method.word={word}").parse().expect("an override");
+            prop_assert_eq!(change.value, Value::String(word));
+        }
+
+        #[test]
+        fn no_text_makes_an_override_or_a_recipe_panic(text in "\\PC{0,40}") {
+            let _ = text.parse::<Override>();
+            let _ = parse(&text);
+            let _ = set(&[&format!("method.{text}")]);
+        }
     }
 }

@@ -85,7 +85,7 @@ impl Checkpoint {
             // The run was continued from an older checkpoint and came by here again, bit by bit.
             return Ok(());
         }
-        remove_folder(&partial)?;
+        remove_partial(&folder)?;
         fs::create_dir_all(&partial).map_err(io(&partial))?;
         for (name, tensors) in files {
             save_tensors(&partial.join(name), tensors)?;
@@ -180,11 +180,89 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// Removes what killed processes left unfinished.
+fn remove_partial(folder: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(folder).map_err(|error| damaged(folder, error.to_string()))? {
+        let entry = entry.map_err(|error| damaged(folder, error.to_string()))?;
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(".partial")) {
+            remove_folder(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn remove_folder(path: &Path) -> Result<(), TrainError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(damaged(path, error.to_string()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(step: u64) -> Progress {
+        Progress {
+            format: FORMAT,
+            step,
+            epoch: 0,
+            step_in_epoch: step,
+            steps_per_epoch: 10,
+            seconds: 1.5,
+            skipped_in_a_row: 0,
+            queue_next: None,
+            seed: 0,
+            training_images: 10,
+            threads: 1,
+            world_size: 1,
+            next_learning_rate: 0.1,
+            recipe_digest: String::new(),
+            recipe: String::new(),
+        }
+    }
+
+    fn files(value: f32) -> Files {
+        vec![("model.safetensors", vec![("w".to_owned(), Tensor::from_slice(&[value]))])]
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_unfinished_ones_do_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        assert!(Checkpoint::latest(&run).unwrap().is_none());
+        let unfinished = run.checkpoints().join(".step-000000009.partial");
+        fs::create_dir_all(&unfinished).unwrap();
+        for step in [1, 2, 3] {
+            Checkpoint::write(&run, &progress(step), files(step as f32), 2).unwrap();
+        }
+        let steps: Vec<_> = list(&run.checkpoints()).unwrap();
+        assert_eq!(steps.len(), 2);
+        assert!(!unfinished.exists());
+        fs::create_dir_all(&unfinished).unwrap();
+        let latest = Checkpoint::latest(&run).unwrap().unwrap();
+        assert_eq!(latest.progress.step, 3);
+        let live = Tensor::from_slice(&[0.0_f32]);
+        latest
+            .restore(vec![("model.safetensors", vec![("w".to_owned(), live.shallow_clone())])])
+            .unwrap();
+        assert_eq!(live, Tensor::from_slice(&[3.0_f32]));
+    }
+
+    #[test]
+    fn damaged_state_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        Checkpoint::write(&run, &progress(1), files(1.0), 2).unwrap();
+        let state = run.checkpoints().join("step-000000001").join(STATE);
+        let newer = fs::read_to_string(&state).unwrap().replace("\"format\": 1", "\"format\": 2");
+        fs::write(&state, newer).unwrap();
+        let message = Checkpoint::latest(&run).unwrap_err().to_string();
+        assert!(message.contains("state.json") && message.contains("format 2"), "{message}");
+        fs::write(&state, "{").unwrap();
+        let message = Checkpoint::latest(&run).unwrap_err().to_string();
+        assert!(message.contains("not the state of a run"), "{message}");
     }
 }

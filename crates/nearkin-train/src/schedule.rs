@@ -58,7 +58,7 @@ impl Momentum {
             MomentumSchedule::Constant => self.start,
             MomentumSchedule::Cosine => {
                 let last = self.total_steps.saturating_sub(1).max(1) as f64;
-                let fall = ((PI * step as f64 / last).cos() + 1.0) / 2.0;
+                let fall = 0.5 * (1.0 + (PI * step as f64 / last).cos());
                 1.0 - (1.0 - self.start) * fall
             }
         }

@@ -56,13 +56,25 @@ impl Setup {
             (true, Some(_), None) if method.needs_queue() => "needs a [queue] table",
             _ => "",
         };
+        let views = recipe.training_views()?;
+        let mut online =
+            views.iter().zip(&roles).filter(|(_, role)| role.online).map(|(view, _)| view);
+        let size = online.next().map(View::size_pixels);
+        let problem = match problem {
+            "" if method.encodes_views_together()
+                && online.any(|view| Some(view.size_pixels()) != size) =>
+            {
+                "encodes its views as one batch: give them one size"
+            }
+            problem => problem,
+        };
         if !problem.is_empty() {
             let method =
                 recipe.method.get("name").and_then(toml::Value::as_str).unwrap_or_default();
             return Err(SetupError::Table { method: method.to_owned(), problem });
         }
         Ok(Self {
-            views: recipe.training_views()?.into(),
+            views: views.into(),
             evaluation_view: recipe.evaluation_view()?,
             momentum_encoder: recipe.momentum_encoder,
             queue: recipe.queue,

@@ -112,8 +112,7 @@ impl Trainer {
         };
         let test = match nearkin_data::has_split(&recipe.data, Split::Test)? {
             true if recipe.evaluation.every_epochs > 0 && train.has_labels() => {
-                Some(nearkin_data::open(&recipe.data, Split::Test)?)
-                    .filter(|test| test.has_labels())
+                Some(nearkin_data::open(&recipe.data, Split::Test)?).filter(ImageSet::has_labels)
             }
             _ => None,
         };
@@ -203,6 +202,10 @@ impl Trainer {
 
     /// Trains to the end, or until interrupted.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
+        if self.step == self.total_steps {
+            write_report(&self.run)?;
+            return Ok(Outcome::Finished);
+        }
         let mut monitor = self.monitor()?;
         self.begun = Instant::now();
         let mut checkpointed = Instant::now();
@@ -281,7 +284,13 @@ impl Trainer {
                 let _ = gradient.f_div_scalar_(self.world.size() as f64)?;
             }
         }
-        Ok(Gradients { metrics, keys, views, images, waited: loader.wait() - waited_before })
+        Ok(Gradients {
+            metrics,
+            keys,
+            views,
+            images,
+            waited: loader.wait().saturating_sub(waited_before),
+        })
     }
 
     /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
@@ -437,7 +446,7 @@ impl Trainer {
         monitor.event(
             at,
             &format!(
-                "{} epochs of {} steps, {} of {images} training images ({}) per step, on {:?} with \
+                "{} epoch(s) of {} steps, {} of {images} training images ({}) per step, on {:?} with \
                  {} thread(s) and {} loader worker(s), seed {}",
                 recipe.training.epochs,
                 self.steps_per_epoch,
@@ -457,6 +466,14 @@ impl Trainer {
                      an image meets its own old keys as negatives; a queue of {} or less avoids that",
                     queue.size,
                     (images / 8).max(1)
+                ),
+            )?;
+        }
+        if let Some(limit) = recipe.limit_images.filter(|limit| limit.get() > images) {
+            monitor.event(
+                at,
+                &format!(
+                    "limit_images = {limit}, but there are {images} training images: all are used"
                 ),
             )?;
         }

@@ -1,4 +1,4 @@
-//! Which errors are the user's to mend (exit code 2) and which are failures (exit code 1).
+//! How errors are shown, and which are the user's to mend (exit code 2) or failures (exit code 1).
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use nearkin_data::DataError;
 use nearkin_model::DeviceError;
 use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
-use nearkin_train::{SetupError, TrainError};
+use nearkin_train::TrainError;
 
 /// Bad input that no library error stands for.
 #[derive(Debug)]
@@ -19,6 +19,19 @@ impl std::fmt::Display for BadInput {
 }
 
 impl std::error::Error for BadInput {}
+
+/// The error with its causes, but for those that it already quotes.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
 
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.chain().any(is_input) { 2 } else { 1 })
@@ -43,7 +56,6 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     error.is::<BadInput>()
         || error.is::<RecipeError>()
-        || error.is::<SetupError>()
         || error.is::<DataError>()
         || error.is::<DeviceError>()
 }

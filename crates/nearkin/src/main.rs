@@ -24,7 +24,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train an encoder as a recipe says, or continue a run.
     Pretrain(commands::pretrain::Arguments),
     /// Evaluate the encoder of a run.
     #[command(subcommand)]
@@ -40,13 +39,13 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
-        Command::Methods => commands::methods::run(),
+        Command::Methods => Ok(commands::methods::run()),
         Command::Recipe(command) => commands::recipe::run(&command),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", failure::message(&error));
             failure::exit_code(&error)
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! candidates   k_i, then the queue           (queue)
-//!              keys of the batch, then queue (keys-and-queue; without a queue: MoCo v3's in-batch form)
+//!              keys of the batch, then queue (keys_and_queue; without a queue: MoCo v3's in-batch form)
 //! target       1 on the anchor's own key
 //! denominator  all candidates
 //! L_i = -log exp(q_i.k_i / temperature) / sum_c exp(q_i.c / temperature)
@@ -19,7 +19,7 @@ inventory::submit! { Entry::of::<Moco>() }
 
 /// Where candidates other than the anchor's own key come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Candidates {
     /// From the queue only.
     Queue,

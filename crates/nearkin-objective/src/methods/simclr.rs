@@ -17,7 +17,7 @@ inventory::submit! { Entry::of::<SimClr>() }
 
 /// How the losses of all anchors become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Reduction {
     /// The mean over all anchors (the paper).
     Mean,
@@ -59,7 +59,7 @@ impl Define for SimClr {
 impl Method for SimClr {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
         if views < 2 {
-            return Err(ParameterError::new("views", views, "simclr needs at least two [[views]]"));
+            return Err(ParameterError::new("views", &views, "simclr needs at least two [[views]]"));
         }
         Ok(vec![Role { online: true, momentum: false }; views])
     }

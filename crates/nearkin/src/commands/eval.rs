@@ -9,9 +9,9 @@ use nearkin_data::{Split, Subset};
 use nearkin_eval::FeatureOptions;
 use nearkin_model::{DeviceChoice, Encoder};
 use nearkin_report::{RunFolder, table};
-use nearkin_train::{Checkpoint, Setup, evaluate_knn};
+use nearkin_train::{Checkpoint, evaluate_knn};
 
-use super::{bad_input, read_recipe};
+use super::{bad_input, read_setup};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -28,8 +28,8 @@ pub(crate) enum Command {
         /// auto, cpu or cuda:N.
         #[arg(long, default_value = "auto")]
         device: DeviceChoice,
-        /// Loader threads.
-        #[arg(long, default_value_t = 1)]
+        /// Threads that read images; no result depends on it.
+        #[arg(long, value_name = "N", default_value_t = 1)]
         workers: usize,
         /// Also the pixels themselves, for comparison.
         #[arg(long)]
@@ -41,7 +41,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Knn { run, data, device, workers, pixels } = command;
     let device = device.open()?;
     let run = RunFolder::open(run)?;
-    let setup = Setup::new(read_recipe(&run.recipe(), &[], data.as_deref())?)?;
+    let setup = read_setup(&run.recipe(), &[], data.as_deref())?;
     let recipe = &setup.recipe;
     let checkpoint = Checkpoint::latest(&run)?
         .ok_or_else(|| bad_input(format!("{} has no checkpoint yet", run.path().display())))?;

@@ -8,12 +8,14 @@ pub(crate) mod recipe;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use nearkin_recipe::{Override, Recipe, Source};
+use nearkin_objective::MethodError;
+use nearkin_recipe::{Override, Source, clarify};
+use nearkin_train::{Setup, SetupError};
 
 use crate::failure::BadInput;
 
-/// Reads a recipe with overrides and the place of the images applied.
-fn read_recipe(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Recipe> {
+/// Reads a recipe, applies overrides and the place of the images, and checks it with its method.
+fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Setup> {
     let mut source = Source::read(path)?;
     for change in changes {
         source.set(change)?;
@@ -25,7 +27,15 @@ fn read_recipe(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow
             std::path::absolute(data).with_context(|| format!("--data {}", data.display()))?;
         recipe.data.set_path(data)?;
     }
-    Ok(recipe)
+    Setup::new(recipe).map_err(|error| {
+        let path = path.display();
+        bad_input(match error {
+            SetupError::Method(MethodError::Read(message)) => {
+                format!("{path}: [method]: {}", clarify(&message))
+            }
+            error => format!("{path}: {error}"),
+        })
+    })
 }
 
 /// `path`, or the same with a number behind it: the first that does not exist.

@@ -15,18 +15,22 @@ use nearkin_train::{
     Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer,
 };
 
-use super::{bad_input, read_recipe, unused};
+use super::{bad_input, read_setup, unused};
+
+/// TOML has no larger integer.
+const LARGEST_SEED: u64 = i64::MAX as u64;
 
 /// Train an encoder as a recipe says, or continue a run.
-///
-/// The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,
-/// checkpoints and report.html. Ctrl-C writes a checkpoint and stops.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,\n\
+    checkpoints and report.html. Ctrl-C writes a checkpoint and stops.\n\n\
+    Examples:\n  \
     nearkin pretrain recipes/demo.toml\n  \
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce\n  \
     nearkin pretrain recipes/sce/cifar10.toml --data DIR --set method.coefficient=0.3 --seed 1\n  \
-    nearkin pretrain --resume runs/sce")]
+    nearkin pretrain --resume runs/sce"
+)]
 pub(crate) struct Arguments {
     /// The recipe, a TOML file. Not needed with --resume RUN.
     recipe: Option<PathBuf>,
@@ -47,13 +51,13 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Seed of every random number (overrides the recipe's seed).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=LARGEST_SEED))]
     seed: Option<u64>,
     /// Train on this many images, drawn with the seed (overrides limit_images).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit_images: Option<u64>,
     /// Number of epochs (overrides training.epochs).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
     /// Threads that read and augment images; no result depends on it.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -130,16 +134,16 @@ fn plan(arguments: &Arguments) -> anyhow::Result<(Setup, Resume)> {
         let path = arguments.recipe.as_ref().ok_or_else(|| {
             bad_input("give a recipe (for example recipes/demo.toml), or --resume RUN")
         })?;
-        let setup = Setup::new(read_recipe(path, &changes, data)?)?;
+        let setup = read_setup(path, &changes, data)?;
         let out = arguments.out.clone().unwrap_or_else(|| default_out(path, &setup.recipe));
         return Ok((setup, Resume::New(out)));
     };
-    let begun = Setup::new(read_recipe(&run.recipe(), &[], data)?)?;
+    let begun = read_setup(&run.recipe(), &[], data)?;
     if arguments.recipe.is_none() && changes.is_empty() {
         return Ok((begun, Resume::From(run)));
     }
     let recipe = arguments.recipe.clone().unwrap_or_else(|| run.recipe());
-    let asked = Setup::new(read_recipe(&recipe, &changes, data)?)?;
+    let asked = read_setup(&recipe, &changes, data)?;
     let differences: Vec<String> = begun
         .recipe
         .differences(&asked.recipe)
@@ -201,7 +205,8 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
     let percent =
         |share: Option<f64>| share.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
     let accuracies = Baselines::of(run)?;
-    if !accuracies.is_empty() {
+    let has_knn = !accuracies.is_empty();
+    if has_knn {
         let rows: Vec<Vec<String>> = accuracies
             .iter()
             .map(|row| {
@@ -226,7 +231,9 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
     let path = run.path().display();
     println!("\nrun folder:  {path}");
     println!("report:      {}", run.report().display());
-    println!("evaluate:    nearkin eval knn {path}");
+    if has_knn {
+        println!("evaluate:    nearkin eval knn {path}");
+    }
     println!("your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)");
     Ok(())
 }

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use nearkin_recipe::Override;
-use nearkin_train::Setup;
 
-use super::read_recipe;
+use super::read_setup;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -26,7 +25,7 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Check { file, changes, resolved } = command;
-    let setup = Setup::new(read_recipe(file, changes, None)?)?;
+    let setup = read_setup(file, changes, None)?;
     if *resolved {
         print!("{}", setup.recipe.to_text());
     } else {

@@ -1,0 +1,227 @@
+//! Whole tiny runs on drawn images.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nearkin_dist::Alone;
+use nearkin_recipe::Source;
+use nearkin_report::{Kind, RunFolder, names, read_metrics};
+use nearkin_train::{
+    Checkpoint, Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors,
+};
+use tch::{Device, Tensor};
+
+const VIEWS: &str = "
+[[views]]
+name = \"first\"
+transforms = [{ random_resized_crop = { size = 16 } }, { horizontal_flip = {} }]
+[[views]]
+name = \"second\"
+transforms = [{ random_resized_crop = { size = 16 } }, { color_jitter = { brightness = 0.4, hue = 0.2 } }]
+";
+
+const SCE: &str = "
+[method]
+name = \"sce\"
+[momentum_encoder]
+momentum = 0.9
+batch_norm_splits = 2
+shuffle = true
+[queue]
+size = 20
+";
+
+/// A recipe of 64 images in batches of 16; `method` and `rest` are tables, `changes` overrides.
+fn setup(method: &str, changes: &[&str]) -> Setup {
+    let text = format!(
+        "seed = 3
+        [data]
+        dataset = \"shapes\"
+        train_images = 64
+        test_images = 32
+        size_pixels = 16
+        [model]
+        backbone = \"resnet18\"
+        stem = \"cifar\"
+        base_width = 4
+        projector = [{{ width = 16, batch_norm = \"affine\", relu = true }}, {{ width = 8 }}]
+        [training]
+        epochs = 2
+        batch_size = 16
+        record_every_steps = 1
+        [optimizer]
+        name = \"sgd\"
+        learning_rate = 0.1
+        [evaluation]
+        every_epochs = 0
+        {method}
+        {VIEWS}"
+    );
+    let mut source = Source::parse("test", text).unwrap();
+    for change in changes {
+        source.set(&change.parse().unwrap()).unwrap();
+    }
+    Setup::new(source.recipe().unwrap()).unwrap()
+}
+
+fn trainer(setup: Setup, run: &Path, workers: usize) -> Trainer {
+    let options = RunOptions { device: Device::Cpu, workers, threads: Some(1), quiet: true };
+    Trainer::new(setup, &Resume::New(run.to_owned()), options, Box::new(Alone)).unwrap()
+}
+
+fn train(setup: Setup, run: &Path, workers: usize) -> Result<Outcome, TrainError> {
+    trainer(setup, run, workers).run(&Arc::new(AtomicBool::new(false)))
+}
+
+fn weights(run: &Path) -> Vec<(String, Tensor)> {
+    let checkpoint = Checkpoint::latest(&RunFolder::open(run).unwrap()).unwrap().unwrap();
+    load_tensors(&checkpoint.model()).unwrap().into_iter().collect()
+}
+
+#[test]
+fn weights_depend_on_the_seed_and_not_on_the_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, changes: &[&str], workers| {
+        let path = folder.path().join(name);
+        assert_eq!(train(setup(SCE, changes), &path, workers).unwrap(), Outcome::Finished);
+        weights(&path)
+    };
+    let first = run("first", &[], 0);
+    assert_eq!(first, run("second", &[], 3));
+    assert_ne!(first, run("other", &["seed=4"], 0));
+}
+
+#[test]
+fn every_method_trains_and_leaves_finite_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let symmetric = SCE.replace("\"sce\"", "\"sce\"\nsymmetric = true");
+    let moco = SCE.replace("\"sce\"", "\"moco\"");
+    for (name, method) in
+        [("sce", symmetric.as_str()), ("moco", &moco), ("simclr", "[method]\nname = \"simclr\"")]
+    {
+        let run = folder.path().join(name);
+        train(setup(method, &[]), &run, 1).unwrap();
+        let records = read_metrics(&RunFolder::open(&run).unwrap().metrics()).unwrap();
+        let steps: Vec<_> = records.iter().filter(|record| record.kind == Kind::Step).collect();
+        assert_eq!(
+            steps.iter().map(|record| record.step).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        for record in steps {
+            let loss = record.number(names::LOSS).unwrap();
+            let chance = record.number(names::REFERENCE_LOSS).unwrap();
+            let candidates: f64 = if name == "simclr" { 31.0 } else { 21.0 };
+            assert!((chance - candidates.ln()).abs() < 1e-9, "{name}: {chance}");
+            assert!(loss.is_finite() && loss > 0.0, "{name}: {loss}");
+        }
+    }
+}
+
+#[test]
+fn accumulated_batches_make_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(setup(SCE, &["training.accumulate_batches=2", "queue.size=50"]), &run, 1).unwrap();
+    let run = RunFolder::open(&run).unwrap();
+    let progress = Checkpoint::latest(&run).unwrap().unwrap().progress;
+    assert_eq!((progress.step, progress.steps_per_epoch), (4, 2));
+    // 4 steps of 2 batches of 16 keys each, in a queue of 50.
+    assert_eq!(progress.queue_next, Some(4 * 2 * 16 % 50));
+}
+
+#[test]
+fn a_diverged_run_stops_and_says_what_made_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let changes =
+        ["optimizer.learning_rate=1e38", "training.maximum_skipped_steps=3", "training.epochs=9"];
+    let error = train(setup(SCE, &changes), &run, 1).unwrap_err();
+    let TrainError::NotFinite { in_a_row: 3, step, dump } = &error else {
+        unreachable!("{error}");
+    };
+    assert!(error.to_string().contains("learning_rate"), "{error}");
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(dump).unwrap()).unwrap();
+    assert_eq!(told["step"], *step);
+    assert_eq!(told["images"].as_array().unwrap().len(), 16);
+    let views = load_tensors(&dump.with_extension("safetensors")).unwrap();
+    assert_eq!(views["view_1"].size(), [16, 3, 16, 16]);
+    let records = read_metrics(&RunFolder::open(&run).unwrap().metrics()).unwrap();
+    let skipped = records
+        .iter()
+        .filter_map(|record| record.text(names::MESSAGE))
+        .filter(|message| message.contains("was skipped"));
+    assert_eq!(skipped.count(), 3);
+}
+
+#[test]
+fn an_interrupted_run_leaves_a_checkpoint_and_goes_on_to_the_same_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    train(setup(SCE, &[]), &whole, 1).unwrap();
+    let at_once = Arc::new(AtomicBool::new(true));
+    let outcome = trainer(setup(SCE, &[]), &broken, 1).run(&at_once).unwrap();
+    assert_eq!(outcome, Outcome::Interrupted { step: 1 });
+    let options = RunOptions { device: Device::Cpu, workers: 2, threads: None, quiet: true };
+    let resume = Resume::From(RunFolder::open(&broken).unwrap());
+    let mut rest =
+        Trainer::new(setup(SCE, &[]), &resume, options.clone(), Box::new(Alone)).unwrap();
+    assert_eq!(rest.run(&Arc::new(AtomicBool::new(false))).unwrap(), Outcome::Finished);
+    assert_eq!(weights(&whole), weights(&broken));
+
+    let changed =
+        Trainer::new(setup(SCE, &["method.coefficient=0.3"]), &resume, options, Box::new(Alone));
+    let message = changed.err().unwrap().to_string();
+    assert!(message.contains("method.coefficient: 0.5 -> 0.3"), "{message}");
+}
+
+#[test]
+fn too_few_images_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let options = RunOptions { device: Device::Cpu, workers: 1, threads: Some(1), quiet: true };
+    let setup = setup(SCE, &["training.batch_size=128"]);
+    let error =
+        Trainer::new(setup, &Resume::New(run.clone()), options, Box::new(Alone)).err().unwrap();
+    assert!(
+        error.to_string().contains("128 images") && error.to_string().contains("has 64"),
+        "{error}"
+    );
+    assert!(!run.exists());
+}
+
+#[test]
+fn methods_and_tables_must_fit() {
+    let message = |method: &str| {
+        let text = format!(
+            "[data]\ndataset = \"shapes\"\n[model]\nbackbone = \"resnet18\"\nstem = \"cifar\"
+            projector = [{{ width = 8 }}]\n[training]\nepochs = 1\nbatch_size = 4
+            [optimizer]\nname = \"sgd\"\nlearning_rate = 0.1\n{method}\n{}",
+            if method.contains("[[views]]") { "" } else { VIEWS }
+        );
+        let recipe = Source::parse("test", text).unwrap().recipe().unwrap();
+        Setup::new(recipe).err().unwrap().to_string()
+    };
+    let momentum = "[momentum_encoder]\nmomentum = 0.9";
+    for (method, part) in [
+        ("[method]\nname = \"sce\"".to_owned(), "method sce needs a [momentum_encoder] table"),
+        (format!("[method]\nname = \"moco\"\n{momentum}"), "method moco needs a [queue] table"),
+        (format!("[method]\nname = \"simclr\"\n{momentum}"), "remove [momentum_encoder]"),
+        ("[method]\nname = \"simclr\"\n[queue]\nsize = 4".to_owned(), "remove [queue]"),
+        ("[method]\nname = \"simcle\"".to_owned(), "known are moco, sce, simclr"),
+        ("[method]\ntemperature = 1.0".to_owned(), "[method] needs a name"),
+        ("[method]\nname = \"simclr\"\ntemperature = -1.0".to_owned(), "method.temperature = -1"),
+        ("[method]\nname = \"sce\"\ncoefficient = 1.5".to_owned(), "method.coefficient = 1.5"),
+        ("[method]\nname = \"simclr\"\ntau = 1.0".to_owned(), "unknown field `tau`"),
+        (
+            format!("[method]\nname = \"simclr\"\n{}", VIEWS.replacen("size = 16", "size = 24", 1)),
+            "give them one size",
+        ),
+        ("[method]\nname = \"simclr\"\ntemperature = \"x\"".to_owned(), "in `temperature`"),
+    ] {
+        let message = message(&method);
+        assert!(message.contains(part), "{message}");
+    }
+}
