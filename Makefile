@@ -38,8 +38,8 @@ parity: ## compare the reference values of the tests with PyTorch, timm, scikit-
 fixtures: ## compute the reference values of the tests anew
 	@scripts/parity --write
 
-bench: setup ## run the benchmarks
-	$(CARGO) bench --workspace
+bench: setup ## measure how fast views are made
+	$(CARGO) run --release -p nearkin-augment --example throughput
 
 clean: ## remove what was built; downloads and runs stay
 	$(CARGO) clean

@@ -92,7 +92,9 @@ fn load_cuda() -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            Err(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string))
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The recipe's tables and their defaults.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
 
 use nearkin_augment::{CenterCrop, Interpolation, Resize, Transform, View, ViewError, ViewOptions};
+use nearkin_data::{DataError, ImageSet, Split, Subset};
 use serde::{Deserialize, Serialize};
 
 use crate::{Fraction, NonNegative, Positive, RecipeError};
@@ -398,6 +400,17 @@ impl Recipe {
     /// The views of training, ready to use.
     pub fn training_views(&self) -> Result<Vec<View>, ViewError> {
         self.views.iter().cloned().map(View::new).collect()
+    }
+
+    /// Opens the images of training: all of them, or as many as `limit_images` says.
+    pub fn open_training_images(&self) -> Result<Arc<dyn ImageSet>, DataError> {
+        let all = nearkin_data::open(&self.data, Split::Train)?;
+        Ok(match self.limit_images {
+            Some(limit) if limit.get() < all.len() => {
+                Arc::new(Subset::random(all, limit.get(), self.seed))
+            }
+            _ => all,
+        })
     }
 
     /// The one view of evaluation: no augmentation.

@@ -136,25 +136,30 @@ impl Checkpoint {
             .try_for_each(|(name, tensors)| restore_tensors(&self.path.join(name), tensors))
     }
 
-    /// Refuses a recipe that is not the one the run was begun with, showing the difference. Where
-    /// the images lie may change.
-    pub fn check_recipe(&self, run: &RunFolder, recipe: &Recipe) -> Result<(), TrainError> {
+    /// Refuses a recipe that is not the one the run was begun with, showing the difference.
+    pub(crate) fn check_recipe(&self, run: &RunFolder, recipe: &Recipe) -> Result<(), TrainError> {
         let origin = self.path.join(STATE).display().to_string();
         let begun = nearkin_recipe::Source::parse(&origin, self.progress.recipe.clone())
             .and_then(|source| source.recipe())
             .map_err(|error| damaged(&self.path, error.to_string()))?;
-        let differences: Vec<String> = begun
-            .differences(recipe)
-            .iter()
-            .filter(|difference| difference.key != "data.path")
-            .map(|difference| format!("  {difference}"))
-            .collect();
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let run = run.path().to_owned();
-        Err(TrainError::ChangedRecipe { run, differences: differences.join("\n") })
+        refuse_changes(run, &begun, recipe)
     }
+}
+
+/// Refuses to continue a run that was `begun` with one recipe under another, naming every key that
+/// differs. Where the images lie may change.
+pub fn refuse_changes(run: &RunFolder, begun: &Recipe, asked: &Recipe) -> Result<(), TrainError> {
+    let differences: Vec<String> = begun
+        .differences(asked)
+        .iter()
+        .filter(|difference| difference.key != "data.path")
+        .map(|difference| format!("  {difference}"))
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let run = run.path().to_owned();
+    Err(TrainError::ChangedRecipe { run, differences: differences.join("\n") })
 }
 
 const STATE: &str = "state.json";

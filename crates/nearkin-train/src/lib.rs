@@ -15,7 +15,7 @@ mod setup;
 mod tensors;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Progress as CheckpointState};
+pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes};
 pub use error::TrainError;
 pub use monitor::{Baselines, KnnAccuracy, evaluate_knn};
 pub use optimizer::Sgd;

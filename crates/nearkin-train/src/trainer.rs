@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, Plan};
 use nearkin_data::random::Purpose;
-use nearkin_data::{ImageSet, Random, Split, Subset};
+use nearkin_data::{ImageSet, Random, Split};
 use nearkin_dist::World;
 use nearkin_eval::FeatureOptions;
 use nearkin_model::{Encoder, MomentumEncoder, Queue, images_to_tensor};
@@ -103,13 +103,7 @@ impl Trainer {
         world: Box<dyn World>,
     ) -> Result<Self, TrainError> {
         let recipe = &setup.recipe;
-        let all = nearkin_data::open(&recipe.data, Split::Train)?;
-        let train: Arc<dyn ImageSet> = match recipe.limit_images {
-            Some(limit) if limit.get() < all.len() => {
-                Arc::new(Subset::random(all, limit.get(), recipe.seed))
-            }
-            _ => all,
-        };
+        let train = recipe.open_training_images()?;
         let test = match nearkin_data::has_split(&recipe.data, Split::Test)? {
             true if recipe.evaluation.every_epochs > 0 && train.has_labels() => {
                 Some(nearkin_data::open(&recipe.data, Split::Test)?).filter(ImageSet::has_labels)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use nearkin_data::{Split, Subset};
+use nearkin_data::Split;
 use nearkin_eval::FeatureOptions;
 use nearkin_model::{DeviceChoice, Encoder};
 use nearkin_report::{RunFolder, table};
@@ -48,13 +48,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let encoder = Encoder::new(&recipe.model, 0, device, tch::Kind::Float)?;
     checkpoint.restore_encoder(&encoder)?;
 
-    let all = nearkin_data::open(&recipe.data, Split::Train)?;
-    let train: std::sync::Arc<dyn nearkin_data::ImageSet> = match recipe.limit_images {
-        Some(limit) if limit.get() < all.len() => {
-            std::sync::Arc::new(Subset::random(all, limit.get(), recipe.seed))
-        }
-        _ => all,
-    };
+    let train = recipe.open_training_images()?;
     let test = nearkin_data::open(&recipe.data, Split::Test)?;
     let options =
         FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(255), workers: *workers };

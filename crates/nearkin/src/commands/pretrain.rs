@@ -12,7 +12,7 @@ use nearkin_model::DeviceChoice;
 use nearkin_recipe::{Override, Recipe};
 use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
 use nearkin_train::{
-    Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer,
+    Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, refuse_changes,
 };
 
 use super::{bad_input, read_setup, unused};
@@ -144,17 +144,7 @@ fn plan(arguments: &Arguments) -> anyhow::Result<(Setup, Resume)> {
     }
     let recipe = arguments.recipe.clone().unwrap_or_else(|| run.recipe());
     let asked = read_setup(&recipe, &changes, data)?;
-    let differences: Vec<String> = begun
-        .recipe
-        .differences(&asked.recipe)
-        .iter()
-        .filter(|difference| difference.key != "data.path")
-        .map(|difference| format!("  {difference}"))
-        .collect();
-    if !differences.is_empty() {
-        let (run, differences) = (run.path().to_owned(), differences.join("\n"));
-        return Err(TrainError::ChangedRecipe { run, differences }.into());
-    }
+    refuse_changes(&run, &begun.recipe, &asked.recipe)?;
     Ok((begun, Resume::From(run)))
 }
 
