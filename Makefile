@@ -32,7 +32,7 @@ lint: setup ## check formatting and clippy's lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
 
-parity: ## compare the reference values of the tests with PyTorch, timm, scikit-learn and others
+parity: ## compare the reference values of the tests with PyTorch and torchvision, live
 	@scripts/parity
 
 fixtures: ## compute the reference values of the tests anew

@@ -24,6 +24,9 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use crate::{DataError, Image, ImageSet, Split};
 
+/// Images that are longer than so many times their width, or the other way round, are refused.
+const MAX_ASPECT_RATIO: u32 = 100;
+
 /// Larger images are refused: 400 MB of RGB are a mistake or an attack, not training data.
 const MAX_PIXELS: u64 = 1 << 27;
 /// What a decoder may allocate: the largest image at the largest pixel (RGBA of 16 bits).
@@ -228,6 +231,10 @@ impl Content {
             if kind.is_dir() {
                 folders.push(name);
             } else if is_image(Path::new(&name)) {
+                // Reading a pipe or a device would wait for ever.
+                if !kind.is_file() {
+                    return Err(DataError::malformed(&entry_path, "is not a file; remove it"));
+                }
                 images.push(name);
             }
         }
@@ -278,6 +285,12 @@ fn decode(bytes: &[u8]) -> Result<Image<'static>, String> {
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(format!("{width}x{height} pixels are more than the {MAX_PIXELS} allowed"));
+    }
+    // Resized to a given shorter side, a line of pixels would become an image of any length.
+    if width.max(height) / width.min(height).max(1) > MAX_ASPECT_RATIO {
+        return Err(format!(
+            "{width}x{height}: one side is over {MAX_ASPECT_RATIO} times the other"
+        ));
     }
     if format == image::ImageFormat::Jpeg && jpeg_is_truncated(bytes) {
         return Err("the JPEG is truncated: its end marker is missing".into());

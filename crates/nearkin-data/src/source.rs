@@ -72,6 +72,16 @@ impl Source {
         }
     }
 
+    /// Where the files are, if that was said.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Cifar10 { path } | Self::Cifar100 { path } | Self::Folder { path } => {
+                path.as_deref()
+            }
+            Self::Shapes { .. } => None,
+        }
+    }
+
     /// Says where the files are; a [`DataError::Request`] for a set that has none.
     pub fn set_path(&mut self, new: impl Into<PathBuf>) -> Result<(), DataError> {
         match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nearkin_augment::{LoadError, Loader, LoaderOptions, Sequential, View, ViewBatch};
 use nearkin_data::ImageSet;
 use nearkin_model::{Encoder, images_to_tensor};
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 /// What can go wrong in an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -32,69 +32,54 @@ pub struct FeatureOptions {
     pub workers: usize,
 }
 
-/// Unit features with their labels.
-#[derive(Debug)]
-pub struct Features {
-    /// `[images, length]`, unit rows.
-    pub rows: Tensor,
-    /// `[images]`, class indices; empty if the set has no labels.
-    pub labels: Tensor,
-    /// Number of classes, 0 without labels.
-    pub classes: i64,
+/// What an image is compared by.
+#[derive(Clone, Copy, Debug)]
+pub enum FeatureSource<'a> {
+    /// The backbone's features in evaluation mode.
+    Backbone(&'a Encoder),
+    /// The pixels themselves, after the view's normalisation: what any encoder has to beat.
+    Pixels,
 }
 
-/// Backbone features of un-augmented images in evaluation mode, L2-normalised.
-pub fn encoder_features(
-    encoder: &Encoder,
+impl FeatureSource<'_> {
+    fn features(self, view: &ViewBatch) -> Result<Tensor, TchError> {
+        match self {
+            Self::Backbone(encoder) => {
+                let images = images_to_tensor(&view.pixels, view.size_pixels, encoder.device())?;
+                encoder.extract(&images)
+            }
+            Self::Pixels => {
+                let values = (3 * view.size_pixels * view.size_pixels) as i64;
+                Tensor::f_from_slice(&view.pixels)?.f_view([-1, values])
+            }
+        }
+    }
+}
+
+/// Hands the L2-normalised features of every batch of a set, `[batch, length]`, and their labels,
+/// `[batch]`, to `each`, in the order of the set; only one batch is in memory.
+pub fn stream(
+    source: FeatureSource<'_>,
     set: &Arc<dyn ImageSet>,
     view: &View,
     options: FeatureOptions,
-) -> Result<Features, EvaluationError> {
-    collect(set, view, options, |view| {
-        let images = images_to_tensor(&view.pixels, view.size_pixels, encoder.device())?;
-        encoder.extract(&images)
-    })
-}
-
-/// The pixels themselves as features (after the view's normalisation), L2-normalised: what any
-/// encoder has to beat.
-pub fn pixel_features(
-    set: &Arc<dyn ImageSet>,
-    view: &View,
-    options: FeatureOptions,
-) -> Result<Features, EvaluationError> {
-    collect(set, view, options, |view| {
-        let values = (3 * view.size_pixels * view.size_pixels) as i64;
-        Tensor::f_from_slice(&view.pixels)?.f_view([-1, values])
-    })
-}
-
-fn collect(
-    set: &Arc<dyn ImageSet>,
-    view: &View,
-    options: FeatureOptions,
-    features: impl Fn(&ViewBatch) -> Result<Tensor, TchError>,
-) -> Result<Features, EvaluationError> {
+    mut each: impl FnMut(Tensor, Tensor) -> Result<(), TchError>,
+) -> Result<(), EvaluationError> {
     let plan = Sequential::new(set.len(), options.batch_size);
     let loading = LoaderOptions { workers: options.workers, prefetch_batches: 2 };
     let views = Arc::from([view.clone()]);
-    let mut rows = Vec::new();
     for batch in Loader::start(Arc::clone(set), views, 0, plan, loading)? {
-        let batch = features(&batch?.views[0])?;
-        let norm = batch.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-12)?;
-        rows.push(batch.f_div(&norm)?);
+        let batch = batch?;
+        let rows = source.features(&batch.views[0])?;
+        let norm = rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-12)?;
+        let rows = rows.f_div(&norm)?;
+        let labels: Vec<i64> = batch
+            .images
+            .iter()
+            .filter_map(|&index| set.label(index))
+            .map(|label| label as i64)
+            .collect();
+        each(rows.shallow_clone(), Tensor::f_from_slice(&labels)?.f_to_device(rows.device())?)?;
     }
-    let labels: Vec<i64> =
-        (0..set.len()).filter_map(|index| set.label(index)).map(|label| label as i64).collect();
-    let rows = Tensor::f_cat(&rows, 0)?;
-    Ok(Features {
-        labels: Tensor::f_from_slice(&labels)?.f_to_device_(
-            rows.device(),
-            Kind::Int64,
-            false,
-            false,
-        )?,
-        rows,
-        classes: set.classes().len() as i64,
-    })
+    Ok(())
 }

@@ -1,9 +1,13 @@
 //! Weighted k-nearest-neighbour classification (Wu, Xiong, Yu, Lin, CVPR 2018, arXiv 1805.01978),
 //! the usual monitor of contrastive training.
 
+use std::sync::Arc;
+
+use nearkin_augment::View;
+use nearkin_data::ImageSet;
 use tch::{Kind, TchError, Tensor};
 
-use crate::features::{EvaluationError, Features};
+use crate::features::{EvaluationError, FeatureOptions, FeatureSource, stream};
 
 /// One way to vote: `k` neighbours, each with weight exp(cosine / temperature).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,60 +29,132 @@ pub struct KnnResult {
     pub top_5: f64,
 }
 
-/// Queries that are compared with the whole bank at once: bounds the memory to this many rows of
-/// `bank` similarities.
+/// Queries that are compared at once.
 const QUERIES_AT_ONCE: i64 = 256;
+/// Rows of the bank that are compared at once.
+const BANK_AT_ONCE: i64 = 4096;
 
-/// Classifies every query by its nearest neighbours in the bank, by cosine. Exact; never more than
-/// 256 rows of similarities are in memory.
-pub fn knn(
-    bank: &Features,
-    queries: &Features,
-    votes: &[Votes],
-) -> Result<Vec<KnnResult>, EvaluationError> {
-    if bank.classes == 0 {
-        return Err(EvaluationError::NoLabels("the training set"));
+/// An exact search for nearest neighbours by cosine, through a bank that is handed over in parts.
+///
+/// In memory are the queries, the neighbours found so far, and 256 x 4096 similarities: the bank may
+/// be of any size.
+#[derive(Debug)]
+pub struct Search {
+    queries: Tensor,
+    truth: Tensor,
+    votes: Vec<Votes>,
+    most: i64,
+    /// `[queries, found]`, falling.
+    cosines: Tensor,
+    /// Their classes.
+    classes: Tensor,
+    waiting: Vec<(Tensor, Tensor)>,
+}
+
+impl Search {
+    /// For unit rows `queries`, `[queries, length]`, of the classes `truth`, `[queries]`.
+    pub fn new(queries: Tensor, truth: Tensor, votes: &[Votes]) -> Result<Self, TchError> {
+        let none = [queries.size()[0], 0];
+        Ok(Self {
+            cosines: Tensor::f_zeros(none, (queries.kind(), queries.device()))?,
+            classes: Tensor::f_zeros(none, (Kind::Int64, queries.device()))?,
+            most: votes.iter().map(|votes| votes.k as i64).max().unwrap_or(0),
+            votes: votes.to_vec(),
+            queries,
+            truth,
+            waiting: Vec::new(),
+        })
     }
-    if queries.classes == 0 {
-        return Err(EvaluationError::NoLabels("the test set"));
+
+    /// Adds unit rows, `[some, length]`, of the classes `labels`, `[some]`, to the bank.
+    pub fn add(&mut self, rows: Tensor, labels: Tensor) -> Result<(), TchError> {
+        self.waiting.push((rows, labels));
+        let waiting: i64 = self.waiting.iter().map(|(rows, _)| rows.size()[0]).sum();
+        if waiting < BANK_AT_ONCE { Ok(()) } else { self.merge() }
     }
-    let (images, size) = (queries.rows.size()[0], bank.rows.size()[0]);
-    let most = votes.iter().map(|votes| votes.k as i64).max().unwrap_or(0).min(size);
-    let bank_columns = bank.rows.f_transpose(0, 1)?;
-    let mut hits = vec![(0_i64, 0_i64); votes.len()];
-    for start in (0..images).step_by(QUERIES_AT_ONCE as usize) {
-        let count = QUERIES_AT_ONCE.min(images - start);
-        let similarities = queries.rows.f_narrow(0, start, count)?.f_matmul(&bank_columns)?;
-        let (cosines, neighbours) = similarities.f_topk(most, 1, true, true)?;
-        let classes =
-            bank.labels.f_index_select(0, &neighbours.f_reshape([-1])?)?.f_view([count, most])?;
-        let truth = queries.labels.f_narrow(0, start, count)?.f_unsqueeze(1)?;
-        for (votes, hits) in votes.iter().zip(&mut hits) {
-            let ranked = scores(&cosines, &classes, bank.classes, *votes)?
+
+    /// Compares the queries with the rows that wait and keeps the nearest.
+    fn merge(&mut self) -> Result<(), TchError> {
+        let (rows, labels): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let columns = Tensor::f_cat(&rows, 0)?.f_transpose(0, 1)?;
+        let labels = Tensor::f_cat(&labels, 0)?.f_unsqueeze(0)?;
+        let (mut cosines, mut classes) = (Vec::new(), Vec::new());
+        let images = self.queries.size()[0];
+        for start in (0..images).step_by(QUERIES_AT_ONCE as usize) {
+            let count = QUERIES_AT_ONCE.min(images - start);
+            let part = |of: &Tensor| of.f_narrow(0, start, count);
+            let new = part(&self.queries)?.f_matmul(&columns)?;
+            let all = Tensor::f_cat(&[part(&self.cosines)?, new], 1)?;
+            let of = labels.f_expand([count, -1], false)?;
+            let of = Tensor::f_cat(&[part(&self.classes)?, of], 1)?;
+            let (nearest, places) = all.f_topk(self.most.min(all.size()[1]), 1, true, true)?;
+            cosines.push(nearest);
+            classes.push(of.f_gather(1, &places, false)?);
+        }
+        self.cosines = Tensor::f_cat(&cosines, 0)?;
+        self.classes = Tensor::f_cat(&classes, 0)?;
+        Ok(())
+    }
+
+    /// Lets the neighbours vote; `classes` is the number of classes.
+    pub fn finish(mut self, classes: i64) -> Result<Vec<KnnResult>, TchError> {
+        self.merge()?;
+        let truth = self.truth.f_unsqueeze(1)?;
+        let images = truth.size()[0] as f64;
+        let result = |votes: &Votes| {
+            let ranked = scores(&self.cosines, &self.classes, classes, *votes)?
                 .f_argsort_stable(true, 1, true)?;
             let right = ranked.f_eq_tensor(&truth)?;
-            hits.0 += right.f_narrow(1, 0, 1)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-            hits.1 += right
-                .f_narrow(1, 0, right.size()[1].min(5))?
-                .f_sum(Kind::Int64)?
-                .f_int64_value(&[])?;
-        }
+            let share = |first: i64| {
+                let hits = right.f_narrow(1, 0, first.min(classes))?.f_sum(Kind::Int64)?;
+                Ok::<f64, TchError>(hits.f_int64_value(&[])? as f64 / images)
+            };
+            Ok(KnnResult { votes: *votes, top_1: share(1)?, top_5: share(5)? })
+        };
+        self.votes.iter().map(result).collect()
     }
-    let share = |hits: i64| hits as f64 / images as f64;
-    let result = |(votes, hits): (&Votes, (i64, i64))| KnnResult {
-        votes: *votes,
-        top_1: share(hits.0),
-        top_5: share(hits.1),
-    };
-    Ok(votes.iter().zip(hits).map(result).collect())
+}
+
+/// Classifies the images of `test` by their nearest neighbours in `train`, see [`Search`].
+pub fn knn(
+    source: FeatureSource<'_>,
+    [train, test]: [&Arc<dyn ImageSet>; 2],
+    view: &View,
+    votes: &[Votes],
+    options: FeatureOptions,
+) -> Result<Vec<KnnResult>, EvaluationError> {
+    if !train.has_labels() {
+        return Err(EvaluationError::NoLabels("the training set"));
+    }
+    if !test.has_labels() {
+        return Err(EvaluationError::NoLabels("the test set"));
+    }
+    let (mut queries, mut truth) = (Vec::new(), Vec::new());
+    stream(source, test, view, options, |rows, labels| {
+        queries.push(rows);
+        truth.push(labels);
+        Ok(())
+    })?;
+    let mut search = Search::new(Tensor::f_cat(&queries, 0)?, Tensor::f_cat(&truth, 0)?, votes)?;
+    drop(queries);
+    stream(source, train, view, options, |rows, labels| search.add(rows, labels))?;
+    Ok(search.finish(train.classes().len() as i64)?)
 }
 
 /// The vote for every class, `[queries, classes]`, from cosines and classes of the nearest
 /// neighbours, `[queries, most]`.
+///
+/// Weights are taken relative to the nearest neighbour's, which changes no ranking and keeps a small
+/// temperature from overflowing.
 fn scores(cosines: &Tensor, of: &Tensor, classes: i64, votes: Votes) -> Result<Tensor, TchError> {
     let (queries, most) = cosines.size2()?;
     let k = (votes.k as i64).min(most);
-    let weights = cosines.f_narrow(1, 0, k)?.f_div_scalar(votes.temperature)?.f_exp()?;
+    let nearest = cosines.f_narrow(1, 0, 1)?;
+    let weights =
+        cosines.f_narrow(1, 0, k)?.f_sub(&nearest)?.f_div_scalar(votes.temperature)?.f_exp()?;
     Tensor::f_zeros([queries, classes], (weights.kind(), weights.device()))?.f_scatter_add(
         1,
         &of.f_narrow(1, 0, k)?,
@@ -94,21 +170,37 @@ mod tests {
         rows / rows.norm_scalaropt_dim(2.0, [1].as_slice(), true)
     }
 
-    fn features(rows: &[[f64; 2]], labels: &[i64], classes: i64) -> Features {
-        let rows = unit(&Tensor::from_slice2(rows));
-        Features { rows, labels: Tensor::from_slice(labels), classes }
+    /// Top-1 accuracy when the bank is handed over in parts of so many rows.
+    fn accuracy(
+        bank: (&Tensor, &Tensor),
+        queries: (&Tensor, &Tensor),
+        votes: Votes,
+        part: i64,
+    ) -> KnnResult {
+        let mut search =
+            Search::new(queries.0.shallow_clone(), queries.1.shallow_clone(), &[votes]).unwrap();
+        for start in (0..bank.0.size()[0]).step_by(part as usize) {
+            let count = part.min(bank.0.size()[0] - start);
+            search.add(bank.0.narrow(0, start, count), bank.1.narrow(0, start, count)).unwrap();
+        }
+        search.finish(7).unwrap()[0]
     }
 
     #[test]
     fn the_vote_is_weighted_and_k_is_capped_by_the_bank() {
-        let bank = features(&[[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]], &[0, 1, 1], 2);
-        let queries = features(&[[1.0, 0.3]], &[0], 2);
-        let accuracy =
-            |k, temperature| knn(&bank, &queries, &[Votes { k, temperature }]).unwrap()[0].top_1;
-        assert_eq!(accuracy(1, 0.1), 1.0);
+        let bank = unit(&Tensor::from_slice2(&[[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]));
+        let labels = Tensor::from_slice(&[0_i64, 1, 1]);
+        let query = unit(&Tensor::from_slice2(&[[1.0, 0.3]]));
+        let truth = Tensor::from_slice(&[0_i64]);
+        let top_1 = |k, temperature| {
+            accuracy((&bank, &labels), (&query, &truth), Votes { k, temperature }, 3).top_1
+        };
+        assert_eq!(top_1(1, 0.1), 1.0);
         // Two far neighbours outvote the near one only if the temperature lets them.
-        assert_eq!(accuracy(3, 0.1), 1.0);
-        assert_eq!(accuracy(100, 100.0), 0.0);
+        assert_eq!(top_1(3, 0.1), 1.0);
+        assert_eq!(top_1(100, 100.0), 0.0);
+        // A temperature that would overflow exp(cosine / temperature) in single precision.
+        assert_eq!(top_1(3, 1e-3), 1.0);
     }
 
     /// Expected scores were computed independently: k = 4, temperature 0.1.
@@ -141,46 +233,49 @@ mod tests {
             [8.86560251099516, 64.49037389673042, 11725.74850154588],
             [228.32130432476816, 19885.310563958512, 3450.004449123426],
         ]);
+        // Ours are relative to the nearest neighbour.
+        let expected = expected / (cosines.narrow(1, 0, 1) / 0.1).exp();
         assert!(scores.allclose(&expected, 1e-9, 0.0, false));
         assert_eq!(scores.argmax(1, false), Tensor::from_slice(&[0_i64, 1, 2, 1]));
     }
 
     #[test]
-    fn streaming_does_not_change_the_result() {
+    fn parts_of_the_bank_do_not_change_the_result() {
         tch::manual_seed(3);
-        let random = |images| Features {
-            rows: unit(&Tensor::randn([images, 8], tch::kind::DOUBLE_CPU)),
-            labels: Tensor::randint(7, [images], tch::kind::INT64_CPU),
-            classes: 7,
+        let random = |images| {
+            let rows = unit(&Tensor::randn([images, 8], tch::kind::DOUBLE_CPU));
+            (rows, Tensor::randint(7, [images], tch::kind::INT64_CPU))
         };
-        let (bank, queries) = (random(900), random(QUERIES_AT_ONCE + 44));
-        let votes = [Votes { k: 20, temperature: 0.07 }, Votes { k: 200, temperature: 0.1 }];
-        let together = knn(&bank, &queries, &votes).unwrap();
-        let mut apart = [0.0; 2];
-        for index in 0..queries.rows.size()[0] {
-            let one = Features {
-                rows: queries.rows.narrow(0, index, 1),
-                labels: queries.labels.narrow(0, index, 1),
-                classes: 7,
-            };
-            for (sum, result) in apart.iter_mut().zip(knn(&bank, &one, &votes).unwrap()) {
-                *sum += result.top_1;
-            }
-        }
-        for (result, sum) in together.iter().zip(apart) {
-            assert!((result.top_1 - sum / queries.rows.size()[0] as f64).abs() < 1e-12);
-            assert!(result.top_1 <= result.top_5);
+        let (bank, queries) = (random(2 * BANK_AT_ONCE + 900), random(QUERIES_AT_ONCE + 44));
+        for votes in [Votes { k: 20, temperature: 0.07 }, Votes { k: 200, temperature: 0.1 }] {
+            let result = |part| accuracy((&bank.0, &bank.1), (&queries.0, &queries.1), votes, part);
+            let whole = result(bank.0.size()[0]);
+            assert_eq!(whole, result(256));
+            assert_eq!(whole, result(1000));
+            assert!(whole.top_1 > 0.0 && whole.top_1 <= whole.top_5);
         }
     }
 
     #[test]
     fn sets_without_labels_are_refused() {
-        let labelled = features(&[[1.0, 0.0]], &[0], 1);
-        let unlabelled = features(&[[1.0, 0.0]], &[], 0);
-        let message = |bank, queries| {
-            knn(bank, queries, &[Votes { k: 1, temperature: 1.0 }]).unwrap_err().to_string()
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        image::RgbImage::new(20, 20).save(&path).unwrap();
+        let source = nearkin_data::Source::Folder { path: Some(folder.path().to_owned()) };
+        let unlabelled = nearkin_data::open(&source, nearkin_data::Split::Train).unwrap();
+        let source = nearkin_data::Source::Shapes {
+            train_images: 10,
+            test_images: 10,
+            size_pixels: 16,
+            seed: 0,
         };
-        assert!(message(&unlabelled, &labelled).contains("the training set has no labels"));
-        assert!(message(&labelled, &unlabelled).contains("the test set has no labels"));
+        let labelled = nearkin_data::open(&source, nearkin_data::Split::Train).unwrap();
+        let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
+        let view = View::new(toml::from_str(view).unwrap()).unwrap();
+        let options = FeatureOptions { batch_size: std::num::NonZeroUsize::MIN, workers: 0 };
+        let message =
+            |sets| knn(FeatureSource::Pixels, sets, &view, &[], options).unwrap_err().to_string();
+        assert!(message([&unlabelled, &labelled]).contains("the training set has no labels"));
+        assert!(message([&labelled, &unlabelled]).contains("the test set has no labels"));
     }
 }

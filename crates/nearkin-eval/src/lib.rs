@@ -6,5 +6,5 @@
 mod features;
 mod knn;
 
-pub use features::{EvaluationError, FeatureOptions, Features, encoder_features, pixel_features};
-pub use knn::{KnnResult, Votes, knn};
+pub use features::{EvaluationError, FeatureOptions, FeatureSource, stream};
+pub use knn::{KnnResult, Search, Votes, knn};

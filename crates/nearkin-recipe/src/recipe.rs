@@ -360,6 +360,23 @@ impl Recipe {
         if self.model.projector.is_empty() {
             return Err(conflict("model.projector needs at least one layer".to_owned()));
         }
+        let batch = self.training.batch_size;
+        if batch.get() < 2 {
+            return Err(conflict(
+                "training.batch_size = 1: batch norm needs at least 2".to_owned(),
+            ));
+        }
+        let images = batch.checked_mul(self.training.accumulate_batches);
+        if images.is_none_or(|images| images.get() > u32::MAX as usize) {
+            return Err(conflict(format!(
+                "training.batch_size = {batch} x training.accumulate_batches = {} is too large",
+                self.training.accumulate_batches
+            )));
+        }
+        if self.training.epochs.get() > u64::from(u32::MAX) {
+            let epochs = self.training.epochs;
+            return Err(conflict(format!("training.epochs = {epochs} is too large")));
+        }
         if let (Some(predictor), Some(projector)) =
             (self.model.predictor.last(), self.model.projector.last())
             && predictor.width != projector.width
@@ -422,13 +439,25 @@ impl Recipe {
             });
         }
         let size = View::new(self.views[0].clone())?.size_pixels();
+        self.plain_view("evaluation", size)
+    }
+
+    /// The view in which pixels themselves are compared: that of evaluation, but of at most 32
+    /// pixels a side, which bounds the memory and loses little.
+    pub fn pixel_view(&self) -> Result<View, ViewError> {
+        let view = self.evaluation_view()?;
+        if view.size_pixels() <= 32 { Ok(view) } else { self.plain_view("pixels", 32) }
+    }
+
+    /// Resized, centre-cropped, and normalised as in the first view.
+    fn plain_view(&self, name: &str, size: usize) -> Result<View, ViewError> {
         let mut transforms = vec![
             Transform::Resize(Resize { size, interpolation: Interpolation::default() }),
             Transform::CenterCrop(CenterCrop { size }),
         ];
         let last = self.views[0].transforms.last();
         transforms.extend(last.filter(|last| matches!(last, Transform::Normalize(_))).cloned());
-        View::new(ViewOptions { name: "evaluation".to_owned(), transforms })
+        View::new(ViewOptions { name: name.to_owned(), transforms })
     }
 
     /// The same recipe with the method's defaults filled in.

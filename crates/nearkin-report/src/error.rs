@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
+    /// Another process trains the run.
+    #[error("{} is being trained by another process; wait for it or stop it", path.display())]
+    Busy {
+        /// The run folder.
+        path: PathBuf,
+    },
     /// A file or folder could not be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Read {

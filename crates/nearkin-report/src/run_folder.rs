@@ -100,6 +100,36 @@ impl RunFolder {
         self.path.join("environment.json")
     }
 
+    /// Removes metrics and TensorBoard files, for a run that begins again.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Write`] for a file that cannot be removed.
+    pub fn clear_records(&self) -> Result<(), ReportError> {
+        let events = fs::read_dir(self.events()).into_iter().flatten().flatten();
+        let files = events.map(|entry| entry.path()).chain([self.metrics()]);
+        for path in files.filter(|path| path.is_file()) {
+            fs::remove_file(&path).map_err(ReportError::writing(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the run for this process as long as the returned file lives; a run that another
+    /// process trains is [`ReportError::Busy`]. The lock goes with the process, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Write`] if there can be no lock file.
+    pub fn lock(&self) -> Result<fs::File, ReportError> {
+        let path = self.path.join(".lock");
+        let file = fs::File::create(&path).map_err(ReportError::writing(&path))?;
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => Err(ReportError::Busy { path: self.path.clone() }),
+            // Some file systems have no locks; the run is then the user's to guard.
+            Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
+        }
+    }
+
     /// Writes `environment.json`, indented for people.
     ///
     /// # Errors

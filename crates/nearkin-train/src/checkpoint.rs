@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::TrainError;
+use crate::monitor::EpochSums;
 use crate::tensors::{damaged, restore_tensors, save_tensors};
 
 /// What the JSON file of a checkpoint holds.
@@ -33,6 +34,8 @@ pub struct Progress {
     pub seconds: f64,
     /// Steps skipped in a row, at the end.
     pub skipped_in_a_row: u64,
+    /// Losses of the epoch under way.
+    pub(crate) epoch_sums: EpochSums,
     /// Where the queue's next key goes.
     pub queue_next: Option<i64>,
     /// The seed of all random numbers; they have no other state.
@@ -218,6 +221,7 @@ mod tests {
             steps_per_epoch: 10,
             seconds: 1.5,
             skipped_in_a_row: 0,
+            epoch_sums: EpochSums::default(),
             queue_next: None,
             seed: 0,
             training_images: 10,

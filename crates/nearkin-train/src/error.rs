@@ -60,6 +60,21 @@ pub enum TrainError {
         /// Where inputs and values were written.
         dump: PathBuf,
     },
+    /// The weights themselves are not finite.
+    #[error(
+        "the weights are not finite after step {step}: the run has diverged; a smaller \
+         optimizer.learning_rate or a longer schedule.warmup_epochs is the usual remedy"
+    )]
+    Diverged {
+        /// Steps done.
+        step: u64,
+    },
+    /// The loader had no batch for a step, which its plan rules out.
+    #[error("the loader ended before step {step}; please report this")]
+    NoBatch {
+        /// The step.
+        step: u64,
+    },
     /// A checkpoint file is damaged or from something else.
     #[error("{}: {reason}", path.display())]
     Checkpoint {

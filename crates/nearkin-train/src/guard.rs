@@ -52,6 +52,18 @@ pub(crate) fn is_finite(loss: f64, optimizer: &Sgd) -> Result<bool, TchError> {
     Ok(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
 }
 
+/// Whether all trained weights and running statistics are finite.
+pub(crate) fn weights_are_finite(parameters: &Parameters) -> Result<bool, TchError> {
+    let norms = parameters
+        .iter()
+        .map(|entry| entry.tensor.f_norm())
+        .collect::<Result<Vec<_>, TchError>>()?;
+    Ok(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
+}
+
+/// Dumps that are kept of a run.
+const DUMPS_KEPT: usize = 10;
+
 /// What is known of a bad step.
 pub(crate) struct BadStep<'a> {
     pub(crate) step: u64,
@@ -60,7 +72,7 @@ pub(crate) struct BadStep<'a> {
     pub(crate) learning_rate: f64,
     /// Names of the images.
     pub(crate) images: Vec<String>,
-    /// Inputs of the last batch of the step, one per view.
+    /// Inputs of the step's first batch with a non-finite loss, else of its last; one per view.
     pub(crate) views: &'a [Tensor],
 }
 
@@ -95,5 +107,23 @@ pub(crate) fn dump(
         &path.with_extension("safetensors"),
         views.map(|(index, view)| (format!("view_{index}"), view.shallow_clone())),
     )?;
+    forget_old(folder)?;
     Ok(path)
+}
+
+/// Removes all but the newest dumps.
+fn forget_old(folder: &Path) -> Result<(), TrainError> {
+    let failed = |error: std::io::Error| crate::tensors::damaged(folder, error.to_string());
+    let mut steps = std::collections::BTreeMap::<u64, Vec<PathBuf>>::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        if let Some(step) = stem.and_then(|stem| stem.strip_prefix("step-")?.parse().ok()) {
+            steps.entry(step).or_default().push(path);
+        }
+    }
+    for path in steps.into_values().rev().skip(DUMPS_KEPT).flatten() {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    Ok(())
 }

@@ -5,15 +5,13 @@ use std::time::Instant;
 
 use nearkin_augment::View;
 use nearkin_data::ImageSet;
-use nearkin_eval::{
-    EvaluationError, FeatureOptions, KnnResult, Votes, encoder_features, knn, pixel_features,
-};
-use nearkin_model::Encoder;
+use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource, KnnResult, Votes, knn};
 use nearkin_recipe::Neighbours;
 use nearkin_report::{
     EventWriter, Kind, MetricsWriter, Progress, ProgressState, Record, ReportError, RunFolder,
     names, read_metrics,
 };
+use serde::{Deserialize, Serialize};
 
 /// The value of [`FEATURES`] for pixels.
 pub(crate) const PIXELS: &str = "raw pixels";
@@ -34,41 +32,35 @@ pub struct KnnAccuracy {
     pub definition: String,
 }
 
-/// Features of both splits by the encoder (or of the pixels themselves, without one), and the vote.
+/// k-NN accuracy of the backbone's features, or of the pixels, with its definition.
 pub fn evaluate_knn(
-    encoder: Option<&Encoder>,
+    source: FeatureSource<'_>,
     [train, test]: [&Arc<dyn ImageSet>; 2],
     view: &View,
     neighbours: &[Neighbours],
     options: FeatureOptions,
 ) -> Result<Vec<KnnAccuracy>, EvaluationError> {
-    let features = |set: &Arc<dyn ImageSet>| match encoder {
-        Some(encoder) => encoder_features(encoder, set, view, options),
-        None => pixel_features(set, view, options),
-    };
     let votes: Vec<Votes> = neighbours
         .iter()
         .map(|votes| Votes { k: votes.k.get(), temperature: votes.temperature.get() })
         .collect();
-    let what = match encoder {
-        Some(_) => "backbone features in evaluation mode",
-        None => "pixels",
+    let what = match source {
+        FeatureSource::Backbone(_) => "backbone features in evaluation mode",
+        FeatureSource::Pixels => "pixels",
     };
-    let results = knn(&features(train)?, &features(test)?, &votes)?;
-    Ok(results
-        .into_iter()
-        .map(|result| KnnAccuracy {
-            definition: format!(
-                "k-NN, {what} of un-augmented images, L2-normalised, cosine, k={}, temperature={}, \
-                 {} training and {} test images",
-                result.votes.k,
-                result.votes.temperature,
-                train.len(),
-                test.len()
-            ),
-            result,
-        })
-        .collect())
+    let define = |result: KnnResult| KnnAccuracy {
+        definition: format!(
+            "k-NN, {what} of un-augmented images ({} pixels), L2-normalised, cosine, k={}, \
+             temperature={}, {} training and {} test images",
+            view.size_pixels(),
+            result.votes.k,
+            result.votes.temperature,
+            train.len(),
+            test.len()
+        ),
+        result,
+    };
+    Ok(knn(source, [train, test], view, &votes, options)?.into_iter().map(define).collect())
 }
 
 /// k-NN accuracies of a run, by way to vote.
@@ -136,13 +128,21 @@ pub(crate) struct StepMetrics {
     pub(crate) agreement: f64,
     pub(crate) learning_rate: f64,
     pub(crate) momentum: Option<f64>,
+    /// The step changed nothing, because its loss or a gradient was not finite.
+    pub(crate) skipped: bool,
 }
 
-/// Sums since the last record or the begin of the epoch.
-#[derive(Debug)]
-struct Interval {
+/// The losses of the epoch under way; part of a checkpoint, so that the epoch's mean survives it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct EpochSums {
+    /// Steps that were not skipped.
     steps: u64,
     loss: f64,
+}
+
+/// Images and waiting since the last record or the begin of the epoch.
+#[derive(Debug)]
+struct Interval {
     images: usize,
     begun: Instant,
     waited: f64,
@@ -150,12 +150,10 @@ struct Interval {
 
 impl Interval {
     fn new() -> Self {
-        Self { steps: 0, loss: 0.0, images: 0, begun: Instant::now(), waited: 0.0 }
+        Self { images: 0, begun: Instant::now(), waited: 0.0 }
     }
 
-    fn add(&mut self, loss: f64, images: usize, waited: f64) {
-        self.steps += 1;
-        self.loss += loss;
+    fn add(&mut self, images: usize, waited: f64) {
         self.images += images;
         self.waited += waited;
     }
@@ -167,13 +165,14 @@ impl Interval {
     }
 }
 
-/// Writes records and shows progress. Only the first process of a world has one.
+/// Writes records and shows progress.
 pub(crate) struct Monitor {
     metrics: MetricsWriter,
     events: EventWriter,
     progress: Progress,
     recent: Interval,
     epoch: Interval,
+    sums: EpochSums,
     every_steps: u64,
 }
 
@@ -183,10 +182,11 @@ impl Monitor {
         begun_at_step: u64,
         every_steps: u64,
         progress: Progress,
+        epoch: EpochSums,
     ) -> Result<Self, ReportError> {
         let (metrics, events) = if begun_at_step == 0 {
             // A run that was killed before its first checkpoint begins again.
-            let _ = std::fs::remove_file(run.metrics());
+            run.clear_records()?;
             (MetricsWriter::create(run.metrics())?, EventWriter::create(&run.events())?)
         } else {
             (
@@ -200,6 +200,7 @@ impl Monitor {
             progress,
             recent: Interval::new(),
             epoch: Interval::new(),
+            sums: epoch,
             every_steps,
         })
     }
@@ -217,8 +218,12 @@ impl Monitor {
         images: usize,
         waited: f64,
     ) -> Result<(), ReportError> {
-        self.recent.add(metrics.loss, images, waited);
-        self.epoch.add(metrics.loss, images, waited);
+        self.recent.add(images, waited);
+        self.epoch.add(images, waited);
+        if !metrics.skipped {
+            self.sums.steps += 1;
+            self.sums.loss += metrics.loss;
+        }
         let (images_per_second, data_wait_share) = self.recent.rates();
         self.progress.update(&ProgressState {
             step: at.step,
@@ -248,11 +253,17 @@ impl Monitor {
     pub(crate) fn epoch(&mut self, at: Position) -> Result<(), ReportError> {
         let (images_per_second, data_wait_share) = self.epoch.rates();
         let values = [
-            (names::LOSS, self.epoch.loss / self.epoch.steps.max(1) as f64),
+            (names::LOSS, self.sums.loss / self.sums.steps.max(1) as f64),
             (names::IMAGES_PER_SECOND, images_per_second),
             (names::DATA_WAIT_SHARE, data_wait_share),
         ];
+        self.sums = EpochSums::default();
         self.write(at, Kind::Epoch, "epoch", &values)
+    }
+
+    /// What a checkpoint has to know of the epoch under way.
+    pub(crate) fn epoch_sums(&self) -> EpochSums {
+        self.sums
     }
 
     /// Time that is not training (evaluation, checkpoints) does not count towards images/s.

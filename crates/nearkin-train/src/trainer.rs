@@ -1,24 +1,25 @@
 //! The training loop and what it holds.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nearkin_augment::{Batch, Loader, LoaderOptions, Order, Plan};
+use nearkin_augment::{Batch, Loader, LoaderOptions, Order, Plan, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{ImageSet, Random, Split};
 use nearkin_dist::World;
-use nearkin_eval::FeatureOptions;
+use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, Queue, images_to_tensor};
 use nearkin_objective::{Embedding, Encoded, evaluate, unit_rows};
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress};
-use crate::guard::{BadStep, Buffers, dump, is_finite};
-use crate::monitor::{BACKBONE, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
+use crate::guard::{BadStep, Buffers, dump, is_finite, weights_are_finite};
+use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
 use crate::{LearningRate, Momentum, Setup, Sgd, TrainError};
 
 /// How a run uses the machine; no result depends on it, but the last bit of a sum on `threads`.
@@ -32,6 +33,8 @@ pub struct RunOptions {
     pub threads: Option<usize>,
     /// Show no progress.
     pub quiet: bool,
+    /// What to write down of the machine, as an object; `threads` is added to it.
+    pub environment: serde_json::Value,
 }
 
 /// Where a run begins.
@@ -81,6 +84,9 @@ pub struct Trainer {
     /// Of training, up to the beginning of this process.
     seconds_before: f64,
     begun: Instant,
+    epoch_sums: EpochSums,
+    /// No other process may train the run.
+    _lock: File,
 }
 
 /// What one step made, before anything was changed.
@@ -88,7 +94,7 @@ struct Gradients {
     metrics: StepMetrics,
     /// Keys for the queue.
     keys: Vec<Tensor>,
-    /// Of the last batch.
+    /// Of the first batch with a non-finite loss, else of the last.
     views: Vec<Tensor>,
     images: Vec<usize>,
     waited: Duration,
@@ -128,7 +134,11 @@ impl Trainer {
                 return Err(TrainError::ChangedData { before, now });
             }
         }
-        let begun_with = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.threads);
+        let begun_with = match (&checkpoint, resume) {
+            (Some(checkpoint), _) => Some(checkpoint.progress.threads),
+            (None, Resume::From(run)) => threads_of(run),
+            (None, Resume::New(_)) => None,
+        };
         let threads = options.threads.or(begun_with).unwrap_or_else(available_cores);
         tch::set_num_threads(threads as i32);
 
@@ -150,6 +160,16 @@ impl Trainer {
         let images_of_world = images_per_step * world.size();
         let warmup = recipe.schedule.warmup_epochs * steps_per_epoch;
         let peak = recipe.optimizer.scaled_learning_rate(images_of_world);
+        let run = match resume {
+            Resume::New(path) => begin_run(path, &setup)?,
+            Resume::From(run) => run.clone(),
+        };
+        let lock = run.lock()?;
+        if !run.environment().exists() {
+            let mut environment = options.environment.clone();
+            environment["threads"] = threads.into();
+            run.write_environment(&environment)?;
+        }
         let mut trainer = Self {
             optimizer: Sgd::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
@@ -157,10 +177,7 @@ impl Trainer {
             momentum: setup.momentum_encoder.map(|options| {
                 Momentum::new(options.momentum.get(), total_steps, options.schedule)
             }),
-            run: match resume {
-                Resume::New(path) => begin_run(path, &setup)?,
-                Resume::From(run) => run.clone(),
-            },
+            run,
             setup,
             options,
             world,
@@ -176,12 +193,16 @@ impl Trainer {
             skipped_in_a_row: 0,
             seconds_before: 0.0,
             begun: Instant::now(),
+            epoch_sums: EpochSums::default(),
+            _lock: lock,
         };
         if let Some(checkpoint) = checkpoint {
             checkpoint.restore(trainer.files())?;
-            let Progress { step, seconds, skipped_in_a_row, queue_next, .. } = checkpoint.progress;
+            let Progress { step, seconds, skipped_in_a_row, queue_next, epoch_sums, .. } =
+                checkpoint.progress;
             (trainer.step, trainer.seconds_before) = (step, seconds);
             trainer.skipped_in_a_row = skipped_in_a_row;
+            trainer.epoch_sums = epoch_sums;
             if let (Some(queue), Some(next)) = (&mut trainer.queue, queue_next) {
                 *queue = Queue::restore(queue.rows(), next);
             }
@@ -206,11 +227,23 @@ impl Trainer {
         if self.step == 0 {
             self.describe(&mut monitor)?;
             self.evaluate(&mut monitor)?;
+        } else {
+            let message = format!(
+                "continued after step {} on {:?} with {} thread(s)",
+                self.step, self.options.device, self.threads
+            );
+            monitor.event(self.position(), &message)?;
         }
+        monitor.restart_clocks(true);
         let mut loader = self.loader()?;
         while self.step < self.total_steps {
+            if self.step == 0 && interrupt.load(Ordering::Relaxed) {
+                // Nothing was trained yet, and a resumed run begins at the beginning.
+                monitor.finish();
+                return Ok(Outcome::Interrupted { step: 0 });
+            }
             let gradients = self.gradients(&mut loader)?;
-            self.apply(&gradients, &mut monitor)?;
+            self.apply(gradients, &mut monitor)?;
 
             let epoch_ends = self.step.is_multiple_of(self.steps_per_epoch);
             let epochs_done = self.step / self.steps_per_epoch;
@@ -227,7 +260,12 @@ impl Trainer {
             let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
             let by_time = checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get();
             if last || interrupted || by_epoch || by_time {
-                self.save()?;
+                // Weights that are not finite must not push out the last good ones.
+                if weights_are_finite(self.online.parameters())? {
+                    self.save(monitor.epoch_sums())?;
+                } else if last || interrupted {
+                    return Err(TrainError::Diverged { step: self.step });
+                }
                 checkpointed = Instant::now();
             }
             if epoch_ends || by_time {
@@ -254,10 +292,14 @@ impl Trainer {
         let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
         let (mut loss, mut chance, mut agreement) = (0.0, 0.0, 0.0);
         for number in 0..batches {
-            let Some(batch) = loader.next().transpose()? else { break };
-            views = self.to_device(&batch)?;
+            let batch =
+                loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
+            let inputs = self.to_device(&batch)?;
             images.extend(batch.images);
-            let encoded = self.encode(&views, number)?;
+            let encoded = self.encode(&inputs, number)?;
+            if f64::is_finite(loss) {
+                views = inputs;
+            }
             let evaluated = evaluate(&self.setup.method.terms(&encoded)?)?;
             evaluated.loss.f_mul_scalar(share)?.f_backward()?;
             loss += share * evaluated.loss.f_double_value(&[])?;
@@ -271,6 +313,7 @@ impl Trainer {
             agreement,
             learning_rate: self.learning_rate.at(self.step),
             momentum: self.momentum.map(|momentum| momentum.at(self.step)),
+            skipped: false,
         };
         for (_, mut gradient) in self.optimizer.gradients() {
             self.world.sum(&mut gradient)?;
@@ -289,8 +332,9 @@ impl Trainer {
 
     /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
     /// changes nothing.
-    fn apply(&mut self, gradients: &Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let metrics = &gradients.metrics;
+    fn apply(&mut self, mut gradients: Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
+        self.step += 1;
+        let metrics = &mut gradients.metrics;
         if is_finite(metrics.loss, &self.optimizer)? {
             self.optimizer.step(metrics.learning_rate)?;
             if let (Some(teacher), Some(momentum)) = (&mut self.teacher, metrics.momentum) {
@@ -301,19 +345,20 @@ impl Trainer {
             }
             self.skipped_in_a_row = 0;
         } else {
+            metrics.skipped = true;
             self.buffers.restore()?;
-            self.skip(gradients, monitor)?;
+            self.skip(&gradients, monitor)?;
         }
-        self.step += 1;
         let waited = gradients.waited.as_secs_f64();
-        Ok(monitor.step(self.position(), metrics, gradients.images.len(), waited)?)
+        let images = gradients.images.len();
+        Ok(monitor.step(self.position(), &gradients.metrics, images, waited)?)
     }
 
     fn skip(&mut self, gradients: &Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
         self.skipped_in_a_row += 1;
         let bad = BadStep {
             step: self.step,
-            epoch: self.step / self.steps_per_epoch + 1,
+            epoch: self.position().epoch,
             loss: gradients.metrics.loss,
             learning_rate: gradients.metrics.learning_rate,
             images: gradients.images.iter().map(|&index| self.train.name(index)).collect(),
@@ -418,7 +463,7 @@ impl Trainer {
             false => ProgressBar::new(self.total_steps, epochs, self.step),
         };
         let every = self.setup.recipe.training.record_every_steps.get();
-        Ok(Monitor::new(&self.run, self.step, every, progress)?)
+        Ok(Monitor::new(&self.run, self.step, every, progress, self.epoch_sums)?)
     }
 
     fn position(&self) -> Position {
@@ -483,16 +528,18 @@ impl Trainer {
         let Some(test) = &self.test else { return Ok(()) };
         let batch_size = NonZeroUsize::MIN.saturating_add(255);
         let options = FeatureOptions { batch_size, workers: self.options.workers };
-        let knn = |encoder| {
-            let view = &self.setup.evaluation_view;
+        let knn = |source: FeatureSource<'_>, view: &View| {
             let neighbours = &self.setup.recipe.evaluation.neighbours;
-            evaluate_knn(encoder, [&self.train, test], view, neighbours, options)
+            evaluate_knn(source, [&self.train, test], view, neighbours, options)
         };
         let classes = self.train.classes().len();
         if self.step == 0 {
-            monitor.knn(self.position(), PIXELS, &knn(None)?, classes)?;
+            let pixels = knn(FeatureSource::Pixels, &self.setup.recipe.pixel_view()?)?;
+            monitor.knn(self.position(), PIXELS, &pixels, classes)?;
         }
-        Ok(monitor.knn(self.position(), BACKBONE, &knn(Some(&self.online))?, classes)?)
+        let backbone = FeatureSource::Backbone(&self.online);
+        let backbone = knn(backbone, &self.setup.evaluation_view)?;
+        Ok(monitor.knn(self.position(), BACKBONE, &backbone, classes)?)
     }
 
     /// All tensors of the state, by file of a checkpoint.
@@ -510,7 +557,7 @@ impl Trainer {
         files
     }
 
-    fn save(&self) -> Result<(), TrainError> {
+    fn save(&self, epoch_sums: EpochSums) -> Result<(), TrainError> {
         let recipe = &self.setup.recipe;
         let progress = Progress {
             format: FORMAT,
@@ -520,6 +567,7 @@ impl Trainer {
             steps_per_epoch: self.steps_per_epoch,
             seconds: self.seconds(),
             skipped_in_a_row: self.skipped_in_a_row,
+            epoch_sums,
             queue_next: self.queue.as_ref().map(Queue::next),
             seed: recipe.seed,
             training_images: self.train.len(),
@@ -531,6 +579,13 @@ impl Trainer {
         };
         Checkpoint::write(&self.run, &progress, self.files(), recipe.checkpoint.keep.get())
     }
+}
+
+/// The threads that a run without a checkpoint was begun with.
+fn threads_of(run: &RunFolder) -> Option<usize> {
+    let environment = std::fs::read(run.environment()).ok()?;
+    let environment: serde_json::Value = serde_json::from_slice(&environment).ok()?;
+    environment["threads"].as_u64().map(|threads| threads as usize)
 }
 
 fn available_cores() -> usize {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nearkin_dist::Alone;
 use nearkin_recipe::Source;
@@ -68,8 +68,8 @@ fn setup(method: &str, changes: &[&str]) -> Setup {
 }
 
 fn trainer(setup: Setup, run: &Path, workers: usize) -> Trainer {
-    let options = RunOptions { device: Device::Cpu, workers, threads: Some(1), quiet: true };
-    Trainer::new(setup, &Resume::New(run.to_owned()), options, Box::new(Alone)).unwrap()
+    let resume = Resume::New(run.to_owned());
+    Trainer::new(setup, &resume, options(workers, Some(1)), Box::new(Alone)).unwrap()
 }
 
 fn train(setup: Setup, run: &Path, workers: usize) -> Result<Outcome, TrainError> {
@@ -156,24 +156,71 @@ fn a_diverged_run_stops_and_says_what_made_it() {
     assert_eq!(skipped.count(), 3);
 }
 
-#[test]
-fn an_interrupted_run_leaves_a_checkpoint_and_goes_on_to_the_same_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-    train(setup(SCE, &[]), &whole, 1).unwrap();
-    let at_once = Arc::new(AtomicBool::new(true));
-    let outcome = trainer(setup(SCE, &[]), &broken, 1).run(&at_once).unwrap();
-    assert_eq!(outcome, Outcome::Interrupted { step: 1 });
-    let options = RunOptions { device: Device::Cpu, workers: 2, threads: None, quiet: true };
-    let resume = Resume::From(RunFolder::open(&broken).unwrap());
-    let mut rest =
-        Trainer::new(setup(SCE, &[]), &resume, options.clone(), Box::new(Alone)).unwrap();
-    assert_eq!(rest.run(&Arc::new(AtomicBool::new(false))).unwrap(), Outcome::Finished);
-    assert_eq!(weights(&whole), weights(&broken));
+fn options(workers: usize, threads: Option<usize>) -> RunOptions {
+    let environment = serde_json::json!({});
+    RunOptions { device: Device::Cpu, workers, threads, quiet: true, environment }
+}
 
-    let changed =
-        Trainer::new(setup(SCE, &["method.coefficient=0.3"]), &resume, options, Box::new(Alone));
-    let message = changed.err().unwrap().to_string();
+/// Trains as many steps as there are, stopping and starting again after every one or two.
+fn train_in_pieces(setup: impl Fn() -> Setup, run: &Path) {
+    let mut resume = Resume::New(run.to_owned());
+    loop {
+        let mut trainer =
+            Trainer::new(setup(), &resume, options(2, Some(1)), Box::new(Alone)).unwrap();
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let later = Arc::clone(&interrupt);
+        let metrics = trainer.run_folder().metrics();
+        let before = steps_recorded(&metrics);
+        // Asks for an end as soon as a step was made.
+        let watcher = std::thread::spawn(move || {
+            while steps_recorded(&metrics) <= before && !later.load(Ordering::Relaxed) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            later.store(true, Ordering::Relaxed);
+        });
+        let outcome = trainer.run(&interrupt).unwrap();
+        interrupt.store(true, Ordering::Relaxed);
+        watcher.join().unwrap();
+        if outcome == Outcome::Finished {
+            return;
+        }
+        resume = Resume::From(RunFolder::open(run).unwrap());
+    }
+}
+
+fn steps_recorded(metrics: &Path) -> usize {
+    let records = read_metrics(metrics).unwrap_or_default();
+    records.iter().filter(|record| record.kind == Kind::Step).count()
+}
+
+#[test]
+fn interrupted_all_the_time_a_run_comes_to_the_same_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let symmetric = SCE.replace("\"sce\"", "\"sce\"\nsymmetric = true");
+    for (name, method, changes) in [
+        ("accumulated", SCE, &["training.accumulate_batches=2", "training.epochs=4"] as &[&str]),
+        ("symmetric", &symmetric, &[]),
+        ("simclr", "[method]\nname = \"simclr\"", &[]),
+    ] {
+        let (whole, broken) =
+            (folder.path().join(name), folder.path().join(format!("{name}-broken")));
+        train(setup(method, changes), &whole, 1).unwrap();
+        train_in_pieces(|| setup(method, changes), &broken);
+        assert!(weights(&whole) == weights(&broken), "{name}");
+    }
+}
+
+#[test]
+fn a_changed_recipe_is_refused_with_the_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(setup(SCE, &[]), &run, 1).unwrap();
+    let resume = Resume::From(RunFolder::open(&run).unwrap());
+    let changed = setup(SCE, &["method.coefficient=0.3"]);
+    let message = Trainer::new(changed, &resume, options(1, None), Box::new(Alone))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(message.contains("method.coefficient: 0.5 -> 0.3"), "{message}");
 }
 
@@ -181,7 +228,7 @@ fn an_interrupted_run_leaves_a_checkpoint_and_goes_on_to_the_same_end() {
 fn too_few_images_are_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let options = RunOptions { device: Device::Cpu, workers: 1, threads: Some(1), quiet: true };
+    let options = options(1, Some(1));
     let setup = setup(SCE, &["training.batch_size=128"]);
     let error =
         Trainer::new(setup, &Resume::New(run.clone()), options, Box::new(Alone)).err().unwrap();

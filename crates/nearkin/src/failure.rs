@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use nearkin_augment::LoadError;
 use nearkin_data::DataError;
+use nearkin_eval::EvaluationError;
 use nearkin_model::DeviceError;
 use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
@@ -44,15 +46,31 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
             TrainError::Setup(_)
                 | TrainError::View(_)
                 | TrainError::Data(_)
-                | TrainError::Load(_)
+                | TrainError::Load(LoadError::Data(_))
+                | TrainError::Evaluation(
+                    EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
+                )
                 | TrainError::TooFewImages { .. }
                 | TrainError::ChangedRecipe { .. }
                 | TrainError::ChangedData { .. }
-                | TrainError::Report(ReportError::RunExists { .. } | ReportError::NoRun { .. })
+                | TrainError::Report(
+                    ReportError::RunExists { .. }
+                        | ReportError::NoRun { .. }
+                        | ReportError::Busy { .. }
+                )
+        );
+    }
+    if let Some(error) = error.downcast_ref::<EvaluationError>() {
+        return matches!(
+            error,
+            EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
         );
     }
     if let Some(error) = error.downcast_ref::<ReportError>() {
-        return matches!(error, ReportError::RunExists { .. } | ReportError::NoRun { .. });
+        return matches!(
+            error,
+            ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
+        );
     }
     error.is::<BadInput>()
         || error.is::<RecipeError>()

@@ -197,7 +197,15 @@ fn methods_are_listed_with_their_papers() {
 fn the_recipes_of_the_repository_are_ok() {
     let place = Place::new();
     let recipes = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
-    for recipe in ["demo", "sce/cifar10-small", "moco/cifar10", "simclr/cifar10"] {
+    for recipe in [
+        "demo",
+        "sce/cifar10",
+        "sce/cifar10-small",
+        "moco/cifar10",
+        "moco/cifar10-small",
+        "simclr/cifar10",
+        "simclr/cifar10-small",
+    ] {
         let file = format!("{recipes}/{recipe}.toml");
         assert_eq!(place.nearkin(&format!("recipe check {file}")).done(), format!("{file}: ok\n"));
     }

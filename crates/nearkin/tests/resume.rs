@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nearkin_data::Random;
@@ -56,17 +56,29 @@ transforms = [{ random_resized_crop = { size = 16 } }, { color_jitter = { bright
 const STEPS: u64 = 200;
 const KILLS: u64 = 12;
 
-fn pretrain(arguments: &[&str]) -> Child {
-    Command::new(assert_cmd::cargo::cargo_bin!("nearkin"))
+/// Starts the recipe in a new run, with two threads, so that sums in parallel are put to the test.
+fn begin(recipe: &Path, out: &Path) -> Command {
+    command(&[path(recipe), "--out", path(out), "--threads", "2"])
+}
+
+/// Continues a run; it has to find its number of threads by itself.
+fn resume(run: &Path) -> Command {
+    command(&["--resume", path(run)])
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("nearkin"));
+    command
         .arg("pretrain")
         .args(arguments)
-        // Two threads, so that sums in parallel are put to the test too.
-        .args(["--device", "cpu", "--threads", "2", "--quiet"])
+        .args(["--device", "cpu", "--quiet"])
         .env("OMP_WAIT_POLICY", "passive")
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::null());
+    command
+}
+
+fn succeeds(mut command: Command) {
+    assert!(command.status().unwrap().success());
 }
 
 fn path(path: &Path) -> &str {
@@ -79,13 +91,30 @@ fn last_step(run: &Path) -> u64 {
     records.last().map_or(0, |record| record.step)
 }
 
-fn steps_and_losses(run: &Path) -> Vec<(u64, f64)> {
+/// Step, kind, and loss or accuracy of every record but events.
+fn measured(run: &Path) -> Vec<(u64, Kind, f64)> {
     read_metrics(&run.join("metrics.jsonl"))
         .unwrap()
         .iter()
-        .filter(|record| record.kind == Kind::Step)
-        .map(|record| (record.step, record.number(names::LOSS).unwrap()))
+        .filter(|record| record.kind != Kind::Event)
+        .map(|record| {
+            let value = record.number(names::LOSS).or(record.number(names::ACCURACY)).unwrap();
+            (record.step, record.kind, value)
+        })
         .collect()
+}
+
+fn same_end(whole: &Path, broken: &Path, steps: u64, said: &str) {
+    let last = format!("checkpoints/step-{steps:09}");
+    for file in ["model", "momentum_encoder", "queue", "optimizer"] {
+        let read = |run: &Path| {
+            std::fs::read(run.join(&last).join(format!("{file}.safetensors"))).unwrap()
+        };
+        assert!(read(whole) == read(broken), "{file} differs; {said}");
+    }
+    assert_eq!(measured(whole), measured(broken), "{said}");
+    let recorded = measured(whole).iter().filter(|record| record.1 == Kind::Step).count();
+    assert_eq!(recorded as u64, steps);
 }
 
 #[test]
@@ -94,7 +123,7 @@ fn serial_killed_at_random_steps_a_run_ends_as_if_it_had_not_been() {
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let recipe = folder.path().join("recipe.toml");
     std::fs::write(&recipe, RECIPE).unwrap();
-    assert!(pretrain(&[path(&recipe), "--out", path(&whole)]).wait().unwrap().success());
+    succeeds(begin(&recipe, &whole));
 
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("kills are drawn with seed {seed}");
@@ -102,13 +131,16 @@ fn serial_killed_at_random_steps_a_run_ends_as_if_it_had_not_been() {
     let mut killed_at = Vec::new();
     while (killed_at.len() as u64) < KILLS {
         // The first kill may come before the first checkpoint, or even before the run folder.
-        let reach = (STEPS - 10) * (killed_at.len() as u64 + 1) / KILLS;
+        // The last ones stay well before the end, so that no run ends before its kill.
+        let reach = (STEPS - 60) * (killed_at.len() as u64 + 1) / KILLS;
         let goal = last_step(&broken).min(reach) + random.below(STEPS as usize / 10) as u64;
         let begun = Instant::now();
         let mut child = match RunFolder::open(&broken) {
-            Ok(_) => pretrain(&["--resume", path(&broken)]),
-            Err(_) => pretrain(&[path(&recipe), "--out", path(&broken)]),
-        };
+            Ok(_) => resume(&broken),
+            Err(_) => begin(&recipe, &broken),
+        }
+        .spawn()
+        .unwrap();
         // Records of steps after the checkpoint disappear when the run goes on, then come again.
         let before =
             std::fs::metadata(broken.join("metrics.jsonl")).and_then(|m| m.modified()).ok();
@@ -127,18 +159,36 @@ fn serial_killed_at_random_steps_a_run_ends_as_if_it_had_not_been() {
         killed_at.push(last_step(&broken));
     }
     println!("killed at {killed_at:?}");
-    assert!(pretrain(&["--resume", path(&broken)]).wait().unwrap().success());
+    succeeds(resume(&broken));
 
-    let last = format!("checkpoints/step-{STEPS:09}");
-    for file in ["model", "momentum_encoder", "queue", "optimizer"] {
-        let read = |run: &Path| {
-            std::fs::read(run.join(&last).join(format!("{file}.safetensors"))).unwrap()
-        };
-        assert!(
-            read(&whole) == read(&broken),
-            "{file} differs; killed at {killed_at:?}, seed {seed}"
-        );
+    same_end(&whole, &broken, STEPS, &format!("killed at {killed_at:?}, seed {seed}"));
+}
+
+#[test]
+fn serial_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let recipe = folder.path().join("recipe.toml");
+    std::fs::write(&recipe, RECIPE.replace("epochs = 50", "epochs = 30")).unwrap();
+    succeeds(begin(&recipe, &whole));
+
+    let child = begin(&recipe, &broken).stderr(Stdio::piped()).spawn().unwrap();
+    while last_step(&broken) < 5 {
+        std::thread::sleep(Duration::from_millis(2));
     }
-    assert_eq!(steps_and_losses(&whole), steps_and_losses(&broken), "seed {seed}");
-    assert_eq!(steps_and_losses(&whole).len() as u64, STEPS);
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("nearkin pretrain --resume {}", path(&broken))), "{said}");
+
+    let lock = RunFolder::open(&broken).unwrap().lock().unwrap();
+    let busy = resume(&broken).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(busy.status.code(), Some(2));
+    let said = String::from_utf8(busy.stderr).unwrap();
+    assert!(said.contains("is being trained by another process"), "{said}");
+    drop(lock);
+    succeeds(resume(&broken));
+    same_end(&whole, &broken, 120, &said);
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use nearkin_data::Split;
-use nearkin_eval::FeatureOptions;
+use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_model::{DeviceChoice, Encoder};
 use nearkin_report::{RunFolder, table};
 use nearkin_train::{Checkpoint, evaluate_knn};
@@ -52,12 +52,14 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let test = nearkin_data::open(&recipe.data, Split::Test)?;
     let options =
         FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(255), workers: *workers };
-    let view = recipe.evaluation_view()?;
-    let votes = &recipe.evaluation.neighbours;
-    let trained = evaluate_knn(Some(&encoder), [&train, &test], &view, votes, options)?;
-    let mut results = vec![("encoder", trained)];
+    let knn = |source, view: &nearkin_augment::View| {
+        let votes = &recipe.evaluation.neighbours;
+        evaluate_knn(source, [&train, &test], view, votes, options)
+    };
+    let backbone = FeatureSource::Backbone(&encoder);
+    let mut results = vec![("encoder", knn(backbone, &recipe.evaluation_view()?)?)];
     if *pixels {
-        results.push(("raw pixels", evaluate_knn(None, [&train, &test], &view, votes, options)?));
+        results.push(("raw pixels", knn(FeatureSource::Pixels, &recipe.pixel_view()?)?));
     }
     let percent = |share: f64| format!("{:.2}", 100.0 * share);
     let rows: Vec<Vec<String>> = results

@@ -21,10 +21,14 @@ fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow:
         source.set(change)?;
     }
     let mut recipe = source.recipe()?;
-    if let Some(data) = data {
-        // A run can be continued from anywhere, so it keeps the whole path.
+    // A run can be continued from anywhere, so it keeps the whole path.
+    if let Some(data) = data.or(recipe.data.path()).map(Path::to_owned) {
         let data =
-            std::path::absolute(data).with_context(|| format!("--data {}", data.display()))?;
+            std::path::absolute(&data).with_context(|| format!("--data {}", data.display()))?;
+        if data.to_str().is_none() {
+            let data = data.display();
+            return Err(bad_input(format!("{data}: a recipe can only keep a path in UTF-8")));
+        }
         recipe.data.set_path(data)?;
     }
     Setup::new(recipe).map_err(|error| {

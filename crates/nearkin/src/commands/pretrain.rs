@@ -89,6 +89,9 @@ impl Arguments {
     /// The run to continue, if one is.
     fn resumed(&self) -> anyhow::Result<Option<RunFolder>> {
         let Some(resume) = &self.resume else { return Ok(None) };
+        if resume.is_some() && self.out.is_some() {
+            return Err(bad_input("a run continues in its own folder: leave out --out"));
+        }
         let path = resume.as_ref().or(self.out.as_ref()).ok_or_else(|| {
             bad_input("--resume needs the folder of the run to continue: --resume RUN")
         })?;
@@ -104,13 +107,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         workers: arguments.workers,
         threads: arguments.threads.map(usize::from),
         quiet: arguments.quiet,
+        environment: environment(arguments, device),
     };
     let interrupt = interrupt_on_signals()?;
     let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone))?;
     let run = trainer.run_folder().clone();
-    if matches!(resume, Resume::New(_)) {
-        run.write_environment(&environment(arguments, device))?;
-    }
     match trainer.run(&interrupt)? {
         Outcome::Finished => {
             summarise(&run, arguments.quiet)?;
@@ -182,7 +183,6 @@ fn environment(arguments: &Arguments, device: tch::Device) -> serde_json::Value 
         "device": format!("{device:?}"),
         "processor": processor,
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "threads": tch::get_num_threads(),
         "workers": arguments.workers,
     })
 }
