@@ -35,6 +35,7 @@ pub struct Progress {
     /// Steps skipped in a row, at the end.
     pub skipped_in_a_row: u64,
     /// Losses of the epoch under way.
+    #[serde(default)]
     pub(crate) epoch_sums: EpochSums,
     /// Where the queue's next key goes.
     pub queue_next: Option<i64>,
