@@ -599,3 +599,90 @@ fn begin_run(path: &Path, setup: &Setup) -> Result<RunFolder, TrainError> {
     write_atomically(&run.recipe(), |file| std::io::Write::write_all(file, text.as_bytes()))?;
     Ok(run)
 }
+
+#[cfg(test)]
+mod tests {
+    use nearkin_dist::Alone;
+    use nearkin_recipe::Source;
+
+    use super::*;
+
+    const RECIPE: &str = "
+        [data]
+        dataset = \"shapes\"
+        train_images = 64
+        size_pixels = 16
+        [method]
+        name = \"sce\"
+        [model]
+        backbone = \"resnet18\"
+        stem = \"cifar\"
+        base_width = 4
+        projector = [{ width = 8, batch_norm = \"affine\", relu = true }, { width = 8 }]
+        [momentum_encoder]
+        momentum = 0.9
+        batch_norm_splits = 2
+        [queue]
+        size = 40
+        [training]
+        epochs = 1
+        batch_size = 16
+        [optimizer]
+        name = \"sgd\"
+        learning_rate = 0.1
+        [evaluation]
+        every_epochs = 0
+        [[views]]
+        name = \"first\"
+        transforms = [{ random_resized_crop = { size = 16 } }]
+        [[views]]
+        name = \"second\"
+        transforms = [{ random_resized_crop = { size = 16 } }]";
+
+    /// Every tensor of the state, copied.
+    fn state(trainer: &Trainer) -> Vec<(String, Tensor)> {
+        let files = trainer.files().into_iter();
+        files.flat_map(|(_, all)| all).map(|(name, tensor)| (name, tensor.copy())).collect()
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Source::parse("test", RECIPE.to_owned()).unwrap().recipe().unwrap();
+        let options = RunOptions {
+            device: Device::Cpu,
+            workers: 0,
+            threads: Some(1),
+            quiet: true,
+            environment: serde_json::json!({}),
+        };
+        let resume = Resume::New(folder.path().join("run"));
+        let setup = Setup::new(recipe).unwrap();
+        let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone)).unwrap();
+        let (mut monitor, mut loader) = (trainer.monitor().unwrap(), trainer.loader().unwrap());
+        let next_key = |trainer: &Trainer| trainer.queue.as_ref().map(Queue::next);
+
+        let before = state(&trainer);
+        let mut gradients = trainer.gradients(&mut loader).unwrap();
+        assert!(state(&trainer) != before, "the forward pass moves the running statistics");
+        gradients.metrics.loss = f64::NAN;
+        trainer.apply(gradients, &mut monitor).unwrap();
+        assert!(state(&trainer) == before);
+        assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (1, 1, Some(0)));
+
+        let gradients = trainer.gradients(&mut loader).unwrap();
+        trainer.apply(gradients, &mut monitor).unwrap();
+        let after = state(&trainer);
+        let changed = |name: &str| {
+            let find = |all: &[(String, Tensor)]| {
+                all.iter().filter(|entry| entry.0 == name).map(|entry| entry.1.copy()).collect()
+            };
+            let (before, after): (Vec<Tensor>, Vec<Tensor>) = (find(&before), find(&after));
+            before != after
+        };
+        for name in ["backbone.conv1.weight", "backbone.bn1.running_mean", "queue"] {
+            assert!(changed(name), "{name}");
+        }
+        assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (2, 0, Some(16)));
+    }
+}
