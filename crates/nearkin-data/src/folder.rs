@@ -183,6 +183,9 @@ impl Layout {
         if layout.train.is_none() && layout.test.is_none() {
             return Ok(Self { train: Some(path.to_owned()), test: None });
         }
+        if layout.test.is_none() {
+            refuse_class_named_train(path)?;
+        }
         Ok(layout)
     }
 
@@ -192,6 +195,26 @@ impl Layout {
             Split::Test => self.test.as_deref(),
         }
     }
+}
+
+/// `train` beside other folders of images, and no test split, may well be a class (of vehicles, say);
+/// to take it for a split would leave out everything else without a word.
+fn refuse_class_named_train(path: &Path) -> Result<(), DataError> {
+    for name in Content::of(path)?.folders.iter().filter(|name| *name != "train") {
+        let mut files = Vec::new();
+        collect(path, Path::new(name), &mut files)?;
+        if !files.is_empty() {
+            return Err(DataError::malformed(
+                path,
+                format!(
+                    "has images in train and in {}: if train is a split, move the others away; if \
+                     it is a class, put all classes into a folder of their own named train",
+                    name.to_string_lossy()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn missing(path: &Path, split: Split) -> DataError {
@@ -432,6 +455,16 @@ mod tests {
         let only_test = tree(&["test/2.png"]);
         let message = failure(only_test.path(), Split::Train);
         assert!(message.contains("has no train split: put it into a folder train"), "{message}");
+    }
+
+    #[test]
+    fn a_class_named_train_is_not_taken_for_a_split() {
+        let root = tree(&["train/1.png", "bus/2.png"]);
+        let message = failure(root.path(), Split::Train);
+        assert!(message.contains("has images in train and in bus"), "{message}");
+        let nested = tree(&["train/train/1.png", "train/bus/2.png", "labels/table.csv"]);
+        let set = Folder::open(nested.path(), Split::Train).unwrap();
+        assert_eq!(set.classes(), ["bus", "train"]);
     }
 
     #[test]

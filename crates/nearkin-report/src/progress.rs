@@ -29,13 +29,15 @@ pub struct ProgressState {
 
 /// The progress of a run, shown on standard error.
 ///
-/// The estimate of the time left is the mean pace since this was made, so it includes evaluations
-/// and checkpoints.
+/// The estimate of the time left is the mean pace since the first step that was shown, so it includes
+/// evaluations and checkpoints on the way, but not what came before training.
 #[derive(Debug)]
 pub struct Progress {
     total_steps: u64,
     epochs: u64,
     done_steps: u64,
+    /// A first step was shown; the clock and the steps count from there.
+    running: bool,
     begun: Instant,
     output: Output,
 }
@@ -61,19 +63,30 @@ impl Progress {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             Output::Bar(bar)
         };
-        Self { total_steps, epochs, done_steps, begun: Instant::now(), output }
+        Self { total_steps, epochs, done_steps, running: false, begun: Instant::now(), output }
     }
 
     /// Shows nothing, messages included: what `--quiet` asks for.
     pub fn hidden() -> Self {
         let output = Output::Hidden;
-        Self { total_steps: 0, epochs: 0, done_steps: 0, begun: Instant::now(), output }
+        Self {
+            total_steps: 0,
+            epochs: 0,
+            done_steps: 0,
+            running: false,
+            begun: Instant::now(),
+            output,
+        }
     }
 
     /// Tells where the run stands; call it after every step, it is cheap.
     pub fn update(&mut self, state: &ProgressState) {
         if matches!(self.output, Output::Hidden) {
             return;
+        }
+        if !self.running {
+            self.running = true;
+            (self.begun, self.done_steps) = (Instant::now(), state.step);
         }
         let elapsed = self.begun.elapsed();
         let details = details(state, self.time_left(state.step, elapsed));
