@@ -38,11 +38,6 @@ impl MomentumEncoder {
         self.encoder.parameters()
     }
 
-    /// The settings it was made with.
-    pub fn options(&self) -> &Options {
-        &self.options
-    }
-
     /// `weights = momentum * weights + (1 - momentum) * online weights`. Running statistics are not
     /// averaged: each encoder keeps those of the batches it saw.
     pub fn follow(&mut self, online: &Encoder, momentum: f64) -> Result<(), TchError> {

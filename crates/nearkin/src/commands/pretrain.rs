@@ -118,9 +118,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { step } => {
+            let so_far = match step {
+                0 => "interrupted before the first step".to_owned(),
+                step => format!("interrupted after step {step}; a checkpoint was written"),
+            };
             eprintln!(
-                "interrupted after step {step}; a checkpoint was written. To continue:\n  \
-                 nearkin pretrain --resume {}",
+                "{so_far}. To continue:\n  nearkin pretrain --resume {}",
                 run.path().display()
             );
             Ok(ExitCode::FAILURE)
