@@ -3,13 +3,20 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use nearkin_augment::{Scratch, View, ViewOptions};
+use nearkin_augment::{Scratch, Transform, View, ViewOptions};
 use nearkin_data::random::Purpose;
 use nearkin_data::{Image, Random};
 
 const PIPELINES: [(&str, usize, usize, &str); 2] = [
     ("32 x 32 to 32, blur 3", 32, 32, "size = 32, scale = [0.2, 1.0] | kernel_size = 3"),
     ("500 x 375 to 224, blur 23", 500, 375, "size = 224, scale = [0.2, 1.0] | kernel_size = 23"),
+];
+
+/// Steps that views of some methods have besides: SCE (on ImageNet), FNC, CLSA and SANE.
+const FURTHER: [&str; 3] = [
+    "{ solarize = { probability = 0.2 } }",
+    "{ rand_augment = { operations = 2, magnitude = 7 } }",
+    "{ clsa_strong = {} }",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,14 +34,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ];
         println!("{name}");
         for count in 1..=steps.len() {
-            let list = steps[..count].join(", ");
-            let options: ViewOptions =
-                toml::from_str(&format!("name = \"bench\"\ntransforms = [{list}]"))?;
-            let last = options.transforms[count - 1].name();
-            let per_second = measure(&View::new(options)?, width, height)?;
-            println!("  up to {last:20} {per_second:9.0} views/s");
+            report("up to", &steps[..count].join(", "), width, height)?;
+        }
+        for further in FURTHER {
+            let [crop, flip, ..] = &steps;
+            report("crop, flip and", &format!("{crop}, {flip}, {further}"), width, height)?;
         }
     }
+    Ok(())
+}
+
+/// Prints the speed of a view under the name of its last step.
+fn report(
+    what: &str,
+    transforms: &str,
+    width: usize,
+    height: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let options: ViewOptions =
+        toml::from_str(&format!("name = \"bench\"\ntransforms = [{transforms}]"))?;
+    let last = options.transforms.last().map_or("nothing", Transform::name);
+    let last = format!("{what} {last}");
+    let per_second = measure(&View::new(options)?, width, height)?;
+    println!("  {last:28} {per_second:9.0} views/s");
     Ok(())
 }
 

@@ -132,7 +132,7 @@ fn mean_luma(canvas: &Canvas) -> u8 {
 
 /// From `base` towards `value` and beyond; the fraction is cut off and the range clipped (the cast
 /// does both).
-fn blend(base: f32, value: f32, factor: f32) -> u8 {
+pub(crate) fn blend(base: f32, value: f32, factor: f32) -> u8 {
     (base + factor * (value - base)) as u8
 }
 

@@ -1,4 +1,5 @@
-//! Crops: the random one that most of contrastive learning rests on, and the central one.
+//! Crops: the resized one that most of contrastive learning rests on, the random one of small
+//! images, and the central one.
 
 use nearkin_data::Random;
 use serde::{Deserialize, Serialize};
@@ -123,17 +124,81 @@ impl CenterCrop {
             let start = (length.saturating_sub(self.size) as f64 / 2.0).round_ties_even() as usize;
             (start, self.size.saturating_sub(length) / 2, length.min(self.size))
         };
-        let (left, border_left, width) = axis(source.width);
-        let (top, border_top, height) = axis(source.height);
-        let window = source.window(left, top, width, height);
-        target.reshape(self.size, self.size);
-        if (width, height) != (self.size, self.size) {
-            target.rgb.fill([0; 3]);
-        }
-        let rows = target.rgb.chunks_exact_mut(self.size).skip(border_top);
-        for (y, row) in rows.take(height).enumerate() {
-            row[border_left..][..width].copy_from_slice(window.row(y));
-        }
+        place(source, axis(source.width), axis(source.height), self.size, target);
+    }
+}
+
+/// A random square of the image with black borders (torchvision's `RandomCrop`). On an axis where
+/// image and borders are shorter than the square, each border grows by what is missing
+/// (`pad_if_needed`). Draws two numbers: top and left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomCrop {
+    /// Side of the square, in pixels.
+    pub size: usize,
+    /// Width of the border on each of the four sides, in pixels.
+    #[serde(default)]
+    pub padding: usize,
+}
+
+impl RandomCrop {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        check::size("size", self.size)?;
+        // With wider borders some squares would show nothing of the image.
+        check::whole("padding", self.padding, 0, self.size - 1)
+    }
+
+    /// Left and top of the square, from the corner of the borders.
+    pub(crate) fn sample(
+        &self,
+        random: &mut Random,
+        width: usize,
+        height: usize,
+    ) -> (usize, usize) {
+        let mut position =
+            |length: usize| random.below(length + 2 * self.border(length) - self.size + 1);
+        let top = position(height);
+        (position(width), top)
+    }
+
+    pub(crate) fn apply(
+        &self,
+        (left, top): (usize, usize),
+        source: Pixels<'_>,
+        target: &mut Canvas,
+    ) {
+        let axis = |position: usize, length: usize| {
+            let border = self.border(length);
+            let start = position.saturating_sub(border);
+            let blank = border.saturating_sub(position);
+            (start, blank, (length - start).min(self.size - blank))
+        };
+        place(source, axis(left, source.width), axis(top, source.height), self.size, target);
+    }
+
+    /// Width of the borders of an axis of the given length.
+    fn border(&self, length: usize) -> usize {
+        self.padding + self.size.saturating_sub(length + 2 * self.padding)
+    }
+}
+
+/// Copies a part of `source` into a black square. Per axis: where the part starts in the source,
+/// where it starts in the square, and its length.
+fn place(
+    source: Pixels<'_>,
+    (left, border_left, width): (usize, usize, usize),
+    (top, border_top, height): (usize, usize, usize),
+    size: usize,
+    target: &mut Canvas,
+) {
+    target.reshape(size, size);
+    if (width, height) != (size, size) {
+        target.rgb.fill([0; 3]);
+    }
+    let window = source.window(left, top, width, height);
+    let rows = target.rgb.chunks_exact_mut(size).skip(border_top);
+    for (y, row) in rows.take(height).enumerate() {
+        row[border_left..][..width].copy_from_slice(window.row(y));
     }
 }
 
@@ -191,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn padded_crops_reach_both_borders_evenly_and_draw_two_numbers() {
+        let transform = RandomCrop { size: 8, padding: 2 };
+        let (mut random, mut counted) = (random(7), random(7));
+        let mut counts = [[0_usize; 5]; 2];
+        for _ in 0..10_000 {
+            let (left, top) = transform.sample(&mut random, 8, 8);
+            counts[0][left] += 1;
+            counts[1][top] += 1;
+            (0..2).for_each(|_| _ = counted.bits());
+        }
+        assert!(counts.as_flattened().iter().all(|&n| n.abs_diff(2000) < 200), "{counts:?}");
+        assert_eq!(random.bits(), counted.bits());
+    }
+
+    #[test]
     fn what_never_fits_falls_back_to_the_centre() {
         let square = crop([1.0, 1.0], [1.0, 1.0]);
         let wide = square.sample(&mut random(0), 100, 40);
@@ -202,6 +282,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_padded_crop_shows_as_much_of_the_image_as_its_position_allows(
+            seed: u64,
+            (width, height) in (1_usize..20, 1_usize..20),
+            (size, padding) in (1_usize..20).prop_flat_map(|size| (Just(size), 0..size)),
+        ) {
+            let transform = RandomCrop { size, padding };
+            let rgb = (0..width * height).map(|index| [1, (index / 256) as u8, index as u8]);
+            let image = Canvas { width, height, rgb: rgb.collect() };
+            let (left, top) = transform.sample(&mut random(seed), width, height);
+            let mut target = Canvas { width: 0, height: 0, rgb: vec![[9; 3]; 5] };
+            transform.apply((left, top), image.pixels(), &mut target);
+            let border = |length: usize| padding + size.saturating_sub(length + 2 * padding);
+            for (y, x) in (0..size).flat_map(|y| (0..size).map(move |x| (y, x))) {
+                let from_x = (left + x).checked_sub(border(width)).filter(|&x| x < width);
+                let from_y = (top + y).checked_sub(border(height)).filter(|&y| y < height);
+                let expected =
+                    from_x.zip(from_y).map_or([0; 3], |(x, y)| image.rgb[y * width + x]);
+                prop_assert_eq!(target.rgb[y * size + x], expected);
+            }
+            prop_assert!(target.rgb.iter().any(|pixel| *pixel != [0; 3]));
+        }
+
         #[test]
         fn a_crop_lies_inside_its_image(
             seed: u64,

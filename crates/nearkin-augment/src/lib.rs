@@ -6,29 +6,39 @@
 //! [`nearkin_data::Random`], keyed by seed, epoch, image and view, so that the pixels of a batch do
 //! not depend on how many threads made it. The crate builds without libtorch.
 
+mod affine;
 mod blur;
 mod canvas;
+mod clsa_strong;
 mod color;
 mod crop;
 mod flip;
 mod hue;
 mod loader;
 mod normalize;
+mod operation;
 mod order;
 #[cfg(test)]
 mod parity;
+mod rand_augment;
 mod resample;
 mod resize;
+mod sharpness;
+mod solarize;
+mod tone;
 mod view;
 
 pub use blur::GaussianBlur;
 pub use canvas::Scratch;
+pub use clsa_strong::ClsaStrong;
 pub use color::{ColorJitter, Grayscale};
-pub use crop::{CenterCrop, RandomResizedCrop};
+pub use crop::{CenterCrop, RandomCrop, RandomResizedCrop};
 pub use flip::HorizontalFlip;
 pub use loader::{Batch, LoadError, Loader, LoaderOptions, ViewBatch};
 pub use normalize::Normalize;
 pub use order::{Order, Plan, Sequential};
+pub use rand_augment::RandAugment;
 pub use resample::Interpolation;
 pub use resize::Resize;
+pub use solarize::Solarize;
 pub use view::{Transform, View, ViewError, ViewOptions};

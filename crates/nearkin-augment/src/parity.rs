@@ -5,12 +5,16 @@ use serde::Deserialize;
 
 use crate::blur::GaussianBlur;
 use crate::canvas::{Canvas, Pixels, Scratch};
+use crate::clsa_strong;
 use crate::color::{Adjustment, Grayscale};
-use crate::crop::{CenterCrop, CropBox, RandomResizedCrop};
+use crate::crop::{CenterCrop, CropBox, RandomCrop, RandomResizedCrop};
 use crate::flip::HorizontalFlip;
 use crate::normalize::{self, Normalize};
+use crate::operation::{Kind, Operation};
+use crate::rand_augment::RandAugment;
 use crate::resample::Interpolation;
 use crate::resize::Resize;
+use crate::solarize::Solarize;
 
 /// The image that the script draws: gradients, noise, a disc, saturated bars and a grey band.
 pub(crate) fn draw(width: usize, height: usize, seed: u64) -> Image<'static> {
@@ -45,6 +49,7 @@ enum Step {
     ResizedCrop(ResizedCrop),
     Resize(Resize),
     CenterCrop(usize),
+    RandomCrop { left: usize, top: usize, size: usize, padding: usize },
     HorizontalFlip,
     Brightness(f64),
     Contrast(f64),
@@ -52,6 +57,10 @@ enum Step {
     Hue(f64),
     Grayscale,
     GaussianBlur { kernel_size: usize, sigma: f64 },
+    Solarize(f64),
+    Operation(Operation),
+    RandAugment { operation: Kind, magnitude: usize, negative: bool },
+    ClsaStrong { operation: Kind, level: usize, negative: bool },
     Normalize(Normalize),
 }
 
@@ -80,8 +89,16 @@ struct HueDigest {
 }
 
 #[derive(Deserialize)]
+struct Shifts {
+    side: usize,
+    rand_augment: Vec<isize>,
+    clsa_strong: Vec<isize>,
+}
+
+#[derive(Deserialize)]
 struct Fixtures {
     hue_digests: Vec<HueDigest>,
+    shifts: Vec<Shifts>,
     cases: Vec<Case>,
 }
 
@@ -110,6 +127,11 @@ fn apply(step: &Step, scratch: &mut Scratch) {
             CenterCrop { size: *size }.apply(front.pixels(), back);
             std::mem::swap(front, back);
         }
+        Step::RandomCrop { left, top, size, padding } => {
+            let transform = RandomCrop { size: *size, padding: *padding };
+            transform.apply((*left, *top), front.pixels(), back);
+            std::mem::swap(front, back);
+        }
         Step::HorizontalFlip => HorizontalFlip::apply(true, front),
         Step::Brightness(factor) => Adjustment::Brightness(*factor).apply(front),
         Step::Contrast(factor) => Adjustment::Contrast(*factor).apply(front),
@@ -120,6 +142,19 @@ fn apply(step: &Step, scratch: &mut Scratch) {
             let transform =
                 GaussianBlur { probability: 1.0, kernel_size: *kernel_size, sigma: [1.0; 2] };
             transform.apply(Some(*sigma), front, blur);
+        }
+        Step::Solarize(threshold) => {
+            Solarize { probability: 1.0, threshold: *threshold }.apply(true, front);
+        }
+        Step::Operation(operation) => operation.apply(front, back),
+        Step::RandAugment { operation, magnitude, negative } => {
+            let transform = RandAugment { operations: 1, magnitude: *magnitude };
+            let (width, height) = (front.width, front.height);
+            transform.operation(*operation, *negative, width, height).apply(front, back);
+        }
+        Step::ClsaStrong { operation, level, negative } => {
+            let (width, height) = (front.width, front.height);
+            clsa_strong::operation(*operation, *level, *negative, width, height).apply(front, back);
         }
         Step::Normalize(_) => {}
     }
@@ -181,5 +216,28 @@ fn hues_of_colours_all_over_the_cube_turn_as_in_pillow() {
                 sum.wrapping_add(u64::from(byte).wrapping_mul(weight))
             });
         assert_eq!(found.to_string(), digest, "turn {turn}");
+    }
+}
+
+#[test]
+fn translations_are_cut_off_to_the_pixels_of_the_references() {
+    let fixtures = fixtures();
+    assert!(fixtures.shifts.len() > 10);
+    for Shifts { side, rand_augment, clsa_strong } in fixtures.shifts {
+        let along_x = |operation| match operation {
+            Operation::TranslateX(pixels) => pixels,
+            other => panic!("{other:?}"),
+        };
+        let found: Vec<isize> = (0..rand_augment.len())
+            .map(|magnitude| {
+                let transform = RandAugment { operations: 1, magnitude };
+                along_x(transform.operation(Kind::TranslateX, false, side, 1))
+            })
+            .collect();
+        assert_eq!(found, rand_augment, "side {side}");
+        let found: Vec<isize> = (1..=clsa_strong.len())
+            .map(|level| along_x(clsa_strong::operation(Kind::TranslateX, level, true, side, 1)))
+            .collect();
+        assert_eq!(found, clsa_strong, "side {side}");
     }
 }

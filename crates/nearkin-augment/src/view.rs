@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::blur::GaussianBlur;
 use crate::canvas::{Pixels, Scratch};
+use crate::clsa_strong::ClsaStrong;
 use crate::color::{ColorJitter, Grayscale};
-use crate::crop::{CenterCrop, RandomResizedCrop};
+use crate::crop::{CenterCrop, RandomCrop, RandomResizedCrop};
 use crate::flip::HorizontalFlip;
 use crate::normalize::{self, Levels, Normalize};
+use crate::rand_augment::RandAugment;
 use crate::resize::Resize;
+use crate::solarize::Solarize;
 
 /// One step of a view. In a recipe: `{ horizontal_flip = { probability = 0.5 } }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +20,8 @@ use crate::resize::Resize;
 pub enum Transform {
     /// A random part, resized to a square.
     RandomResizedCrop(RandomResizedCrop),
+    /// A random square, with black borders.
+    RandomCrop(RandomCrop),
     /// Mirrors at random.
     HorizontalFlip(HorizontalFlip),
     /// Random changes of brightness, contrast, saturation and hue.
@@ -25,6 +30,12 @@ pub enum Transform {
     Grayscale(Grayscale),
     /// Blurs at random.
     GaussianBlur(GaussianBlur),
+    /// Inverts bright values at random.
+    Solarize(Solarize),
+    /// Operations drawn from a list, at one strength.
+    RandAugment(RandAugment),
+    /// Operations drawn from a list, at random strengths: the strong view of CLSA.
+    ClsaStrong(ClsaStrong),
     /// Resizes to a given shorter side.
     Resize(Resize),
     /// The central square.
@@ -38,10 +49,14 @@ impl Transform {
     pub fn name(&self) -> &'static str {
         match self {
             Self::RandomResizedCrop(_) => "random_resized_crop",
+            Self::RandomCrop(_) => "random_crop",
             Self::HorizontalFlip(_) => "horizontal_flip",
             Self::ColorJitter(_) => "color_jitter",
             Self::Grayscale(_) => "grayscale",
             Self::GaussianBlur(_) => "gaussian_blur",
+            Self::Solarize(_) => "solarize",
+            Self::RandAugment(_) => "rand_augment",
+            Self::ClsaStrong(_) => "clsa_strong",
             Self::Resize(_) => "resize",
             Self::CenterCrop(_) => "center_crop",
             Self::Normalize(_) => "normalize",
@@ -51,10 +66,14 @@ impl Transform {
     fn check(&self) -> Result<(), String> {
         match self {
             Self::RandomResizedCrop(transform) => transform.check(),
+            Self::RandomCrop(transform) => transform.check(),
             Self::HorizontalFlip(transform) => transform.check(),
             Self::ColorJitter(transform) => transform.check(),
             Self::Grayscale(transform) => transform.check(),
             Self::GaussianBlur(transform) => transform.check(),
+            Self::Solarize(transform) => transform.check(),
+            Self::RandAugment(transform) => transform.check(),
+            Self::ClsaStrong(transform) => transform.check(),
             Self::Resize(transform) => transform.check(),
             Self::CenterCrop(transform) => transform.check(),
             Self::Normalize(transform) => transform.check(),
@@ -65,6 +84,7 @@ impl Transform {
     fn size_pixels(&self, input: Option<usize>) -> Option<usize> {
         match self {
             Self::RandomResizedCrop(transform) => Some(transform.size),
+            Self::RandomCrop(transform) => Some(transform.size),
             Self::CenterCrop(transform) => Some(transform.size),
             Self::Resize(transform) => input.map(|_| transform.size),
             _ => input,
@@ -100,7 +120,8 @@ pub enum ViewError {
     },
     /// Images of different sizes would come out at different sizes.
     #[error(
-        "view `{view}`: the size of its images is not fixed: add random_resized_crop or center_crop"
+        "view `{view}`: the size of its images is not fixed: \
+         add random_resized_crop, random_crop or center_crop"
     )]
     Size {
         /// Name of the view.
@@ -190,6 +211,11 @@ impl View {
                     transform.apply(crop, source, resampler, back);
                     true
                 }
+                Transform::RandomCrop(transform) => {
+                    let position = transform.sample(random, source.width, source.height);
+                    transform.apply(position, source, back);
+                    true
+                }
                 Transform::Resize(transform) => {
                     transform.apply(source, resampler, back);
                     true
@@ -219,6 +245,11 @@ impl View {
                 Transform::GaussianBlur(transform) => {
                     transform.apply(transform.sample(random), front, blur);
                 }
+                Transform::Solarize(transform) => {
+                    transform.apply(transform.sample(random), front);
+                }
+                Transform::RandAugment(transform) => transform.apply(random, front, back),
+                Transform::ClsaStrong(transform) => transform.apply(random, front, back),
                 _ => {}
             }
         }
@@ -244,6 +275,13 @@ pub(crate) mod check {
             return Ok(());
         }
         Err(format!("{key} = {pixels}: give a number of pixels from 1 to {LARGEST_SIZE_PIXELS}"))
+    }
+
+    pub(crate) fn whole(key: &str, value: usize, low: usize, high: usize) -> Result<(), String> {
+        if (low..=high).contains(&value) {
+            return Ok(());
+        }
+        Err(format!("{key} = {value}: give a whole number from {low} to {high}"))
     }
 
     pub(crate) fn probability(value: f64) -> Result<(), String> {
@@ -295,6 +333,14 @@ mod tests {
         { gaussian_blur = { probability = 0.5, kernel_size = 3 } },
         { normalize = { mean_rgb = [0.5, 0.5, 0.5], std_rgb = [0.25, 0.25, 0.25] } }";
 
+    const STRONG: &str = "{ random_crop = { size = 32, padding = 4 } },
+        { solarize = { probability = 0.5 } },
+        { rand_augment = {} },
+        { clsa_strong = {} },
+        { random_crop = { size = 32, padding = 31 } },
+        { rand_augment = { operations = 5, magnitude = 30 } },
+        { normalize = { mean_rgb = [0.5, 0.5, 0.5], std_rgb = [0.25, 0.25, 0.25] } }";
+
     #[test]
     fn options_come_back_with_their_defaults() {
         let parsed = options(MOCO);
@@ -308,14 +354,33 @@ mod tests {
         let step = |index: usize| &written["transforms"][index];
         assert_eq!(step(1)["horizontal_flip"]["probability"], 0.5);
         assert_eq!(step(4)["gaussian_blur"]["sigma"], serde_json::json!([0.1, 2.0]));
-        let text = toml::to_string(&parsed).expect("serializable");
-        assert_eq!(toml::from_str::<ViewOptions>(&text).expect("valid TOML"), parsed);
+        for parsed in [parsed, options(STRONG)] {
+            let text = toml::to_string(&parsed).expect("serializable");
+            assert_eq!(toml::from_str::<ViewOptions>(&text).expect("valid TOML"), parsed);
+        }
+    }
+
+    #[test]
+    fn random_policies_have_the_defaults_of_their_references() {
+        let parsed = options(&format!("{STRONG}, {{ random_crop = {{ size = 8 }} }}"));
+        let written = serde_json::to_value(&parsed).expect("serializable");
+        let step = |index: usize| &written["transforms"][index];
+        assert_eq!(step(1)["solarize"]["threshold"], 0.5);
+        let expected = serde_json::json!({ "operations": 2, "magnitude": 9 });
+        assert_eq!(step(2)["rand_augment"], expected);
+        let expected = serde_json::json!({ "repetitions": 5, "probability": 0.5 });
+        assert_eq!(step(3)["clsa_strong"], expected);
+        assert_eq!(step(7)["random_crop"]["padding"], 0);
     }
 
     #[test]
     fn unknown_keys_and_transforms_are_refused() {
         for (transform, word) in [
             ("{ horizontal_flip = { p = 0.5 } }", "unknown field `p`"),
+            ("{ rand_augment = { num_ops = 2 } }", "unknown field `num_ops`"),
+            ("{ clsa_strong = { magnitude = 2 } }", "unknown field `magnitude`"),
+            ("{ random_crop = { size = 8, fill = 1 } }", "unknown field `fill`"),
+            ("{ solarize = { probability = 1, level = 1 } }", "unknown field `level`"),
             ("{ vertical_flip = {} }", "unknown variant `vertical_flip`"),
             ("{ resize = { size = 8, interpolation = \"nearest\" } }", "unknown variant `nearest`"),
         ] {
@@ -363,6 +428,29 @@ mod tests {
                 "sigma = [0, 1]",
             ),
             ("{ resize = { size = 0 } }", "(resize): size = 0"),
+            ("{ random_crop = { size = 0 } }", "(random_crop): size = 0: give a number of pixels"),
+            (
+                "{ random_crop = { size = 32, padding = 32 } }",
+                "(random_crop): padding = 32: give a whole number from 0 to 31",
+            ),
+            ("{ solarize = { probability = -1 } }", "(solarize): probability = -1"),
+            (
+                "{ solarize = { probability = 1, threshold = 128 } }",
+                "(solarize): threshold = 128: give a number from 0 to 1",
+            ),
+            (
+                "{ rand_augment = { operations = 0 } }",
+                "(rand_augment): operations = 0: give a whole number from 1 to 100",
+            ),
+            (
+                "{ rand_augment = { magnitude = 31 } }",
+                "(rand_augment): magnitude = 31: give a whole number from 0 to 30",
+            ),
+            (
+                "{ clsa_strong = { repetitions = 101 } }",
+                "(clsa_strong): repetitions = 101: give a whole number from 1 to 100",
+            ),
+            ("{ clsa_strong = { probability = 2 } }", "(clsa_strong): probability = 2"),
             (
                 "{ normalize = { mean_rgb = [0, 0, 0], std_rgb = [1, 0, 1] } }",
                 "std_rgb = 0: give a number above 0",
@@ -395,6 +483,7 @@ mod tests {
             view("{ center_crop = { size = 32 } }, { resize = { size = 40 } }").size_pixels(),
             40
         );
+        assert_eq!(view(STRONG).size_pixels(), 32);
     }
 
     #[test]
@@ -410,16 +499,17 @@ mod tests {
 
     #[test]
     fn a_used_scratch_changes_nothing() {
-        let view = view(MOCO);
         let mut used = Scratch::default();
-        for (seed, (width, height)) in [(80, 3), (5, 70), (32, 32), (1, 1)].into_iter().enumerate()
-        {
-            let image = draw(width, height, seed as u64);
-            let mut random = Random::for_view(seed as u64, 0, 0, 0);
-            let (mut first, mut second) = (vec![0.0; view.values()], vec![1.0; view.values()]);
-            view.apply(&image, &mut random.clone(), &mut used, &mut first);
-            view.apply(&image, &mut random, &mut Scratch::default(), &mut second);
-            assert_eq!(first, second);
+        let sizes = [(80, 3), (5, 70), (32, 32), (1, 1), (40, 40), (31, 33)];
+        for (seed, (width, height)) in sizes.into_iter().enumerate() {
+            for view in [view(MOCO), view(STRONG)] {
+                let image = draw(width, height, seed as u64);
+                let mut random = Random::for_view(seed as u64, 0, 0, 0);
+                let (mut first, mut second) = (vec![0.0; view.values()], vec![1.0; view.values()]);
+                view.apply(&image, &mut random.clone(), &mut used, &mut first);
+                view.apply(&image, &mut random, &mut Scratch::default(), &mut second);
+                assert_eq!(first, second);
+            }
         }
     }
 
@@ -428,10 +518,14 @@ mod tests {
         fn any_image_gives_finite_values_in_range(
             seed: u64,
             (width, height) in (1_usize..80, 1_usize..80),
-            which in 0_usize..3,
+            which in 0_usize..5,
         ) {
             let transforms = [
                 MOCO,
+                STRONG,
+                "{ rand_augment = { operations = 9, magnitude = 30 } },
+                 { clsa_strong = { repetitions = 9, probability = 1.0 } },
+                 { random_crop = { size = 13, padding = 3 } }",
                 "{ resize = { size = 20, interpolation = \"bicubic\" } },
                  { gaussian_blur = { probability = 1.0, kernel_size = 23 } },
                  { color_jitter = { brightness = 5, contrast = 5, saturation = 5, hue = 0.5 } },
