@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::{Image, Random, random::Purpose};
 
@@ -84,7 +85,7 @@ pub trait ImageSet: Send + Sync {
     /// The image at `index < len()`, decoded.
     fn image(&self, index: usize) -> Result<Image<'_>, DataError>;
 
-    /// The class of the image, as an index into [`classes`](Self::classes); `None` without labels.
+    /// The class of the image, as an index into [`classes`](Self::classes); `None` without a label.
     fn label(&self, index: usize) -> Option<usize>;
 
     /// Class names in label order; empty without labels.
@@ -93,9 +94,9 @@ pub trait ImageSet: Send + Sync {
     /// What to call the image in a message: a path, or a record of a file.
     fn name(&self, index: usize) -> String;
 
-    /// Whether every image has a label.
+    /// Whether there are labels, though not every image need have one: see [`labelled`].
     fn has_labels(&self) -> bool {
-        !self.classes().is_empty()
+        (0..self.len()).any(|index| self.label(index).is_some())
     }
 }
 
@@ -138,7 +139,17 @@ impl<S: ImageSet> ImageSet for Subset<S> {
     }
 }
 
-impl<S: ImageSet + ?Sized> ImageSet for std::sync::Arc<S> {
+/// The images of a set that have a label, in its order; the set itself where all of them have one.
+pub fn labelled(set: &Arc<dyn ImageSet>) -> Arc<dyn ImageSet> {
+    let has_label = |&index: &usize| set.label(index).is_some();
+    let indices: Vec<usize> = (0..set.len()).filter(has_label).collect();
+    match indices.len() == set.len() {
+        true => Arc::clone(set),
+        false => Arc::new(Subset { set: Arc::clone(set), indices }),
+    }
+}
+
+impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
     fn len(&self) -> usize {
         (**self).len()
     }

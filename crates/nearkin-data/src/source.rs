@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cifar, CifarVersion, DataError, Folder, ImageSet, Shapes, ShapesOptions, Split};
+use crate::{
+    Cifar, CifarVersion, DataError, Folder, ImageSet, Shapes, ShapesOptions, Split, Stl10,
+    Stl10Part,
+};
 
 /// Where images come from; in a recipe, `dataset = "cifar10"` with the keys of that variant.
 ///
@@ -25,6 +28,15 @@ pub enum Source {
         /// `cifar-100-binary` or the folder that holds it.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
+    },
+    /// STL-10, binary version.
+    Stl10 {
+        /// `stl10_binary` or the folder that holds it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+        /// Which images make the train split.
+        #[serde(default)]
+        part: Stl10Part,
     },
     /// A folder of image files; see [`folder`](crate::folder) for the layouts.
     Folder {
@@ -67,6 +79,7 @@ impl Source {
         match self {
             Self::Cifar10 { .. } => "cifar10",
             Self::Cifar100 { .. } => "cifar100",
+            Self::Stl10 { .. } => "stl10",
             Self::Folder { .. } => "folder",
             Self::Shapes { .. } => "shapes",
         }
@@ -75,9 +88,10 @@ impl Source {
     /// Where the files are, if that was said.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Cifar10 { path } | Self::Cifar100 { path } | Self::Folder { path } => {
-                path.as_deref()
-            }
+            Self::Cifar10 { path }
+            | Self::Cifar100 { path }
+            | Self::Stl10 { path, .. }
+            | Self::Folder { path } => path.as_deref(),
             Self::Shapes { .. } => None,
         }
     }
@@ -85,7 +99,10 @@ impl Source {
     /// Says where the files are; a [`DataError::Request`] for a set that has none.
     pub fn set_path(&mut self, new: impl Into<PathBuf>) -> Result<(), DataError> {
         match self {
-            Self::Cifar10 { path } | Self::Cifar100 { path } | Self::Folder { path } => {
+            Self::Cifar10 { path }
+            | Self::Cifar100 { path }
+            | Self::Stl10 { path, .. }
+            | Self::Folder { path } => {
                 *path = Some(new.into());
                 Ok(())
             }
@@ -116,6 +133,9 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
             let path = source.require_path(path.as_ref())?;
             Arc::new(Cifar::open(CifarVersion::Cifar100, path, split)?)
         }
+        Source::Stl10 { path, part } => {
+            Arc::new(Stl10::open(source.require_path(path.as_ref())?, split, *part)?)
+        }
         Source::Folder { path } => {
             Arc::new(Folder::open(source.require_path(path.as_ref())?, split)?)
         }
@@ -133,7 +153,10 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
 pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
     match source {
         Source::Folder { path } => Folder::has_split(source.require_path(path.as_ref())?, split),
-        Source::Cifar10 { .. } | Source::Cifar100 { .. } | Source::Shapes { .. } => Ok(true),
+        Source::Cifar10 { .. }
+        | Source::Cifar100 { .. }
+        | Source::Stl10 { .. }
+        | Source::Shapes { .. } => Ok(true),
     }
 }
 
@@ -168,10 +191,32 @@ mod tests {
     }
 
     #[test]
+    fn the_part_of_stl10_is_read_and_stated() {
+        for (text, part) in [
+            ("", Stl10Part::TrainAndUnlabeled),
+            ("part = \"train_and_unlabeled\"", Stl10Part::TrainAndUnlabeled),
+            ("part = \"train\"", Stl10Part::Train),
+            ("part = \"unlabeled\"", Stl10Part::Unlabeled),
+        ] {
+            let source: Source = toml::from_str(&format!("dataset = \"stl10\"\n{text}")).unwrap();
+            assert_eq!(source, Source::Stl10 { path: None, part });
+            assert_eq!(source.kind(), "stl10");
+            let written = toml::to_string(&source).unwrap();
+            assert!(written.contains("\npart = \""), "{written}");
+            assert_eq!(toml::from_str::<Source>(&written).unwrap(), source);
+        }
+        let mut source: Source = toml::from_str("dataset = \"stl10\"").unwrap();
+        source.set_path("some/where").unwrap();
+        assert_eq!(source.path(), Some(Path::new("some/where")));
+        assert!(has_split(&source, Split::Test).unwrap());
+    }
+
+    #[test]
     fn unknown_keys_and_data_sets_are_named() {
         for (text, named) in [
             ("dataset = \"shapes\"\nsize = 3", "size"),
             ("dataset = \"cifar10\"\nsize_pixels = 3", "size_pixels"),
+            ("dataset = \"stl10\"\npart = \"test\"", "unknown variant `test`"),
             ("dataset = \"mnist\"", "mnist"),
             ("path = \"x\"", "dataset"),
         ] {
@@ -196,6 +241,7 @@ mod tests {
         for source in [
             Source::Cifar10 { path: None },
             Source::Cifar100 { path: None },
+            Source::Stl10 { path: None, part: Stl10Part::default() },
             Source::Folder { path: None },
         ] {
             let message = open(&source, Split::Train).err().unwrap().to_string();
@@ -214,6 +260,7 @@ mod tests {
         for mut source in [
             Source::Cifar10 { path: None },
             Source::Cifar100 { path: None },
+            Source::Stl10 { path: None, part: Stl10Part::default() },
             Source::Folder { path: None },
         ] {
             source.set_path(&missing).unwrap();

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nearkin_augment::{LoadError, Loader, LoaderOptions, Sequential, View, ViewBatch};
-use nearkin_data::ImageSet;
+use nearkin_data::{ImageSet, labelled};
 use nearkin_model::{Encoder, images_to_tensor};
 use tch::{TchError, Tensor};
 
@@ -56,8 +56,8 @@ impl FeatureSource<'_> {
     }
 }
 
-/// Hands the L2-normalised features of every batch of a set, `[batch, length]`, and their labels,
-/// `[batch]`, to `each`, in the order of the set; only one batch is in memory.
+/// Hands the L2-normalised features of every batch of a set's labelled images, `[batch, length]`, and
+/// their labels, `[batch]`, to `each`, in the order of the set; only one batch is in memory.
 pub fn stream(
     source: FeatureSource<'_>,
     set: &Arc<dyn ImageSet>,
@@ -65,10 +65,11 @@ pub fn stream(
     options: FeatureOptions,
     mut each: impl FnMut(Tensor, Tensor) -> Result<(), TchError>,
 ) -> Result<(), EvaluationError> {
+    let set = labelled(set);
     let plan = Sequential::new(set.len(), options.batch_size);
     let loading = LoaderOptions { workers: options.workers, prefetch_batches: 2 };
     let views = Arc::from([view.clone()]);
-    for batch in Loader::start(Arc::clone(set), views, 0, plan, loading)? {
+    for batch in Loader::start(Arc::clone(&set), views, 0, plan, loading)? {
         let batch = batch?;
         let rows = source.features(&batch.views[0])?;
         let norm = rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-12)?;

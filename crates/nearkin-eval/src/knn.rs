@@ -118,7 +118,8 @@ impl Search {
     }
 }
 
-/// Classifies the images of `test` by their nearest neighbours in `train`, see [`Search`].
+/// Classifies the images of `test` by their nearest neighbours in `train`, see [`Search`]; images
+/// without a label play no part.
 pub fn knn(
     source: FeatureSource<'_>,
     [train, test]: [&Arc<dyn ImageSet>; 2],
@@ -254,6 +255,69 @@ mod tests {
             assert_eq!(whole, result(1000));
             assert!(whole.top_1 > 0.0 && whole.top_1 <= whole.top_5);
         }
+    }
+
+    /// The images of one set, and behind them those of another without their labels.
+    struct Joined([Arc<dyn ImageSet>; 2]);
+
+    impl ImageSet for Joined {
+        fn len(&self) -> usize {
+            self.0.iter().map(ImageSet::len).sum()
+        }
+
+        fn image(&self, index: usize) -> Result<nearkin_data::Image<'_>, nearkin_data::DataError> {
+            let labelled = self.0[0].len();
+            match index < labelled {
+                true => self.0[0].image(index),
+                false => self.0[1].image(index - labelled),
+            }
+        }
+
+        fn label(&self, index: usize) -> Option<usize> {
+            (index < self.0[0].len()).then(|| self.0[0].label(index)).flatten()
+        }
+
+        fn classes(&self) -> &[String] {
+            self.0[0].classes()
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+    }
+
+    #[test]
+    fn images_without_a_label_play_no_part() {
+        let shapes = |split| {
+            let (train_images, test_images) = (40, 20);
+            let source = nearkin_data::Source::Shapes {
+                train_images,
+                test_images,
+                size_pixels: 16,
+                seed: 0,
+            };
+            nearkin_data::open(&source, split).unwrap()
+        };
+        let train = shapes(nearkin_data::Split::Train);
+        let test = shapes(nearkin_data::Split::Test);
+        // The queries themselves are among the images without a label: nothing could be nearer.
+        let joined = |first: &Arc<dyn ImageSet>, second: &Arc<dyn ImageSet>| -> Arc<dyn ImageSet> {
+            Arc::new(Joined([Arc::clone(first), Arc::clone(second)]))
+        };
+        let partly = joined(&train, &test);
+        assert!(partly.has_labels() && partly.len() == 60);
+        let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
+        let view = View::new(toml::from_str(view).unwrap()).unwrap();
+        let batch_size = std::num::NonZeroUsize::MIN.saturating_add(6);
+        let options = FeatureOptions { batch_size, workers: 0 };
+        let votes = [Votes { k: 1, temperature: 0.1 }, Votes { k: 9, temperature: 0.1 }];
+        let results = |bank, queries| {
+            knn(FeatureSource::Pixels, [bank, queries], &view, &votes, options).unwrap()
+        };
+        let expected = results(&train, &test);
+        assert!(expected[0].top_1 < 1.0, "{expected:?}");
+        assert_eq!(results(&partly, &test), expected);
+        assert_eq!(results(&partly, &joined(&test, &train)), expected);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use error::{RecipeError, clarify};
 pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
     Backbone, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, Model,
-    MomentumEncoder, MomentumSchedule, Neighbours, Optimizer, OptimizerName, Queue, Recipe,
-    Schedule, Stem, Training,
+    MomentumEncoder, MomentumForm, MomentumSchedule, Neighbours, Optimizer, Queue, Recipe,
+    Schedule, Stem, Training, UpdateRule, WarmUp,
 };
 pub use table::{Difference, Override, Source};

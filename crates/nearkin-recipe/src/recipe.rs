@@ -197,45 +197,214 @@ fn ten() -> NonZeroU64 {
 
 /// `[optimizer]`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "OptimizerTable", into = "OptimizerTable")]
 pub struct Optimizer {
-    /// Which one.
-    pub name: OptimizerName,
+    /// Which one, with the keys that only it has.
+    pub rule: UpdateRule,
     /// The learning rate after warm-up, before scaling.
     pub learning_rate: Positive,
     /// How it grows with the images of a step.
-    #[serde(default)]
     pub learning_rate_scaling: LearningRateScaling,
-    /// Momentum of the gradient.
-    #[serde(default = "gradient_momentum")]
-    pub momentum: Fraction,
-    /// L2 penalty, added to the gradient.
-    #[serde(default)]
+    /// L2 penalty: times the weights, it is added to the gradient (`adamw`: times the learning rate
+    /// too, and taken off the weights directly).
     pub weight_decay: NonNegative,
-    /// Nesterov's momentum.
-    #[serde(default)]
-    pub nesterov: bool,
-    /// Spare biases and batch norms the weight decay.
-    #[serde(default)]
+    /// Spare biases and batch norms the weight decay (default: `lars` does, the others do not).
     pub exclude_bias_and_norm: bool,
 }
 
-fn gradient_momentum() -> Fraction {
-    Fraction::literal(0.9)
+/// An optimiser (`name` in the recipe) with the keys that only it has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UpdateRule {
+    /// `sgd`: stochastic gradient descent with momentum, as in torch.
+    Sgd {
+        /// Momentum of the gradient (default 0.9).
+        momentum: Fraction,
+        /// Nesterov's momentum.
+        nesterov: bool,
+    },
+    /// `lars`: SGD whose step for a layer is in proportion to the layer's weights.
+    Lars {
+        /// Momentum of the gradient (default 0.9).
+        momentum: Fraction,
+        /// The norm of a layer's step as a share of the norm of its weights, before the learning
+        /// rate (default 0.001).
+        trust_coefficient: Positive,
+        /// What the momentum is an average of.
+        momentum_form: MomentumForm,
+    },
+    /// `adamw`: Adam with decoupled weight decay, as in torch.
+    AdamW {
+        /// Share of the old mean of gradients that a step keeps, below 1 (default 0.9).
+        beta_1: Fraction,
+        /// The same for the mean of squared gradients (default 0.999).
+        beta_2: Fraction,
+        /// Added to the root of the mean of squares (default 1e-8).
+        epsilon: Positive,
+    },
+}
+
+/// Where the learning rate of `lars` enters; the two differ while it changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentumForm {
+    /// Momentum gathers gradients, and the rate of today scales them all, as in torch (SCE).
+    #[default]
+    LearningRateOutside,
+    /// Momentum gathers steps, each with the rate of its own day (SimCLR, FNC).
+    LearningRateInside,
+}
+
+/// `[optimizer]` as it is written: the keys of every optimiser.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OptimizerTable {
+    name: OptimizerName,
+    learning_rate: Positive,
+    #[serde(default)]
+    learning_rate_scaling: LearningRateScaling,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    momentum: Option<Fraction>,
+    #[serde(default)]
+    weight_decay: NonNegative,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nesterov: Option<bool>,
+    exclude_bias_and_norm: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust_coefficient: Option<Positive>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    momentum_form: Option<MomentumForm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta_1: Option<Fraction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta_2: Option<Fraction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epsilon: Option<Positive>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OptimizerName {
+    Sgd,
+    Lars,
+    AdamW,
+}
+
+impl OptimizerName {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::Lars => "lars",
+            Self::AdamW => "adamw",
+        }
+    }
+}
+
+impl OptimizerTable {
+    /// Refuses the first key that belongs to other optimisers.
+    fn check_keys(&self) -> Result<(), String> {
+        use OptimizerName::{AdamW, Lars, Sgd};
+        let keys: [(&str, bool, &[OptimizerName]); 7] = [
+            ("momentum", self.momentum.is_some(), &[Sgd, Lars]),
+            ("nesterov", self.nesterov.is_some(), &[Sgd]),
+            ("trust_coefficient", self.trust_coefficient.is_some(), &[Lars]),
+            ("momentum_form", self.momentum_form.is_some(), &[Lars]),
+            ("beta_1", self.beta_1.is_some(), &[AdamW]),
+            ("beta_2", self.beta_2.is_some(), &[AdamW]),
+            ("epsilon", self.epsilon.is_some(), &[AdamW]),
+        ];
+        for (key, given, owners) in keys {
+            if given && !owners.contains(&self.name) {
+                let owners: Vec<&str> = owners.iter().map(|name| name.text()).collect();
+                let (name, owners) = (self.name.text(), owners.join(" and "));
+                return Err(format!("`{key}` is a key of {owners}, not of {name}: remove it"));
+            }
+        }
+        Ok(())
+    }
+
+    fn rule(&self) -> Result<UpdateRule, String> {
+        let momentum = self.momentum.unwrap_or(Fraction::literal(0.9));
+        let beta = |key: &str, given: Option<Fraction>, default: f64| match given {
+            Some(beta) if beta.get() >= 1.0 => {
+                Err(format!("{key} = {} is not allowed: it must be below 1", beta.get()))
+            }
+            beta => Ok(beta.unwrap_or(Fraction::literal(default))),
+        };
+        Ok(match self.name {
+            OptimizerName::Sgd => {
+                UpdateRule::Sgd { momentum, nesterov: self.nesterov.unwrap_or_default() }
+            }
+            OptimizerName::Lars => UpdateRule::Lars {
+                momentum,
+                trust_coefficient: self.trust_coefficient.unwrap_or(Positive::literal(0.001)),
+                momentum_form: self.momentum_form.unwrap_or_default(),
+            },
+            OptimizerName::AdamW => UpdateRule::AdamW {
+                beta_1: beta("beta_1", self.beta_1, 0.9)?,
+                beta_2: beta("beta_2", self.beta_2, 0.999)?,
+                epsilon: self.epsilon.unwrap_or(Positive::literal(1e-8)),
+            },
+        })
+    }
+}
+
+impl TryFrom<OptimizerTable> for Optimizer {
+    type Error = String;
+
+    fn try_from(table: OptimizerTable) -> Result<Self, String> {
+        table.check_keys()?;
+        Ok(Self {
+            rule: table.rule()?,
+            learning_rate: table.learning_rate,
+            learning_rate_scaling: table.learning_rate_scaling,
+            weight_decay: table.weight_decay,
+            exclude_bias_and_norm: table
+                .exclude_bias_and_norm
+                .unwrap_or(table.name == OptimizerName::Lars),
+        })
+    }
+}
+
+impl From<Optimizer> for OptimizerTable {
+    fn from(optimizer: Optimizer) -> Self {
+        let mut table = Self {
+            name: OptimizerName::Sgd,
+            learning_rate: optimizer.learning_rate,
+            learning_rate_scaling: optimizer.learning_rate_scaling,
+            momentum: None,
+            weight_decay: optimizer.weight_decay,
+            nesterov: None,
+            exclude_bias_and_norm: Some(optimizer.exclude_bias_and_norm),
+            trust_coefficient: None,
+            momentum_form: None,
+            beta_1: None,
+            beta_2: None,
+            epsilon: None,
+        };
+        match optimizer.rule {
+            UpdateRule::Sgd { momentum, nesterov } => {
+                (table.momentum, table.nesterov) = (Some(momentum), Some(nesterov));
+            }
+            UpdateRule::Lars { momentum, trust_coefficient, momentum_form } => {
+                table.name = OptimizerName::Lars;
+                table.momentum = Some(momentum);
+                table.trust_coefficient = Some(trust_coefficient);
+                table.momentum_form = Some(momentum_form);
+            }
+            UpdateRule::AdamW { beta_1, beta_2, epsilon } => {
+                table.name = OptimizerName::AdamW;
+                (table.beta_1, table.beta_2) = (Some(beta_1), Some(beta_2));
+                table.epsilon = Some(epsilon);
+            }
+        }
+        table
+    }
 }
 
 impl Default for NonNegative {
     fn default() -> Self {
         Self::literal(0.0)
     }
-}
-
-/// An optimiser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerName {
-    /// Stochastic gradient descent with momentum, as in torch.
-    Sgd,
 }
 
 /// How the learning rate grows with the images of a step.
@@ -270,8 +439,29 @@ impl Optimizer {
 pub struct Schedule {
     /// Epochs of linear warm-up from 0.
     pub warmup_epochs: u64,
+    /// Where the warm-up reaches the peak; recipes older than this key do not state it.
+    #[serde(skip_serializing_if = "WarmUp::is_default")]
+    pub warmup: WarmUp,
     /// What follows.
     pub decay: Decay,
+}
+
+/// Where the warm-up, of W steps counted from 0, reaches the peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmUp {
+    /// At its last step: step t has the share t / (W - 1) (SCE).
+    #[default]
+    PeakAtLastStep,
+    /// At the step after it: step t has the share t / W (SimCLR, FNC).
+    PeakAfterLastStep,
+}
+
+impl WarmUp {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The learning rate after warm-up.
@@ -402,7 +592,9 @@ impl Recipe {
                 self.schedule.warmup_epochs, self.training.epochs
             )));
         }
-        if self.optimizer.nesterov && self.optimizer.momentum.get() == 0.0 {
+        if let UpdateRule::Sgd { momentum, nesterov: true } = self.optimizer.rule
+            && momentum.get() == 0.0
+        {
             return Err(conflict("optimizer.nesterov needs optimizer.momentum above 0".to_owned()));
         }
         if self.evaluation.every_epochs > 0 && self.evaluation.neighbours.is_empty() {
@@ -631,5 +823,154 @@ mod tests {
         }
         let recipe = with("epochs = 2", "epochs = 2\naccumulate_batches = 4").expect("a recipe");
         assert_eq!(recipe.images_per_step(), 64);
+    }
+
+    #[test]
+    fn scaled_learning_rates_are_those_of_the_papers() {
+        for (rate, scaling, images, expected) in [
+            (0.3, "linear", 4096, 4.8),
+            (0.6, "linear", 4096, 9.6),
+            (0.06, "linear", 256, 0.06),
+            (0.1, "square_root", 4096, 6.4),
+            (0.005, "square_root", 1024, 0.16),
+            (0.1, "linear", 1024, 0.4),
+        ] {
+            let text = format!("learning_rate = {rate}\nlearning_rate_scaling = \"{scaling}\"");
+            let recipe = with("learning_rate = 0.05", &text).expect("a recipe");
+            let got = recipe.optimizer.scaled_learning_rate(images);
+            assert!((got - expected).abs() < 1e-12, "{rate} {scaling}: {got}");
+        }
+    }
+
+    /// The tables `[optimizer]` and `[schedule]` of the resolved example.
+    fn resolved(name: &str, more: &str) -> String {
+        let recipe = with("name = \"sgd\"", &format!("name = \"{name}\"\n{more}"));
+        let text = recipe.expect("a recipe").to_text();
+        let again = parse(&text).expect("the resolved recipe is a recipe");
+        assert_eq!(again.to_text(), text);
+        let start = text.find("[optimizer]").expect("an optimiser");
+        text[start..text.find("[checkpoint]").expect("what follows")].to_owned()
+    }
+
+    #[test]
+    fn keys_that_came_later_leave_the_text_of_older_recipes_as_it_was() {
+        let expected = "[optimizer]\n\
+            name = \"sgd\"\n\
+            learning_rate = 0.05\n\
+            learning_rate_scaling = \"none\"\n\
+            momentum = 0.9\n\
+            weight_decay = 0.0005\n\
+            nesterov = false\n\
+            exclude_bias_and_norm = false\n\n\
+            [schedule]\n\
+            warmup_epochs = 0\n\
+            decay = \"cosine\"\n\n";
+        assert_eq!(resolved("sgd", ""), expected);
+    }
+
+    #[test]
+    fn every_optimiser_states_its_own_keys_and_defaults() {
+        let lines = |name: &str, more: &str| -> Vec<String> {
+            let text = resolved(name, more);
+            let table = text.split("\n\n").next().expect("a table");
+            table.lines().skip(4).map(str::to_owned).collect()
+        };
+        assert_eq!(
+            lines("lars", ""),
+            [
+                "momentum = 0.9",
+                "weight_decay = 0.0005",
+                "exclude_bias_and_norm = true",
+                "trust_coefficient = 0.001",
+                "momentum_form = \"learning_rate_outside\"",
+            ]
+        );
+        let given = "momentum = 0.8\nexclude_bias_and_norm = false\ntrust_coefficient = 0.02\n\
+                     momentum_form = \"learning_rate_inside\"";
+        assert_eq!(
+            lines("lars", given),
+            [
+                "momentum = 0.8",
+                "weight_decay = 0.0005",
+                "exclude_bias_and_norm = false",
+                "trust_coefficient = 0.02",
+                "momentum_form = \"learning_rate_inside\"",
+            ]
+        );
+        assert_eq!(
+            lines("adamw", ""),
+            [
+                "weight_decay = 0.0005",
+                "exclude_bias_and_norm = false",
+                "beta_1 = 0.9",
+                "beta_2 = 0.999",
+                "epsilon = 0.00000001",
+            ]
+        );
+        let given = "beta_1 = 0\nbeta_2 = 0.95\nepsilon = 0.5\nexclude_bias_and_norm = true";
+        assert_eq!(
+            lines("adamw", given),
+            [
+                "weight_decay = 0.0005",
+                "exclude_bias_and_norm = true",
+                "beta_1 = 0.0",
+                "beta_2 = 0.95",
+                "epsilon = 0.5",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_of_another_optimiser_is_named() {
+        for (name, line, owners) in [
+            ("adamw", "momentum = 0.9", "sgd and lars"),
+            ("adamw", "nesterov = false", "sgd"),
+            ("lars", "nesterov = true", "sgd"),
+            ("sgd", "trust_coefficient = 0.001", "lars"),
+            ("adamw", "trust_coefficient = 0.001", "lars"),
+            ("sgd", "momentum_form = \"learning_rate_inside\"", "lars"),
+            ("sgd", "beta_1 = 0.9", "adamw"),
+            ("lars", "beta_2 = 0.9", "adamw"),
+            ("sgd", "epsilon = 1e-8", "adamw"),
+        ] {
+            let message = with("name = \"sgd\"", &format!("name = \"{name}\"\n{line}"));
+            let message = message.expect_err(line);
+            let key = line.split(' ').next().expect("a key");
+            let expected = format!("`{key}` is a key of {owners}, not of {name}: remove it");
+            assert!(message.starts_with("example.toml: "), "{message}");
+            assert!(message.ends_with(&expected), "{message}");
+        }
+        let message = crate::example::set(&["optimizer.beta_1=0.5"]).expect_err("a key of adamw");
+        let expected = "example.toml: optimizer: `beta_1` is a key of adamw, not of sgd: remove it";
+        assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn values_that_no_optimiser_can_use_are_refused() {
+        for (name, line, expected) in [
+            ("adamw", "beta_1 = 1", "beta_1 = 1 is not allowed: it must be below 1"),
+            ("adamw", "beta_2 = 1.0", "beta_2 = 1 is not allowed: it must be below 1"),
+            ("adamw", "epsilon = 0", "it must be a finite number above 0"),
+            ("lars", "trust_coefficient = 0", "it must be a finite number above 0"),
+            ("lars", "momentum_form = \"inside\"", "unknown variant `inside`"),
+            ("adam", "", "did you mean `adamw`?"),
+        ] {
+            let message = with("name = \"sgd\"", &format!("name = \"{name}\"\n{line}"));
+            let message = message.expect_err(line);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_other_warm_up_is_stated_and_read() {
+        let recipe = |warmup: &str| {
+            with("seed = 3", &format!("seed = 3\nschedule = {{ warmup = \"{warmup}\" }}"))
+        };
+        let after = recipe("peak_after_last_step").expect("a recipe");
+        assert_eq!(after.schedule.warmup, WarmUp::PeakAfterLastStep);
+        assert!(after.to_text().contains("\nwarmup = \"peak_after_last_step\"\n"));
+        let at = recipe("peak_at_last_step").expect("a recipe");
+        assert_eq!(at.digest(), parse(TEXT).expect("a recipe").digest());
+        assert!(recipe("peak").expect_err("unknown").contains("unknown variant `peak`"));
     }
 }

@@ -10,7 +10,7 @@ use nearkin_model::Parameters;
 use nearkin_report::write_atomically;
 use tch::{Kind, TchError, Tensor};
 
-use crate::{Sgd, TrainError, save_tensors};
+use crate::{Optimizer, TrainError, save_tensors};
 
 /// Copies of the running statistics, which a forward pass changes before anybody knows that the
 /// step is bad.
@@ -38,7 +38,7 @@ impl Buffers {
 }
 
 /// Whether loss and all gradients are finite.
-pub(crate) fn is_finite(loss: f64, optimizer: &Sgd) -> Result<bool, TchError> {
+pub(crate) fn is_finite(loss: f64, optimizer: &Optimizer) -> Result<bool, TchError> {
     if !loss.is_finite() {
         return Ok(false);
     }
@@ -80,7 +80,7 @@ pub(crate) struct BadStep<'a> {
 pub(crate) fn dump(
     folder: &Path,
     bad: &BadStep<'_>,
-    optimizer: &Sgd,
+    optimizer: &Optimizer,
 ) -> Result<PathBuf, TrainError> {
     std::fs::create_dir_all(folder)
         .map_err(|error| crate::tensors::damaged(folder, error.to_string()))?;

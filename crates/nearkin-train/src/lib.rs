@@ -18,7 +18,7 @@ mod trainer;
 pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes};
 pub use error::TrainError;
 pub use monitor::{Baselines, KnnAccuracy, evaluate_knn};
-pub use optimizer::Sgd;
+pub use optimizer::Optimizer;
 pub use schedule::{LearningRate, Momentum};
 pub use setup::{Setup, SetupError};
 pub use tensors::{load_tensors, save_tensors};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nearkin_augment::View;
-use nearkin_data::ImageSet;
+use nearkin_data::{ImageSet, labelled};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource, KnnResult, Votes, knn};
 use nearkin_recipe::Neighbours;
 use nearkin_report::{
@@ -55,8 +55,8 @@ pub fn evaluate_knn(
             view.size_pixels(),
             result.votes.k,
             result.votes.temperature,
-            train.len(),
-            test.len()
+            labelled(train).len(),
+            labelled(test).len()
         ),
         result,
     };

@@ -1,45 +1,75 @@
-//! Stochastic gradient descent with the semantics of `torch.optim.SGD`.
+//! From gradients to changed parameters.
+//!
+//! The loop, the guard and checkpoints see one [`Optimizer`], whichever a recipe names. What is the
+//! same for all of them is here: which parameters are trained, how their gradients are reached, and
+//! what is saved under which name. An update rule has a file of its own below `optimizer/`; it
+//! knows one parameter, and works in place.
+
+mod adamw;
+mod lars;
+mod sgd;
 
 use nearkin_model::{Parameter, Parameters};
-use nearkin_recipe::Optimizer;
+use nearkin_recipe::{Optimizer as Options, UpdateRule};
 use tch::{TchError, Tensor};
 
-/// SGD with momentum and weight decay.
-///
-/// ```text
-/// g <- gradient + weight_decay * p        v <- momentum * v + g
-/// p <- p - learning_rate * v              (Nesterov: g + momentum * v instead of v)
-/// ```
+use self::adamw::AdamW;
+use self::lars::Lars;
+use self::sgd::Sgd;
+
+/// The optimiser of a recipe over all trained parameters.
 #[derive(Debug)]
-pub struct Sgd {
+pub struct Optimizer {
     slots: Vec<Slot>,
-    momentum: f64,
-    nesterov: bool,
 }
 
+/// A trained parameter and what changes it.
 #[derive(Debug)]
 struct Slot {
     name: String,
     parameter: Tensor,
-    velocity: Tensor,
-    weight_decay: f64,
+    /// Of the parameter's shape and layout; the memory is that of all slots.
+    scratch: Tensor,
+    rule: Box<dyn Rule>,
 }
 
-impl Sgd {
-    /// For all trained parameters; velocities start at 0.
-    pub fn new(parameters: &Parameters, options: &Optimizer) -> Result<Self, TchError> {
-        let slot = |entry: &Parameter| {
-            // Biases, and scales and shifts of batch norms, are vectors.
-            let spared = options.exclude_bias_and_norm && entry.tensor.dim() <= 1;
+/// How one parameter follows its gradient.
+trait Rule: std::fmt::Debug {
+    /// Changes `parameter` and the rule's own state; `scratch` may be written to.
+    fn step(
+        &mut self,
+        parameter: &mut Tensor,
+        gradient: Tensor,
+        scratch: &Tensor,
+        learning_rate: f64,
+    ) -> Result<(), TchError>;
+
+    /// The tensors to save, sharing storage, with what follows the parameter's name in a file.
+    fn state(&self) -> Vec<(&'static str, &Tensor)>;
+}
+
+impl Optimizer {
+    /// For all trained parameters; what is remembered of past gradients starts at 0.
+    pub fn new(parameters: &Parameters, options: &Options) -> Result<Self, TchError> {
+        let trained: Vec<&Parameter> = parameters.trainable().collect();
+        // One slot is worked on at a time, so all may write to the same memory. A network has all of
+        // its parameters on one device and of one kind.
+        let Some(largest) = trained.iter().map(|entry| &entry.tensor).max_by_key(|own| own.numel())
+        else {
+            return Ok(Self { slots: Vec::new() });
+        };
+        let kind = (largest.kind(), largest.device());
+        let memory = Tensor::f_zeros([largest.numel() as i64], kind)?;
+        let slot = |entry: &&Parameter| {
+            let parameter = entry.tensor.shallow_clone();
             Ok(Slot {
                 name: entry.name.clone(),
-                parameter: entry.tensor.shallow_clone(),
-                velocity: entry.tensor.f_zeros_like()?,
-                weight_decay: if spared { 0.0 } else { options.weight_decay.get() },
+                scratch: memory.f_as_strided(parameter.size(), parameter.stride(), 0)?,
+                rule: rule(&parameter, options)?,
+                parameter,
             })
         };
-        let slots = parameters.trainable().map(slot).collect::<Result<_, TchError>>()?;
-        Ok(Self { slots, momentum: options.momentum.get(), nesterov: options.nesterov })
+        Ok(Self { slots: trained.iter().map(slot).collect::<Result<_, TchError>>()? })
     }
 
     /// The gradients, in the order of the parameters; those that the loss does not reach are absent.
@@ -55,89 +85,61 @@ impl Sgd {
         self.slots.iter_mut().for_each(|slot| slot.parameter.zero_grad());
     }
 
-    /// Changes the parameters along their gradients.
+    /// Changes the parameters along their gradients. A parameter that the loss does not reach stays,
+    /// and so does what is remembered of it.
     pub fn step(&mut self, learning_rate: f64) -> Result<(), TchError> {
         tch::no_grad(|| {
-            for slot in &mut self.slots {
-                let gradient = slot.parameter.grad();
-                if !gradient.defined() {
-                    continue;
+            for Slot { parameter, scratch, rule, .. } in &mut self.slots {
+                let gradient = parameter.grad();
+                if gradient.defined() {
+                    rule.step(parameter, gradient, scratch, learning_rate)?;
                 }
-                let gradient = match slot.weight_decay {
-                    0.0 => gradient,
-                    decay => gradient.f_add(&slot.parameter.f_mul_scalar(decay)?)?,
-                };
-                let velocity = slot.velocity.f_mul_scalar_(self.momentum)?.f_add_(&gradient)?;
-                let direction = match self.nesterov {
-                    true => gradient.f_add(&velocity.f_mul_scalar(self.momentum)?)?,
-                    false => velocity,
-                };
-                let _ = slot.parameter.f_sub_(&direction.f_mul_scalar(learning_rate)?)?;
             }
             Ok(())
         })
     }
 
-    /// The state to save, by parameter name.
+    /// The state to save, by parameter name, sharing storage: what is copied into it is restored.
     pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
-        self.slots.iter().map(|slot| (slot.name.clone(), slot.velocity.shallow_clone()))
+        self.slots.iter().flat_map(|slot| {
+            let tensors = slot.rule.state().into_iter();
+            tensors.map(|(what, tensor)| (format!("{}{what}", slot.name), tensor.shallow_clone()))
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use tch::{Device, Kind};
-
-    use super::*;
-
-    fn options(text: &str) -> Optimizer {
-        let text = format!("name = \"sgd\"\nlearning_rate = 0.1\n{text}");
-        toml::from_str(&text).unwrap()
-    }
-
-    /// Two steps on a matrix and a vector with gradients that are given.
-    fn after_two_steps(text: &str) -> Vec<f64> {
-        let mut parameters = Parameters::default();
-        let mut root = parameters.root(Device::Cpu, Kind::Double);
-        let matrix = root.parameter("w", &Tensor::from_slice2(&[[0.5_f64, -1.0]])).unwrap();
-        let vector = root.parameter("b", &Tensor::from_slice(&[0.3_f64])).unwrap();
-        let mut sgd = Sgd::new(&parameters, &options(text)).unwrap();
-        for (on_matrix, on_vector) in [([0.1, -0.3], 0.2), ([0.05, 0.2], -0.1)] {
-            sgd.zero_gradients();
-            let on_matrix = Tensor::from_slice2(&[on_matrix]);
-            ((&matrix * on_matrix).sum(Kind::Double) + (&vector * on_vector).sum(Kind::Double))
-                .backward();
-            sgd.step(0.1).unwrap();
+fn rule(parameter: &Tensor, options: &Options) -> Result<Box<dyn Rule>, TchError> {
+    let spared = options.exclude_bias_and_norm && is_vector(parameter);
+    let weight_decay = if spared { 0.0 } else { options.weight_decay.get() };
+    Ok(match options.rule {
+        UpdateRule::Sgd { momentum, nesterov } => {
+            Box::new(Sgd::new(parameter, weight_decay, momentum.get(), nesterov)?)
         }
-        let flat = Tensor::cat(&[matrix.reshape([-1]), vector], 0);
-        Vec::<f64>::try_from(flat.detach()).unwrap()
-    }
-
-    #[test]
-    fn plain_momentum_and_decay_are_those_of_torch() {
-        // By hand: g1 = 0.1 + 0.01 * 0.5, v1 = g1, p1 = 0.5 - 0.1 v1, and so on.
-        let by_hand = |start: f64, gradients: [f64; 2], decay: f64, nesterov: bool| {
-            let (mut p, mut v) = (start, 0.0);
-            for gradient in gradients {
-                let g = gradient + decay * p;
-                v = 0.9 * v + g;
-                p -= 0.1 * if nesterov { g + 0.9 * v } else { v };
-            }
-            p
-        };
-        for (text, decay_vector, nesterov) in [
-            ("weight_decay = 0.01", 0.01, false),
-            ("weight_decay = 0.01\nexclude_bias_and_norm = true", 0.0, false),
-            ("weight_decay = 0.01\nnesterov = true", 0.01, true),
-        ] {
-            let expected = [
-                by_hand(0.5, [0.1, 0.05], 0.01, nesterov),
-                by_hand(-1.0, [-0.3, 0.2], 0.01, nesterov),
-                by_hand(0.3, [0.2, -0.1], decay_vector, nesterov),
-            ];
-            for (got, expected) in after_two_steps(text).iter().zip(expected) {
-                assert!((got - expected).abs() < 1e-14, "{text}: {got} is not {expected}");
-            }
+        UpdateRule::Lars { momentum, trust_coefficient, momentum_form } => {
+            let trust = (!is_vector(parameter)).then(|| trust_coefficient.get());
+            Box::new(Lars::new(parameter, weight_decay, momentum.get(), trust, momentum_form)?)
         }
+        UpdateRule::AdamW { beta_1, beta_2, epsilon } => {
+            let betas = [beta_1.get(), beta_2.get()];
+            Box::new(AdamW::new(parameter, weight_decay, betas, epsilon.get())?)
+        }
+    })
+}
+
+/// Biases, and scales and shifts of batch norms, are vectors; all other weights have more dimensions.
+fn is_vector(parameter: &Tensor) -> bool {
+    parameter.dim() <= 1
+}
+
+/// `gradient + weight_decay * parameter`, in `scratch` unless there is no decay.
+fn with_penalty(
+    gradient: Tensor,
+    parameter: &Tensor,
+    weight_decay: f64,
+    scratch: &Tensor,
+) -> Result<Tensor, TchError> {
+    match weight_decay {
+        0.0 => Ok(gradient),
+        decay => parameter.f_mul_scalar_out(scratch, decay)?.f_add_(&gradient),
     }
 }

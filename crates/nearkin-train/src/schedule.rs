@@ -3,7 +3,7 @@
 
 use std::f64::consts::PI;
 
-use nearkin_recipe::{Decay, MomentumSchedule};
+use nearkin_recipe::{Decay, MomentumSchedule, Schedule, WarmUp};
 
 /// The learning rate of every step.
 #[derive(Clone, Copy, Debug)]
@@ -11,23 +11,26 @@ pub struct LearningRate {
     peak: f64,
     warmup_steps: u64,
     total_steps: u64,
-    decay: Decay,
+    schedule: Schedule,
 }
 
 impl LearningRate {
-    /// Linear warm-up from 0 to `peak` over `warmup_steps`, then the decay to the end.
-    pub fn new(peak: f64, warmup_steps: u64, total_steps: u64, decay: Decay) -> Self {
-        Self { peak, warmup_steps, total_steps, decay }
+    /// Linear warm-up from 0 to `peak` over `warmup_steps`, then the decay to the end, both in the
+    /// forms of `schedule`.
+    pub fn new(peak: f64, warmup_steps: u64, total_steps: u64, schedule: Schedule) -> Self {
+        Self { peak, warmup_steps, total_steps, schedule }
     }
 
-    /// The learning rate of a step, counted from 0. The warm-up divides by `warmup_steps - 1`, as
-    /// the SCE authors do: its first step has rate 0, its last one the peak.
+    /// The learning rate of a step, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup_steps {
-            let last = (self.warmup_steps - 1) as f64;
-            return if last > 0.0 { self.peak * step as f64 / last } else { self.peak };
+            let at_peak = match self.schedule.warmup {
+                WarmUp::PeakAtLastStep => self.warmup_steps - 1,
+                WarmUp::PeakAfterLastStep => self.warmup_steps,
+            };
+            return if at_peak > 0 { self.peak * step as f64 / at_peak as f64 } else { self.peak };
         }
-        match self.decay {
+        match self.schedule.decay {
             Decay::Constant => self.peak,
             Decay::Cosine => {
                 let length = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
@@ -76,41 +79,87 @@ mod tests {
         }
     }
 
+    fn schedule(warmup: WarmUp, decay: Decay) -> Schedule {
+        Schedule { warmup, decay, ..Schedule::default() }
+    }
+
+    /// The rates of all 20 steps, and of the end.
+    fn cosine(warmup_steps: u64, warmup: WarmUp) -> Vec<f64> {
+        let rate = LearningRate::new(1.0, warmup_steps, 20, schedule(warmup, Decay::Cosine));
+        (0..=20).map(|step| rate.at(step)).collect()
+    }
+
+    /// After a warm-up of 5 steps, from the step after the peak.
+    const FALL: [f64; 15] = [
+        0.9890738003669028,
+        0.9567727288213004,
+        0.9045084971874737,
+        0.8345653031794291,
+        0.75,
+        0.6545084971874737,
+        0.5522642316338268,
+        0.44773576836617335,
+        0.34549150281252633,
+        0.2500000000000001,
+        0.16543469682057105,
+        0.09549150281252633,
+        0.04322727117869951,
+        0.010926199633097156,
+        0.0,
+    ];
+
     #[test]
-    fn warm_up_and_cosine_follow_the_official_rule() {
-        let rate = LearningRate::new(1.0, 5, 20, Decay::Cosine);
-        let expected = [
-            0.0,
-            0.25,
-            0.5,
-            0.75,
-            1.0,
-            1.0,
-            0.9890738003669028,
-            0.9567727288213004,
-            0.9045084971874737,
-            0.8345653031794291,
-            0.75,
-            0.6545084971874737,
-            0.5522642316338268,
-            0.44773576836617335,
-            0.34549150281252633,
-            0.2500000000000001,
-            0.16543469682057105,
-            0.09549150281252633,
-            0.04322727117869951,
-            0.010926199633097156,
-            0.0,
-        ];
-        close(&(0..=20).map(|step| rate.at(step)).collect::<Vec<_>>(), &expected);
+    fn the_warm_up_of_the_sce_authors_reaches_the_peak_at_its_last_step() {
+        let expected = [&[0.0, 0.25, 0.5, 0.75, 1.0, 1.0], FALL.as_slice()].concat();
+        close(&cosine(5, WarmUp::PeakAtLastStep), &expected);
+    }
+
+    #[test]
+    fn the_warm_up_of_simclr_reaches_the_peak_at_the_step_after_it() {
+        let expected = [&[0.0, 0.2, 0.4, 0.6, 0.8, 1.0], FALL.as_slice()].concat();
+        close(&cosine(5, WarmUp::PeakAfterLastStep), &expected);
     }
 
     #[test]
     fn without_warm_up_the_cosine_starts_at_the_peak() {
-        let rate = LearningRate::new(1.0, 0, 20, Decay::Cosine);
-        close(&[rate.at(0), rate.at(1), rate.at(10)], &[1.0, 0.9938441702975689, 0.5]);
-        assert_eq!(LearningRate::new(0.3, 1, 20, Decay::Cosine).at(0), 0.3);
-        assert_eq!(LearningRate::new(0.3, 0, 20, Decay::Constant).at(19), 0.3);
+        let expected = [
+            1.0,
+            0.9938441702975689,
+            0.9755282581475768,
+            0.9455032620941839,
+            0.9045084971874737,
+            0.8535533905932737,
+            0.7938926261462366,
+            0.7269952498697734,
+            0.6545084971874737,
+            0.5782172325201155,
+            0.5,
+            0.4217827674798847,
+            0.34549150281252633,
+            0.2730047501302266,
+            0.2061073738537635,
+            0.14644660940672627,
+            0.09549150281252633,
+            0.054496737905816106,
+            0.024471741852423234,
+            0.00615582970243117,
+            0.0,
+        ];
+        for warmup in [WarmUp::PeakAtLastStep, WarmUp::PeakAfterLastStep] {
+            close(&cosine(0, warmup), &expected);
+        }
+    }
+
+    #[test]
+    fn a_warm_up_of_one_step_and_a_constant_rate_are_as_they_say() {
+        let first = |warmup| {
+            let rate = LearningRate::new(0.3, 1, 20, schedule(warmup, Decay::Cosine));
+            [rate.at(0), rate.at(1)]
+        };
+        assert_eq!(first(WarmUp::PeakAtLastStep), [0.3, 0.3]);
+        assert_eq!(first(WarmUp::PeakAfterLastStep), [0.0, 0.3]);
+        let constant = schedule(WarmUp::default(), Decay::Constant);
+        assert_eq!(LearningRate::new(0.3, 0, 20, constant).at(19), 0.3);
     }
 
     #[test]

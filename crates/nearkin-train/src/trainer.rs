@@ -20,7 +20,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress};
 use crate::guard::{BadStep, Buffers, dump, is_finite, weights_are_finite};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
-use crate::{LearningRate, Momentum, Setup, Sgd, TrainError};
+use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
 /// How a run uses the machine; no result depends on it, but the last bit of a sum on `threads`.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ pub struct Trainer {
     online: Encoder,
     teacher: Option<MomentumEncoder>,
     queue: Option<Queue>,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     buffers: Buffers,
     learning_rate: LearningRate,
     momentum: Option<Momentum>,
@@ -171,9 +171,9 @@ impl Trainer {
             run.write_environment(&environment)?;
         }
         let mut trainer = Self {
-            optimizer: Sgd::new(online.parameters(), &recipe.optimizer)?,
+            optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
-            learning_rate: LearningRate::new(peak, warmup, total_steps, recipe.schedule.decay),
+            learning_rate: LearningRate::new(peak, warmup, total_steps, recipe.schedule),
             momentum: setup.momentum_encoder.map(|options| {
                 Momentum::new(options.momentum.get(), total_steps, options.schedule)
             }),
