@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 #[command(after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage or input.\n\n\
     First steps:\n  \
     nearkin methods\n  \
+    nearkin methods --explain sce\n  \
     nearkin recipe check recipes/sce/cifar10-small.toml\n  \
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin")]
 struct Arguments {
@@ -28,8 +29,7 @@ enum Command {
     /// Evaluate the encoder of a run.
     #[command(subcommand)]
     Eval(commands::eval::Command),
-    /// List the methods that a recipe can name.
-    Methods,
+    Methods(commands::methods::Arguments),
     /// Work with recipes.
     #[command(subcommand)]
     Recipe(commands::recipe::Command),
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
-        Command::Methods => Ok(commands::methods::run()),
+        Command::Methods(arguments) => commands::methods::run(&arguments),
         Command::Recipe(command) => commands::recipe::run(&command),
     };
     match result {
