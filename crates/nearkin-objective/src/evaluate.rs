@@ -276,7 +276,7 @@ mod tests {
                 let means: Vec<_> = measures.means().collect();
                 (Tensor::cat(&flat, 0), evaluated.chance, means)
             });
-            assert!(runs[2].2.len() > 5, "{recipe}: {:?}", runs[2].2);
+            assert!(runs[2].2.len() >= 5, "{recipe}: {:?}", runs[2].2);
             for run in &runs[..2] {
                 assert!(run.0.allclose(&runs[2].0, 1e-12, 1e-12, false), "{recipe}");
                 assert!((run.1 - runs[2].1).abs() < 1e-12, "{recipe}");

@@ -91,7 +91,7 @@ impl Measures {
     /// * `kin_in_denominator`: share of kin that the anchor is still pushed away from, as they stand
     ///   in its denominator;
     /// * `label_distance`: the Euclidean distance between the target, scaled to a sum of 1, and the
-    ///   uniform distribution over kin and positives.
+    ///   uniform distribution over kin and positives; for targets without negative weights.
     pub fn means(&self) -> impl Iterator<Item = (&'static str, f64)> {
         self.sums.iter().filter(|sum| sum.2 > 0.0).map(|&(name, sum, count)| (name, sum / count))
     }
@@ -213,7 +213,8 @@ impl Measures {
         let truth = target::uniform_on(&kin.f_logical_or(positives)?, target.kind())?;
         let normalised = target.f_div(&sum(target)?.f_clamp_min(1e-12)?)?;
         let distance = normalised.f_sub(&truth)?.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?;
-        self.put("label_distance", &distance, Some(known))
+        let proper = target.f_amin([1].as_slice(), true)?.f_ge(0.0)?.f_logical_and(known)?;
+        self.put("label_distance", &distance, Some(&proper))
     }
 }
 

@@ -85,15 +85,8 @@ pub(crate) enum Relations {
         /// Divides the similarities.
         temperature: f64,
     },
-    /// Equally, on the candidates with the best scores.
-    Selected {
-        /// See [`Selection`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        top_k: Option<usize>,
-        /// See [`Selection`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        threshold: Option<f64>,
-    },
+    /// Equally, on the selected candidates.
+    Selected,
     /// All of it on the teacher's nearest candidate.
     NearestNeighbour,
     /// Equally, on the candidates of the same class. **Supervised**.
@@ -212,6 +205,9 @@ pub(crate) struct Parameters {
     /// How many views (the last ones) are support only.
     support_views: usize,
     aggregation: Aggregation,
+    /// Which candidates of other images count as selected, by the teacher's similarities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<Selection>,
     /// With keys: all views online and the first `global_views` in the momentum encoder too, or view
     /// 0 in the momentum encoder and the others online.
     symmetric: bool,
@@ -230,6 +226,7 @@ impl Default for Parameters {
             teacher: Teacher::Momentum,
             support_views: 0,
             aggregation: Aggregation::Maximum,
+            selection: None,
             symmetric: false,
             global_views: 2,
             target: Target::default(),
@@ -252,8 +249,9 @@ impl Define for Combination {
         pieces: &[
             ("candidates", "queue | keys_and_queue | views"),
             ("target.positives", "own | nearest_neighbour | labels (SUPERVISED)"),
-            ("target.relations", "{ kind = none | softmax (temperature) | selected (top_k, threshold) | nearest_neighbour | labels (SUPERVISED) }"),
+            ("target.relations", "{ kind = none | softmax (temperature) | selected | nearest_neighbour | labels (SUPERVISED) }"),
             ("target.coefficient", "a number | { from, to, epochs, shape } | { rule = refinery (strength, predictions) | entropy (strength) | count }"),
+            ("selection", "none, or { top_k, threshold }: candidates of other images that the teacher finds similar"),
             ("denominator", "all | without_selected | negatives | nothing"),
             ("mixup", "none, or { kind = momentum | vanilla, weight, concentration, per, larger_share }"),
             ("teacher", "momentum | online | support (support_views, aggregation)"),
@@ -264,17 +262,14 @@ impl Define for Combination {
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
         checks::temperature("temperature", parameters.temperature)?;
         let Target { relations, coefficient, positives } = parameters.target;
-        match relations {
-            Relations::Softmax { temperature } => {
-                checks::temperature("target.relations.temperature", temperature)?;
-            }
-            Relations::Selected { top_k, threshold } => {
-                Selection { top_k, threshold }.check()?;
-            }
-            Relations::None | Relations::NearestNeighbour | Relations::Labels => {}
+        if let Relations::Softmax { temperature } = relations {
+            checks::temperature("target.relations.temperature", temperature)?;
+        }
+        if let Some(selection) = parameters.selection {
+            selection.check()?;
         }
         let softmax = matches!(relations, Relations::Softmax { .. });
-        let selects = matches!(relations, Relations::Selected { .. } | Relations::Labels);
+        let counts = matches!(relations, Relations::Selected | Relations::Labels);
         let needs = |key, fits: bool, value: &str, reason| match fits {
             true => Ok(()),
             false => Err(ParameterError::new(key, &value, reason)),
@@ -295,14 +290,18 @@ impl Define for Combination {
                 needs("target.coefficient.rule", softmax, "entropy", reason)?;
             }
             Coefficient::Rule(CoefficientRule::Count) => {
-                let fits = selects && positives == Positives::Own;
+                let fits = counts && positives == Positives::Own;
                 let reason = "there is something to count where target.relations are \"selected\" or \"labels\" and positives are the own";
                 needs("target.coefficient.rule", fits, "count", reason)?;
             }
         }
-        let fits = parameters.denominator != In::WithoutSelected || selects;
-        let reason = "nothing is selected: set target.relations to kind \"selected\" (or \"labels\")";
+        let asked = parameters.denominator == In::WithoutSelected;
+        let fits = !asked || parameters.selection.is_some() || relations == Relations::Labels;
+        let reason = "nothing is selected: give selection = { top_k, threshold }, or relations of kind \"labels\"";
         needs("denominator", fits, "without_selected", reason)?;
+        let fits = relations != Relations::Selected || parameters.selection.is_some();
+        let reason = "nothing is selected: give selection = { top_k, threshold }";
+        needs("target.relations.kind", fits, "selected", reason)?;
         let fits = (parameters.teacher == Teacher::Support) == (parameters.support_views > 0);
         let reason = "teacher = \"support\" and support_views > 0 go together";
         needs("support_views", fits, &parameters.support_views.to_string(), reason)?;
@@ -323,6 +322,7 @@ struct Chooser {
     target: Target,
     denominator: In,
     aggregation: Aggregation,
+    selection: Option<Selection>,
     /// Each `[anchors, dimensions]`.
     teachers: Vec<Tensor>,
     labels: Option<Labels>,
@@ -352,19 +352,21 @@ impl Chooser {
                 target::uniform_on(&of_class()?.f_logical_or(&own)?, kind)?
             }
         };
-        let (relations, selected) = match self.target.relations {
-            Relations::None => (similarities.f_zeros_like()?, None),
-            Relations::Softmax { temperature } => {
-                (target::relations(&similarities, &own_image, temperature)?, None)
+        let selected = match (self.target.relations, self.selection) {
+            (Relations::Labels, _) => Some(of_class()?),
+            (_, Some(selection)) => Some(selection.select(&similarities, &own_image)?),
+            (_, None) => None,
+        };
+        let relations = match (self.target.relations, &selected) {
+            (Relations::Softmax { temperature }, _) => {
+                target::relations(&similarities, &own_image, temperature)?
             }
-            Relations::Selected { top_k, threshold } => {
-                let selected = Selection { top_k, threshold }.select(&similarities, &own_image)?;
-                (target::uniform_on(&selected, kind)?, Some(selected))
+            (Relations::Selected | Relations::Labels, Some(selected)) => {
+                target::uniform_on(selected, kind)?
             }
-            Relations::NearestNeighbour => (nearest()?, None),
-            Relations::Labels => {
-                let selected = of_class()?;
-                (target::uniform_on(&selected, kind)?, Some(selected))
+            (Relations::NearestNeighbour, _) => nearest()?,
+            (Relations::None | Relations::Selected | Relations::Labels, _) => {
+                similarities.f_zeros_like()?
             }
         };
         let target = self.mix(rows, &similarities, &positives, &relations, selected.as_ref())?;
@@ -456,6 +458,7 @@ impl Combination {
             target: self.0.target,
             denominator: self.0.denominator,
             aggregation: self.0.aggregation,
+            selection: self.0.selection,
             teachers,
             labels: encoded.labels.as_ref().map(Labels::shallow_clone),
             largest_logit: 1.0 / self.0.temperature,
@@ -468,6 +471,7 @@ impl Combination {
     fn needs_teacher_of_views(&self) -> bool {
         let Target { positives, relations, .. } = self.0.target;
         let asked = positives == Positives::NearestNeighbour
+            || self.0.selection.is_some()
             || !matches!(relations, Relations::None | Relations::Labels);
         asked && self.0.teacher == Teacher::Momentum
     }

@@ -122,7 +122,8 @@ impl Define for Fnc {
         ],
         combination: Some(
             "candidates = \"views\"\ntemperature = 0.1\nteacher = \"support\"\nsupport_views = 2\n\
-             target = { relations = { kind = \"selected\", top_k = 10, threshold = 0.7 }, coefficient = { rule = \"count\" } }",
+             selection = { top_k = 10, threshold = 0.7 }\n\
+             target = { relations = { kind = \"selected\" }, coefficient = { rule = \"count\" } }",
         ),
     };
 
