@@ -175,6 +175,11 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The kind of matrices for this block.
+    pub fn kind(&self) -> Kind {
+        self.candidates.kind()
+    }
+
     /// Equal weights on the known positives: `[block, candidates]`.
     pub fn uniform_positives(&self) -> Result<Tensor, TchError> {
         target::uniform(&self.positives()?, self.candidates(), self.candidates.kind())

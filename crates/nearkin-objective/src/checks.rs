@@ -2,21 +2,41 @@
 
 use crate::Scheduled;
 
-/// A hyper-parameter with a value that its method cannot work with.
+/// A hyper-parameter with a value that its method cannot work with, or views that do not fit it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("method.{key} = {value}: {reason}")]
-pub struct ParameterError {
-    /// The key in the recipe's `[method]` table.
-    pub key: &'static str,
-    /// What was given.
-    pub value: String,
-    /// What is allowed.
-    pub reason: &'static str,
+#[non_exhaustive]
+pub enum ParameterError {
+    /// A key of the recipe's `[method]` table.
+    #[error("method.{key} = {value}: {reason}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        reason: String,
+    },
+    /// The number of `[[views]]`.
+    #[error("{views} [[views]]: {reason}")]
+    Views {
+        /// How many there are.
+        views: usize,
+        /// What is needed.
+        reason: String,
+    },
 }
 
 impl ParameterError {
-    pub(crate) fn new(key: &'static str, value: &impl ToString, reason: &'static str) -> Self {
-        Self { key, value: value.to_string(), reason }
+    pub(crate) fn new(
+        key: impl Into<String>,
+        value: &impl ToString,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Value { key: key.into(), value: value.to_string(), reason: reason.into() }
+    }
+
+    pub(crate) fn views(views: usize, reason: impl Into<String>) -> Self {
+        Self::Views { views, reason: reason.into() }
     }
 }
 
@@ -51,16 +71,20 @@ pub(crate) fn fraction(
     within(key, value, |value| (0.0..=1.0).contains(&value), "it must lie within 0 and 1")
 }
 
-/// A weight: finite and at least 0.
-pub(crate) fn weight(key: &'static str, value: impl Into<Scheduled>) -> Result<(), ParameterError> {
-    let reason = "it must be a finite number of at least 0";
-    within(key, value, |value| value.is_finite() && value >= 0.0, reason)
+/// A weight of a mixture of which something is left: above 0 and at most 1.
+pub(crate) fn positive_fraction(key: &'static str, value: f64) -> Result<(), ParameterError> {
+    let reason = "it must be above 0 (the method would do nothing) and at most 1";
+    within(key, value, |value| value > 0.0 && value <= 1.0, reason)
 }
 
-/// The concentration of a distribution: finite and above 0.
+/// A weight that single precision can work with.
+pub(crate) fn weight(key: &'static str, value: impl Into<Scheduled>) -> Result<(), ParameterError> {
+    within(key, value, |value| (0.0..=1e6).contains(&value), "it must be from 0 to 1e6")
+}
+
+/// The concentration of a distribution.
 pub(crate) fn concentration(key: &'static str, value: f64) -> Result<(), ParameterError> {
-    let reason = "it must be a finite number above 0";
-    within(key, value, |value| value.is_finite() && value > 0.0, reason)
+    within(key, value, |value| (1e-3..=1e6).contains(&value), "it must be from 1e-3 to 1e6")
 }
 
 /// A probability that a negative is of the anchor's class.
@@ -73,6 +97,6 @@ pub(crate) fn class_prior(key: &'static str, value: f64) -> Result<(), Parameter
 pub(crate) fn two_views(views: usize) -> Result<(), ParameterError> {
     match views {
         2 => Ok(()),
-        _ => Err(ParameterError::new("views", &views, "this method takes exactly two [[views]]")),
+        _ => Err(ParameterError::views(views, "the method takes exactly two")),
     }
 }

@@ -20,8 +20,6 @@ const BLOCK_BYTES: usize = 32 << 20;
 pub struct Evaluated {
     /// The loss, a scalar with gradient.
     pub loss: Tensor,
-    /// The loss of an encoder that cannot tell candidates apart: the weighted log of their number.
-    pub chance: f64,
 }
 
 /// Adds up the terms: the weighted sum of each term's mean over its anchors.
@@ -37,6 +35,7 @@ pub fn evaluate_and_measure(
 ) -> Result<(Evaluated, Measures), TchError> {
     let mut measures = Measures::new(labels);
     let evaluated = add_up(terms, Some(&mut measures), BLOCK_BYTES)?;
+    measures.finish()?;
     Ok((evaluated, measures))
 }
 
@@ -46,33 +45,28 @@ fn add_up(
     block_bytes: usize,
 ) -> Result<Evaluated, TchError> {
     let mut losses = Vec::with_capacity(terms.len());
-    let mut chance = 0.0;
     for term in terms {
-        let measures = measures.as_deref_mut().filter(|_| term.measured);
-        let (loss, chance_of_term) = term_loss(term, measures, block_bytes)?;
-        losses.push(loss);
-        chance += term.weight * chance_of_term;
+        losses.push(term_loss(term, measures.as_deref_mut(), block_bytes)?);
     }
     let loss = match losses.is_empty() {
         true => Tensor::f_zeros([], (Kind::Float, Device::Cpu))?,
         false => Tensor::f_stack(&losses, 0)?.f_sum(None::<Kind>)?,
     };
-    Ok(Evaluated { loss, chance })
+    Ok(Evaluated { loss })
 }
 
-/// One term's part of the loss, and its chance level.
+/// One term's part of the loss.
 fn term_loss(
     term: &Term,
     mut measures: Option<&mut Measures>,
     block_bytes: usize,
-) -> Result<(Tensor, f64), TchError> {
+) -> Result<Tensor, TchError> {
     let candidates = term.candidates.detached()?;
     let anchors = wide(&term.anchors.f_detach()?)?;
     let scaled = anchors.f_div_scalar(term.temperature)?;
     let count = anchors.size()[0];
     let mut gradients = Gradients::new(term, &anchors, &candidates)?;
     let mut total = Tensor::f_zeros([], (anchors.kind(), anchors.device()))?;
-    let mut compared = 0.0;
     let block = block_rows(&candidates, anchors.kind(), block_bytes).min(count).max(1);
     for start in (0..count).step_by(block as usize) {
         let length = block.min(count - start);
@@ -81,9 +75,8 @@ fn term_loss(
         let logits = rows.similarities(&scaled)?;
         let choice = (term.rule)(&rows)?;
         if let Some(measures) = measures.as_deref_mut() {
-            measures.add(&rows, &candidates, &logits, &choice)?;
+            measures.add(term, &rows, &candidates, &logits, &choice)?;
         }
-        compared += in_denominator(&choice.denominator, &rows)?;
         let (loss, gradient) = match &term.mixture {
             None => block_loss(logits, &choice)?,
             Some(mixture) => {
@@ -96,23 +89,13 @@ fn term_loss(
         gradients.add(&gradient, &anchors, start)?;
     }
     let weight = term.weight / count.max(1) as f64;
-    let loss = gradients.attach(&total.f_mul_scalar(weight)?, weight, term)?;
-    Ok((loss, (compared / count.max(1) as f64).max(1.0).ln()))
+    gradients.attach(&total.f_mul_scalar(weight)?, weight, term)
 }
 
 /// Anchors of which one matrix fits into so many bytes.
 fn block_rows(candidates: &Candidates, kind: Kind, block_bytes: usize) -> i64 {
     let row = candidates.count().max(1) as usize * kind.elt_size_in_bytes();
     (block_bytes / row).max(1) as i64
-}
-
-/// How many candidates stand in the denominators of a block.
-fn in_denominator(denominator: &Denominator, rows: &Rows<'_>) -> Result<f64, TchError> {
-    let all = (rows.count() * rows.candidates()) as f64;
-    match denominator.excluded() {
-        Some(excluded) => Ok(all - excluded.f_sum(Kind::Int64)?.f_double_value(&[])?),
-        None => Ok(all),
-    }
 }
 
 /// Loss per anchor and its derivative by the logits.
@@ -126,18 +109,27 @@ fn block_loss(logits: Tensor, choice: &Choice) -> Result<(Tensor, Tensor), TchEr
     Ok((loss, gradient))
 }
 
+/// The same for mixtures. Where nothing but the targets differs, one pass with the mixed target is
+/// enough.
 fn mixed_loss(
     logits: Tensor,
     first: &Choice,
     second: &Choice,
     share: &Tensor,
 ) -> Result<(Tensor, Tensor), TchError> {
+    let share_of_row = share.f_unsqueeze(1)?;
+    if let (Denominator::All, Denominator::All) = (&first.denominator, &second.denominator)
+        && first.constant.is_none()
+        && second.constant.is_none()
+    {
+        let target = second.target.f_lerp_tensor(&first.target, &share_of_row)?;
+        return block_loss(logits, &Choice::against_all(target));
+    }
     let (loss_1, mut gradient_1) = block_loss(logits.f_alias_copy()?, first)?;
     let (loss_2, gradient_2) = block_loss(logits, second)?;
     let loss = loss_2.f_lerp_tensor(&loss_1, share)?;
-    let share = share.f_unsqueeze(1)?;
-    let other = share.f_neg()?.f_add_scalar(1.0)?;
-    let gradient = gradient_1.f_mul_(&share)?.f_add_(&gradient_2.f_mul(&other)?)?;
+    let other = share_of_row.f_neg()?.f_add_scalar(1.0)?;
+    let gradient = gradient_1.f_mul_(&share_of_row)?.f_add_(&gradient_2.f_mul(&other)?)?;
     Ok((loss, gradient))
 }
 
@@ -268,19 +260,19 @@ mod tests {
             let runs = [1, 2 * row, BLOCK_BYTES].map(|block_bytes| {
                 let mut measures = Measures::new(Some(&labels));
                 let evaluated = add_up(&terms, Some(&mut measures), block_bytes).unwrap();
+                measures.finish().unwrap();
                 let loss = evaluated.loss;
                 let gradients = Tensor::run_backward(&[&loss], &leaves, true, false);
                 let parts = gradients.iter().filter(|part| part.defined());
                 let flat: Vec<Tensor> =
                     parts.map(|part| part.flatten(0, -1)).chain([loss.reshape(1)]).collect();
                 let means: Vec<_> = measures.means().collect();
-                (Tensor::cat(&flat, 0), evaluated.chance, means)
+                (Tensor::cat(&flat, 0), means)
             });
-            assert!(runs[2].2.len() >= 5, "{recipe}: {:?}", runs[2].2);
+            assert!(runs[2].1.len() >= 5, "{recipe}: {:?}", runs[2].1);
             for run in &runs[..2] {
                 assert!(run.0.allclose(&runs[2].0, 1e-12, 1e-12, false), "{recipe}");
-                assert!((run.1 - runs[2].1).abs() < 1e-12, "{recipe}");
-                for (one, all) in run.2.iter().zip(&runs[2].2) {
+                for (one, all) in run.1.iter().zip(&runs[2].1) {
                     let same = one.0 == all.0 && (one.1 - all.1).abs() < 1e-9;
                     assert!(same, "{recipe}: {one:?} {all:?}");
                 }

@@ -110,6 +110,18 @@ impl Denominator {
         }
     }
 
+    /// The logarithm where all logits are 0, `[anchors, 1]`: what an encoder that knows nothing has.
+    pub(crate) fn of_equal_logits(&self, like: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Estimated(estimated) => {
+                let last = [1].as_slice();
+                let negatives = estimated.no_negatives.f_logical_not()?;
+                negatives.f_sum_dim_intlist(last, true, like.kind())?.f_log1p()
+            }
+            _ => self.logarithm(&like.f_zeros_like()?),
+        }
+    }
+
     /// The mask of excluded candidates, if any are.
     pub(crate) fn excluded(&self) -> Option<&Tensor> {
         match self {

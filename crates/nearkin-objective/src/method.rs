@@ -54,8 +54,9 @@ pub enum Per {
 }
 
 impl Mixing {
-    pub(crate) fn check(&self) -> Result<(), ParameterError> {
-        checks::concentration("mixup.concentration", self.concentration)
+    /// `key` is that of the concentration.
+    pub(crate) fn check(&self, key: &'static str) -> Result<(), ParameterError> {
+        checks::concentration(key, self.concentration)
     }
 }
 
@@ -271,6 +272,11 @@ pub trait Method: Send + Sync {
         false
     }
 
+    /// Whether the online encoder must have a predictor, without which it would collapse.
+    fn needs_predictor(&self) -> bool {
+        false
+    }
+
     /// Whether class labels enter the loss: such a method is supervised, and good for comparisons
     /// only.
     fn uses_labels(&self) -> bool {
@@ -294,22 +300,17 @@ pub trait Method: Send + Sync {
     fn parameters(&self) -> toml::Table;
 }
 
-/// At least so many views, or an error.
-pub(crate) fn at_least(views: usize, needed: usize) -> Result<(), ParameterError> {
-    match (views < needed, needed) {
-        (false, _) => Ok(()),
-        (true, 2) => Err(too_few(views, "a recipe needs at least two [[views]]")),
-        (true, _) => Err(too_few(views, "this method needs more [[views]] than that")),
+/// At least so many views, or an error that says how many and `why`.
+pub(crate) fn at_least(views: usize, needed: usize, why: &str) -> Result<(), ParameterError> {
+    match views < needed {
+        true => Err(ParameterError::views(views, format!("at least {needed} are needed{why}"))),
+        false => Ok(()),
     }
-}
-
-fn too_few(views: usize, reason: &'static str) -> ParameterError {
-    ParameterError::new("views", &views, reason)
 }
 
 /// Every view through the online encoder.
 pub(crate) fn all_online(views: usize) -> Result<Vec<Role>, ParameterError> {
-    at_least(views, 2)?;
+    at_least(views, 2, "")?;
     Ok(vec![Role { online: true, momentum: false }; views])
 }
 
@@ -358,7 +359,7 @@ impl Pairing {
     }
 
     pub(crate) fn roles(self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        at_least(views, 2)?;
+        at_least(views, 2, "")?;
         match self {
             Self::Asymmetric => {
                 Ok((0..views).map(|view| Role { online: view > 0, momentum: view == 0 }).collect())

@@ -48,7 +48,7 @@ pub struct Refined {
 /// Refines one-hot labels.
 ///
 /// * `similarities`: the teacher's cosines, `[anchors, candidates]`; no gradient flows back.
-/// * `positives`: the place of the one, `[anchors, 1]`.
+/// * `positives`: the place of the one, `[anchors, 1]`; the anchor itself is no candidate.
 /// * `temperature`: the paper's tau tau'.
 /// * `strength`: the paper's mu.
 pub fn refine(

@@ -60,7 +60,7 @@ impl Scheduled {
             Self::Varying(varying) => varying,
         };
         let steps = match varying.epochs {
-            Some(epochs) => epochs * progress.steps_per_epoch,
+            Some(epochs) => epochs.saturating_mul(progress.steps_per_epoch),
             None => progress.total_steps,
         };
         if progress.step >= steps {

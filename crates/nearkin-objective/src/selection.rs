@@ -29,19 +29,21 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Refuses a selection without a rule, and numbers that select nothing or everything.
-    pub(crate) fn check(self) -> Result<Self, ParameterError> {
+    /// Refuses a selection without a rule. `prefix` stands before the keys in messages.
+    pub(crate) fn check(self, prefix: &str) -> Result<Self, ParameterError> {
+        let key = |name: &str| format!("{prefix}{name}");
         match self {
             Self { top_k: None, threshold: None } => Err(ParameterError::new(
-                "top_k",
+                key("top_k"),
                 &"nothing",
                 "give top_k, threshold, or both: they say which candidates are false negatives",
             )),
             Self { top_k: Some(0), .. } => {
-                Err(ParameterError::new("top_k", &0, "it must be at least 1"))
+                Err(ParameterError::new(key("top_k"), &0, "it must be at least 1"))
             }
             Self { threshold: Some(threshold), .. } if !threshold.is_finite() => {
-                Err(ParameterError::new("threshold", &threshold, "a cosine is a finite number"))
+                let reason = "a cosine is a finite number";
+                Err(ParameterError::new(key("threshold"), &threshold, reason))
             }
             _ => Ok(self),
         }

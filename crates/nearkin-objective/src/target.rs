@@ -6,8 +6,8 @@ use tch::{Kind, TchError, Tensor};
 /// Equal weights on the candidates at `places`, `[anchors, some]`, that add up to 1.
 pub fn uniform(places: &Tensor, candidates: i64, kind: Kind) -> Result<Tensor, TchError> {
     let shape = places.size();
-    let zeros = Tensor::f_zeros([shape[0], candidates], (kind, places.device()))?;
-    zeros.f_scatter_value(1, places, 1.0 / shape[1].max(1) as f64)
+    let mut weights = Tensor::f_zeros([shape[0], candidates], (kind, places.device()))?;
+    weights.f_scatter_value_(1, places, 1.0 / shape[1].max(1) as f64)
 }
 
 /// Equal weights on the marked candidates that add up to 1, or 0 where none is marked.

@@ -18,6 +18,9 @@ pub struct Choice {
     pub selected: Option<Tensor>,
     /// Added to the loss of each anchor, `[block]`; no gradient.
     pub constant: Option<Tensor>,
+    /// The loss of an anchor to which all candidates are equally similar, `[block]`, where it is not
+    /// the target's sum times the log of the denominator.
+    pub chance: Option<Tensor>,
 }
 
 impl Choice {
@@ -28,7 +31,7 @@ impl Choice {
 
     /// A target against some denominator.
     pub fn new(target: Tensor, denominator: Denominator) -> Self {
-        Self { target, denominator, selected: None, constant: None }
+        Self { target, denominator, selected: None, constant: None, chance: None }
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Term {
     pub weight: f64,
     /// Whether its targets are what the method is about, so that measures are taken of them.
     pub measured: bool,
+    /// The row of the queue that stands for each anchor, `[anchors]`, where one does (NNCLR).
+    pub neighbours: Option<Tensor>,
 }
 
 impl Term {
@@ -89,6 +94,7 @@ impl Term {
             mixture: None,
             weight: 1.0,
             measured: true,
+            neighbours: None,
         }
     }
 

@@ -484,11 +484,12 @@ proptest! {
         let apart = apart(&images, &loss(&co2.terms(&encoded).unwrap()), &expected);
         prop_assert!(apart < 1e-9, "{apart}");
 
-        // The target of both divergences together has the mass 1 - KL(P || R).
+        // The target of KL(R || P) is R; that of KL(P || R) has its negative as mass.
         let terms = co2.terms(&encoded).unwrap();
-        let mass = sums(&terms[1].choice().unwrap().target);
-        let expected = 1.0 - sums(&(log_p.exp() * (&log_p - &log_r)));
-        prop_assert!(difference(&mass, &expected) < 1e-9);
+        let mass = |term: usize| sums(&terms[term].choice().unwrap().target);
+        prop_assert!(difference(&mass(1), &log_r.exp().sum_dim_intlist([1].as_slice(), false, Kind::Double)) < 1e-9);
+        let expected = -sums(&(log_p.exp() * (&log_p - &log_r)));
+        prop_assert!(difference(&mass(2), &expected) < 1e-9);
     }
 
     #[test]
@@ -594,6 +595,12 @@ fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
             if let Some(picked) = picked {
                 put("selected", picked.iter().sum());
             }
+            if let (Some(neighbours), Some(queue)) = (&term.neighbours, &labels.queue) {
+                let theirs = list(queue)[list(neighbours)[anchor] as usize];
+                if label >= 0 && theirs >= 0 {
+                    put("kin_precision", if theirs == label { 1.0 } else { 0.0 });
+                }
+            }
             if !candidates.clone().any(|candidate| is_own(candidate) && is_same(candidate)) {
                 continue;
             }
@@ -610,15 +617,19 @@ fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
                 }
             }
             if kin > 0.0 {
-                let pushed = match &choice.denominator {
-                    Denominator::Nothing { .. } => 0.0,
+                let excluded = match &choice.denominator {
                     Denominator::Except(excluded) => {
-                        let excluded = matrix(&excluded.get(anchor as i64).unsqueeze(0));
-                        kin - sum_where(&excluded[0], &is_kin)
+                        matrix(&excluded.get(anchor as i64).unsqueeze(0)).remove(0)
                     }
-                    Denominator::All | Denominator::Estimated(_) => kin,
+                    Denominator::Nothing { .. } => vec![1.0; of_candidates.len()],
+                    Denominator::All | Denominator::Estimated(_) => vec![0.0; of_candidates.len()],
                 };
-                put("kin_in_denominator", pushed / kin);
+                let is_pushed = |candidate: usize| {
+                    let is_picked = picked.is_some_and(|picked| picked[candidate] > 0.0);
+                    is_kin(candidate) && excluded[candidate] == 0.0 && !is_picked
+                };
+                let pushed = candidates.clone().filter(|&candidate| is_pushed(candidate)).count();
+                put("kin_in_denominator", pushed as f64 / kin);
             }
             let mass: f64 = target.iter().sum();
             let is_true = |candidate: usize| is_kin(candidate) || is_positive(candidate);

@@ -125,9 +125,10 @@ impl Position {
 #[derive(Clone, Debug)]
 pub(crate) struct StepMetrics {
     pub(crate) loss: f64,
-    pub(crate) chance: f64,
+    /// The loss of an encoder that knows nothing, in a step that is recorded.
+    pub(crate) reference_loss: Option<f64>,
     /// What was measured of the targets, in a step that is recorded.
-    pub(crate) measures: BTreeMap<String, f64>,
+    pub(crate) measures: Vec<(&'static str, f64)>,
     pub(crate) learning_rate: f64,
     pub(crate) momentum: Option<f64>,
     /// The step changed nothing, because its loss or a gradient was not finite.
@@ -179,6 +180,8 @@ pub(crate) struct Monitor {
     epoch: Interval,
     sums: EpochSums,
     every_steps: u64,
+    /// Of the last recorded step.
+    reference_loss: Option<f64>,
 }
 
 impl Monitor {
@@ -207,6 +210,7 @@ impl Monitor {
             epoch: Interval::new(),
             sums: epoch,
             every_steps,
+            reference_loss: None,
         })
     }
 
@@ -228,17 +232,18 @@ impl Monitor {
         if !metrics.skipped {
             self.sums.steps += 1;
             self.sums.loss += metrics.loss;
-            for (name, value) in &metrics.measures {
-                let sum = self.sums.measures.entry(name.clone()).or_default();
+            for &(name, value) in &metrics.measures {
+                let sum = self.sums.measures.entry(name.to_owned()).or_default();
                 *sum = (sum.0 + value, sum.1 + 1);
             }
         }
+        self.reference_loss = metrics.reference_loss.or(self.reference_loss);
         let (images_per_second, data_wait_share) = self.recent.rates();
         self.progress.update(&ProgressState {
             step: at.step,
             epoch: at.epoch,
             loss: metrics.loss,
-            reference_loss: Some(metrics.chance),
+            reference_loss: self.reference_loss,
             images_per_second,
             data_wait_share,
         });
@@ -246,12 +251,10 @@ impl Monitor {
             return Ok(());
         }
         self.recent = Interval::new();
-        let mut values = vec![
-            (names::LOSS, metrics.loss),
-            (names::REFERENCE_LOSS, metrics.chance),
-            (names::LEARNING_RATE, metrics.learning_rate),
-        ];
-        values.extend(metrics.measures.iter().map(|(name, &value)| (name.as_str(), value)));
+        let mut values = vec![(names::LOSS, metrics.loss)];
+        values.extend(metrics.reference_loss.map(|loss| (names::REFERENCE_LOSS, loss)));
+        values.push((names::LEARNING_RATE, metrics.learning_rate));
+        values.extend(&metrics.measures);
         values.extend(metrics.momentum.map(|momentum| (names::MOMENTUM, momentum)));
         values.push((names::IMAGES_PER_SECOND, images_per_second));
         values.push((names::DATA_WAIT_SHARE, data_wait_share));

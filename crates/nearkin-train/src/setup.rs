@@ -72,6 +72,9 @@ impl Setup {
             _ if method.encodes_views_together() && sizes_differ => {
                 "encodes its views as one batch: give them one size"
             }
+            _ if method.needs_predictor() && recipe.model.predictor.is_empty() => {
+                "would collapse without a predictor: give model.predictor layers"
+            }
             _ if mixes_sizes => "mixes views pixel by pixel: give those of a pair one size",
             _ => "",
         };

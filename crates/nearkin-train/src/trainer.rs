@@ -1,6 +1,5 @@
 //! The training loop and what it holds.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,8 +14,8 @@ use nearkin_dist::World;
 use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
 use nearkin_objective::{
-    Embedding, Encoded, Labels, Mixed, MixedInput, Per, evaluate, evaluate_and_measure, mix,
-    unit_rows,
+    Embedding, Encoded, Labels, Measures, Mixed, MixedInput, Per, evaluate, evaluate_and_measure,
+    mix, unit_rows,
 };
 use nearkin_recipe::QueueStart;
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
@@ -303,7 +302,7 @@ impl Trainer {
         let share = 1.0 / batches as f64;
         let waited_before = loader.wait();
         let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut loss, mut chance, mut measures) = (0.0, 0.0, BTreeMap::new());
+        let (mut loss, mut measured) = (0.0, None::<Measures>);
         let every = self.setup.recipe.training.record_every_steps.get();
         let recorded = (self.step + 1).is_multiple_of(every);
         for number in 0..batches {
@@ -318,17 +317,14 @@ impl Trainer {
             }
             let terms = self.setup.method.terms(&encoded)?;
             let evaluated = if recorded {
-                let (evaluated, measured) = evaluate_and_measure(&terms, Some(&labels))?;
-                for (name, value) in measured.means() {
-                    *measures.entry(name.to_owned()).or_default() += share * value;
-                }
+                let (evaluated, measures) = evaluate_and_measure(&terms, Some(&labels))?;
+                measured.get_or_insert_default().absorb(&measures, share);
                 evaluated
             } else {
                 evaluate(&terms)?
             };
             evaluated.loss.f_mul_scalar(share)?.f_backward()?;
             loss += share * evaluated.loss.f_double_value(&[])?;
-            chance += share * evaluated.chance;
             if self.queue.is_some() {
                 let new = self.setup.method.keys(&encoded).into_iter();
                 keys.extend(
@@ -338,8 +334,8 @@ impl Trainer {
         }
         let metrics = StepMetrics {
             loss,
-            chance,
-            measures,
+            reference_loss: measured.as_ref().map(Measures::reference_loss),
+            measures: measured.iter().flat_map(Measures::means).collect(),
             learning_rate: self.learning_rate.at(self.step),
             momentum: self.momentum.map(|momentum| momentum.at(self.step)),
             skipped: false,

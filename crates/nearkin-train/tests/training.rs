@@ -189,7 +189,7 @@ fn every_method_trains_and_leaves_finite_records() {
             let loss = record.number(names::LOSS).unwrap();
             let chance = record.number(names::REFERENCE_LOSS).unwrap();
             let candidates: f64 = if name == "simclr" { 31.0 } else { 21.0 };
-            assert!((chance - candidates.ln()).abs() < 1e-9, "{name}: {chance}");
+            assert!((chance - candidates.ln()).abs() < 1e-6, "{name}: {chance}");
             assert!(loss.is_finite() && loss > 0.0, "{name}: {loss}");
         }
     }

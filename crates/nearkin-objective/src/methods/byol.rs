@@ -68,6 +68,10 @@ impl Method for Byol {
         self.pairing().roles(views)
     }
 
+    fn needs_predictor(&self) -> bool {
+        true
+    }
+
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let pairs = self.pairing().pairs(encoded.online.len());
         let weight = 2.0 * self.0.reduction.weight(1);

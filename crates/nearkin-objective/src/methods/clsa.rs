@@ -72,8 +72,11 @@ impl Define for Clsa {
 
 impl Method for Clsa {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        at_least(views, 3)?;
-        Ok((0..views).map(|view| Role { online: view > 0, momentum: view == 0 }).collect())
+        at_least(views, 3, " (key, weak query, strong queries)")?;
+        // What has no weight is not encoded.
+        let last_online = if self.0.weight > 0.0 { views } else { 1 };
+        let role = |view| Role { online: (1..=last_online).contains(&view), momentum: view == 0 };
+        Ok((0..views).map(role).collect())
     }
 
     fn queue_use(&self) -> QueueUse {
@@ -87,7 +90,8 @@ impl Method for Clsa {
         let teacher = weak.anchors.f_detach()?;
         let mut terms =
             vec![Term { measured: false, ..weak.term(temperature, Box::new(rule)) }];
-        for strong in 2..encoded.online.len() {
+        let views = if weight > 0.0 { encoded.online.len() } else { 2 };
+        for strong in 2..views {
             let teacher = teacher.shallow_clone();
             let rule = move |rows: &Rows<'_>| {
                 let nothing = rows.positives()?.f_narrow(1, 0, 0)?;

@@ -68,12 +68,21 @@ impl Define for Co2 {
     }
 }
 
-/// `KL(R || P) + KL(P || R)` of a block, as target and constant.
-fn symmetric_divergence(
+/// Which of the two divergences.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    /// KL(R || P).
+    KeyToQuery,
+    /// KL(P || R).
+    QueryToKey,
+}
+
+/// A divergence of a block, as target and constant.
+fn divergence(
     rows: &Rows<'_>,
-    queries: &Tensor,
-    keys: &Tensor,
+    [queries, keys]: [&Tensor; 2],
     temperature: f64,
+    direction: Direction,
 ) -> Result<Choice, TchError> {
     let own = rows.mask(&rows.positives()?)?;
     let log_distribution = |of: &Tensor| {
@@ -81,17 +90,26 @@ fn symmetric_divergence(
         let logits = logits.f_masked_fill(&own, f64::NEG_INFINITY)?;
         logits.f_log_softmax(1, None::<Kind>)?.f_masked_fill(&own, 0.0)
     };
+    let distribution = |log: &Tensor| log.f_exp()?.f_masked_fill(&own, 0.0);
     let sum = |matrix: &Tensor| matrix.f_sum_dim_intlist([1].as_slice(), false, None::<Kind>);
-    let (log_p, log_r) = (log_distribution(queries)?, log_distribution(keys)?);
-    let p = log_p.f_exp()?.f_masked_fill(&own, 0.0)?;
-    let r = log_r.f_exp()?.f_masked_fill(&own, 0.0)?;
-    let backward = p.f_mul(&log_r.f_sub(&log_p)?)?;
-    // The formula gives -sum R log P and -sum backward log P; the divergences are other by these.
-    let of_forward = sum(&r.f_mul(&log_r)?)?;
-    let of_backward = sum(&backward.f_mul(&log_p.f_sub_scalar(1.0)?)?)?;
-    let constant = Some(of_forward.f_add(&of_backward)?);
-    let choice = Choice::new(r.f_add(&backward)?, Denominator::Except(own));
-    Ok(Choice { constant, ..choice })
+    let log_r = log_distribution(keys)?;
+    // The formula gives - sum target log P; the divergence differs from it by the constant.
+    let (target, constant) = match direction {
+        Direction::KeyToQuery => {
+            let r = distribution(&log_r)?;
+            let constant = sum(&r.f_mul(&log_r)?)?;
+            (r, constant)
+        }
+        Direction::QueryToKey => {
+            let log_p = log_distribution(queries)?;
+            let target = distribution(&log_p)?.f_mul(&log_r.f_sub(&log_p)?)?;
+            let constant = sum(&target.f_mul(&log_p.f_sub_scalar(1.0)?)?)?;
+            (target, constant)
+        }
+    };
+    let chance = Some(constant.f_zeros_like()?);
+    let choice = Choice::new(target, Denominator::Except(own));
+    Ok(Choice { constant: Some(constant), chance, ..choice })
 }
 
 impl Method for Co2 {
@@ -113,13 +131,18 @@ impl Method for Co2 {
             let discrimination = frame.term(self.0.temperature, Box::new(rule));
             terms.push(Term { measured: false, ..discrimination.weighing(weight) });
 
-            let frame = encoded.against_keys(online, momentum, false)?;
-            let queries = frame.anchors.f_detach()?;
-            let keys = encoded.momentum(momentum)?.local.shallow_clone();
-            let rule =
-                move |rows: &Rows<'_>| symmetric_divergence(rows, &queries, &keys, consistency);
-            let agreement = frame.term(consistency, Box::new(rule));
-            terms.push(agreement.weighing(0.5 * weight * weight_of_consistency));
+            for direction in [Direction::KeyToQuery, Direction::QueryToKey] {
+                let frame = encoded.against_keys(online, momentum, false)?;
+                let queries = frame.anchors.f_detach()?;
+                let keys = encoded.momentum(momentum)?.local.shallow_clone();
+                let rule = move |rows: &Rows<'_>| {
+                    divergence(rows, [&queries, &keys], consistency, direction)
+                };
+                let term = frame.term(consistency, Box::new(rule));
+                let measured = matches!(direction, Direction::KeyToQuery);
+                let weight = 0.5 * weight * weight_of_consistency;
+                terms.push(Term { measured, ..term.weighing(weight) });
+            }
         }
         Ok(terms)
     }

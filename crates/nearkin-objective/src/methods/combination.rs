@@ -80,10 +80,13 @@ pub(crate) enum Relations {
     /// Not at all.
     #[default]
     None,
-    /// By the teacher's similarities: softmax over all candidates of other images.
+    /// By the teacher's similarities: softmax over candidates of other images.
     Softmax {
         /// Divides the similarities.
-        temperature: f64,
+        temperature: Scheduled,
+        /// Over which of them.
+        #[serde(default)]
+        over: Over,
     },
     /// Equally, on the selected candidates.
     Selected,
@@ -91,6 +94,17 @@ pub(crate) enum Relations {
     NearestNeighbour,
     /// Equally, on the candidates of the same class. **Supervised**.
     Labels,
+}
+
+/// Which candidates of other images a softmax is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Over {
+    /// All.
+    #[default]
+    Others,
+    /// The selected ones.
+    Selected,
 }
 
 /// How much weight the positives have.
@@ -150,6 +164,65 @@ pub(crate) struct Target {
     positives: Positives,
     relations: Relations,
     coefficient: Coefficient,
+}
+
+impl Relations {
+    /// Whether they need a selection.
+    fn are_of_selected(self) -> bool {
+        matches!(self, Self::Selected | Self::Softmax { over: Over::Selected, .. })
+    }
+}
+
+impl Target {
+    /// Refuses pieces that do not fit each other, or that would silently do nothing.
+    fn check(self) -> Result<(), ParameterError> {
+        let Self { positives, relations, coefficient } = self;
+        if let Relations::Softmax { temperature, .. } = relations {
+            checks::temperature("target.relations.temperature", temperature)?;
+        }
+        let softmax = matches!(relations, Relations::Softmax { over: Over::Others, .. });
+        let counts = matches!(relations, Relations::Selected | Relations::Labels);
+        let own = positives == Positives::Own;
+        let refuse = |key, value: &str, reason: &str| {
+            Err(ParameterError::new(key, &value, reason))
+        };
+        match coefficient {
+            Coefficient::Scheduled(scheduled) => {
+                checks::fraction("target.coefficient", scheduled)?;
+                let ends = scheduled.ends();
+                let value = ends.map(|end| end.to_string()).join(" to ");
+                if relations == Relations::None && ends != [1.0; 2] {
+                    let reason = "without target.relations there is nothing for the rest of the weight";
+                    return refuse("target.coefficient", &value, reason);
+                }
+                if relations != Relations::None && ends == [1.0; 2] {
+                    let reason = "it leaves no weight for target.relations: give a smaller one";
+                    return refuse("target.coefficient", "1", reason);
+                }
+            }
+            Coefficient::Rule(CoefficientRule::Refinery { strength, .. }) => {
+                checks::weight("target.coefficient.strength", strength)?;
+                if !(softmax && own) {
+                    let reason = "the refinery needs target.relations of kind \"softmax\" over all others, and the own positives";
+                    return refuse("target.coefficient.rule", "refinery", reason);
+                }
+            }
+            Coefficient::Rule(CoefficientRule::Entropy { strength }) => {
+                checks::weight("target.coefficient.strength", strength)?;
+                if !softmax {
+                    let reason = "the entropy is that of target.relations of kind \"softmax\" over all others";
+                    return refuse("target.coefficient.rule", "entropy", reason);
+                }
+            }
+            Coefficient::Rule(CoefficientRule::Count) => {
+                if !(counts && own) {
+                    let reason = "there is something to count where target.relations are \"selected\" or \"labels\" and positives are the own";
+                    return refuse("target.coefficient.rule", "count", reason);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Target {
@@ -249,7 +322,7 @@ impl Define for Combination {
         pieces: &[
             ("candidates", "queue | keys_and_queue | views"),
             ("target.positives", "own | nearest_neighbour | labels (SUPERVISED)"),
-            ("target.relations", "{ kind = none | softmax (temperature) | selected | nearest_neighbour | labels (SUPERVISED) }"),
+            ("target.relations", "{ kind = none | softmax (temperature, over = others or selected) | selected | nearest_neighbour | labels (SUPERVISED) }"),
             ("target.coefficient", "a number | { from, to, epochs, shape } | { rule = refinery (strength, predictions) | entropy (strength) | count }"),
             ("selection", "none, or { top_k, threshold }: candidates of other images that the teacher finds similar"),
             ("denominator", "all | without_selected | negatives | nothing"),
@@ -261,57 +334,55 @@ impl Define for Combination {
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
         checks::temperature("temperature", parameters.temperature)?;
-        let Target { relations, coefficient, positives } = parameters.target;
-        if let Relations::Softmax { temperature } = relations {
-            checks::temperature("target.relations.temperature", temperature)?;
-        }
-        if let Some(selection) = parameters.selection {
-            selection.check()?;
-        }
-        let softmax = matches!(relations, Relations::Softmax { .. });
-        let counts = matches!(relations, Relations::Selected | Relations::Labels);
-        let needs = |key, fits: bool, value: &str, reason| match fits {
+        parameters.target.check()?;
+        let Target { relations, positives, .. } = parameters.target;
+        let needs = |fits: bool, key: &'static str, value: &str, reason: &'static str| match fits {
             true => Ok(()),
             false => Err(ParameterError::new(key, &value, reason)),
         };
-        match coefficient {
-            Coefficient::Scheduled(scheduled) => {
-                checks::fraction("target.coefficient", scheduled)?;
-            }
-            Coefficient::Rule(CoefficientRule::Refinery { strength, .. }) => {
-                checks::weight("target.coefficient.strength", strength)?;
-                let fits = softmax && positives == Positives::Own;
-                let reason = "the refinery needs target.relations of kind \"softmax\" and the own positives";
-                needs("target.coefficient.rule", fits, "refinery", reason)?;
-            }
-            Coefficient::Rule(CoefficientRule::Entropy { strength }) => {
-                checks::weight("target.coefficient.strength", strength)?;
-                let reason = "the entropy is that of target.relations of kind \"softmax\"";
-                needs("target.coefficient.rule", softmax, "entropy", reason)?;
-            }
-            Coefficient::Rule(CoefficientRule::Count) => {
-                let fits = counts && positives == Positives::Own;
-                let reason = "there is something to count where target.relations are \"selected\" or \"labels\" and positives are the own";
-                needs("target.coefficient.rule", fits, "count", reason)?;
-            }
+        let selected = relations.are_of_selected();
+        let eliminates = parameters.denominator == In::WithoutSelected;
+        if let Some(selection) = parameters.selection {
+            selection.check("selection.")?;
+            let reason = "neither target.relations nor the denominator look at it: remove it";
+            needs(selected || eliminates, "selection", "set", reason)?;
+            let reason = "labels select here: remove it";
+            needs(relations != Relations::Labels, "selection", "set", reason)?;
         }
-        let asked = parameters.denominator == In::WithoutSelected;
-        let fits = !asked || parameters.selection.is_some() || relations == Relations::Labels;
-        let reason = "nothing is selected: give selection = { top_k, threshold }, or relations of kind \"labels\"";
-        needs("denominator", fits, "without_selected", reason)?;
-        let fits = relations != Relations::Selected || parameters.selection.is_some();
+        let selects = parameters.selection.is_some();
         let reason = "nothing is selected: give selection = { top_k, threshold }";
-        needs("target.relations.kind", fits, "selected", reason)?;
-        let fits = (parameters.teacher == Teacher::Support) == (parameters.support_views > 0);
+        needs(!selected || selects, "target.relations", "selected", reason)?;
+        let fits = !eliminates || selects || relations == Relations::Labels;
+        needs(fits, "denominator", "without_selected", reason)?;
+        let fits = !eliminates || positives != Positives::NearestNeighbour;
+        let reason = "the positive itself would leave the denominator";
+        needs(fits, "denominator", "without_selected", reason)?;
+
+        let support = parameters.teacher == Teacher::Support;
         let reason = "teacher = \"support\" and support_views > 0 go together";
-        needs("support_views", fits, &parameters.support_views.to_string(), reason)?;
+        let views = parameters.support_views.to_string();
+        needs(support == (parameters.support_views > 0), "support_views", &views, reason)?;
+        let reason = "nothing asks the teacher: leave it out";
+        needs(!support || parameters.asks_teacher(), "teacher", "support", reason)?;
+        let among_views = parameters.candidates == Candidates::Views;
+        let reason = "it says which views make keys, and candidates = \"views\" has none";
+        needs(!(among_views && parameters.symmetric), "symmetric", "true", reason)?;
+        let fits = !among_views
+            || !matches!(
+                parameters.target.coefficient,
+                Coefficient::Rule(CoefficientRule::Refinery { .. })
+            );
+        let reason = "the refinery needs keys: set candidates to \"queue\" or \"keys_and_queue\"";
+        needs(fits, "target.coefficient.rule", "refinery", reason)?;
         if let Some(mixup) = parameters.mixup {
-            checks::fraction("mixup.weight", mixup.weight)?;
-            mixup.mixing().check()?;
-            let fits =
-                parameters.candidates == Candidates::KeysAndQueue && !parameters.symmetric;
+            checks::positive_fraction("mixup.weight", mixup.weight)?;
+            mixup.mixing().check("mixup.concentration")?;
+            let fits = parameters.candidates == Candidates::KeysAndQueue && !parameters.symmetric;
             let reason = "mixed anchors need shared candidates: set candidates = \"keys_and_queue\" and symmetric = false";
-            needs("mixup", fits, "set", reason)?;
+            needs(fits, "mixup", "set", reason)?;
+            let fits = parameters.denominator == In::All && parameters.teacher == Teacher::Momentum;
+            let reason = "mixed anchors need denominator = \"all\" and teacher = \"momentum\"";
+            needs(fits, "mixup", "set", reason)?;
         }
         Ok(Self(parameters))
     }
@@ -333,11 +404,16 @@ struct Chooser {
 impl Chooser {
     fn choose(&self, rows: &Rows<'_>) -> Result<Choice, TchError> {
         let own_image = rows.own_image()?;
-        let similarities = scores(rows, &self.teachers, self.aggregation)?;
-        let kind = similarities.kind();
+        let kind = rows.kind();
+        let similarities = match self.teachers.is_empty() {
+            true => Tensor::f_zeros([rows.count(), 0], (kind, own_image.device()))?,
+            false => scores(rows, &self.teachers, self.aggregation)?,
+        };
         let nearest = || {
             let others = similarities.f_scatter_value(1, &own_image, f64::NEG_INFINITY)?;
-            rows.mask(&others.f_argmax(1, true)?)?.f_to_kind(kind)
+            let (largest, place) = others.f_max_dim(1, true)?;
+            let there_is_one = largest.f_gt(f64::NEG_INFINITY)?;
+            rows.mask(&place)?.f_logical_and(&there_is_one)?.f_to_kind(kind)
         };
         let of_class = || -> Result<Tensor, TchError> {
             let labels = self.labels.as_ref();
@@ -358,18 +434,30 @@ impl Chooser {
             (_, None) => None,
         };
         let relations = match (self.target.relations, &selected) {
-            (Relations::Softmax { temperature }, _) => {
-                target::relations(&similarities, &own_image, temperature)?
+            (Relations::Softmax { temperature, over: Over::Selected }, Some(selected)) => {
+                let out = selected.f_logical_not()?;
+                let inside = similarities.f_masked_fill(&out, f64::NEG_INFINITY)?;
+                let none = selected.f_any_dim(1, true)?.f_logical_not()?;
+                let relations =
+                    target::relations(&inside, &own_image, temperature.at(self.progress))?;
+                Some(relations.f_masked_fill(&none, 0.0)?)
+            }
+            (Relations::Softmax { temperature, .. }, _) => {
+                let temperature = temperature.at(self.progress);
+                Some(target::relations(&similarities, &own_image, temperature)?)
             }
             (Relations::Selected | Relations::Labels, Some(selected)) => {
-                target::uniform_on(selected, kind)?
+                Some(target::uniform_on(selected, kind)?)
             }
-            (Relations::NearestNeighbour, _) => nearest()?,
-            (Relations::None | Relations::Selected | Relations::Labels, _) => {
-                similarities.f_zeros_like()?
+            (Relations::NearestNeighbour, _) => Some(nearest()?),
+            (Relations::None | Relations::Selected | Relations::Labels, _) => None,
+        };
+        let target = match &relations {
+            None => positives,
+            Some(relations) => {
+                self.mix(rows, &similarities, &positives, relations, selected.as_ref())?
             }
         };
-        let target = self.mix(rows, &similarities, &positives, &relations, selected.as_ref())?;
         let denominator = self.denominator(rows, &own_image, selected.as_ref())?;
         Ok(Choice { selected, ..Choice::new(target, denominator) })
     }
@@ -385,9 +473,10 @@ impl Chooser {
         match (self.target.coefficient, self.target.relations) {
             (
                 Coefficient::Rule(CoefficientRule::Refinery { strength, predictions }),
-                Relations::Softmax { temperature },
+                Relations::Softmax { temperature, .. },
             ) => {
                 let (own, strength) = (rows.positives()?, strength.at(self.progress));
+                let temperature = temperature.at(self.progress);
                 Ok(refine(similarities, &own, temperature, strength, predictions)?.labels)
             }
             (Coefficient::Rule(CoefficientRule::Entropy { strength }), _) => {
@@ -442,12 +531,7 @@ impl Combination {
     ) -> Result<Rule, TchError> {
         let main = encoded.online.len() - self.0.support_views;
         let teachers = match self.0.teacher {
-            // Nothing asks the teacher here, and views may have none.
-            Teacher::Momentum
-                if self.0.candidates == Candidates::Views && !self.needs_teacher_of_views() =>
-            {
-                vec![anchors.f_detach()?]
-            }
+            _ if !self.0.asks_teacher() => Vec::new(),
             Teacher::Momentum => vec![encoded.momentum(momentum_view)?.local.f_detach()?],
             Teacher::Online => vec![anchors.f_detach()?],
             Teacher::Support => (main..encoded.online.len())
@@ -466,28 +550,34 @@ impl Combination {
         };
         Ok(Box::new(move |rows| chooser.choose(rows)))
     }
+}
 
-    /// Whether anything looks at the momentum encoder's embeddings of views that make no keys.
-    fn needs_teacher_of_views(&self) -> bool {
-        let Target { positives, relations, .. } = self.0.target;
-        let asked = positives == Positives::NearestNeighbour
-            || self.0.selection.is_some()
-            || !matches!(relations, Relations::None | Relations::Labels);
-        asked && self.0.teacher == Teacher::Momentum
+impl Parameters {
+    /// Whether anything looks at the teacher's similarities.
+    fn asks_teacher(&self) -> bool {
+        let Target { positives, relations, .. } = self.target;
+        positives == Positives::NearestNeighbour
+            || self.selection.is_some()
+            || !matches!(relations, Relations::None | Relations::Labels)
     }
 }
 
 impl Method for Combination {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
         let support = self.0.support_views;
-        at_least(views, support + 2)?;
+        at_least(views, support + 2, " (two, and support_views)")?;
         let main = views - support;
+        if self.0.mixup.is_some() {
+            checks::two_views(main)?;
+        }
+        let asked = self.0.asks_teacher() && self.0.teacher == Teacher::Momentum;
         let mut roles = match self.0.candidates {
-            Candidates::Views => {
-                vec![Role { online: true, momentum: self.needs_teacher_of_views() }; main]
-            }
+            Candidates::Views => vec![Role { online: true, momentum: asked }; main],
             Candidates::Queue | Candidates::KeysAndQueue => self.pairing().roles(main)?,
         };
+        if self.0.mixup.is_some_and(|mixup| mixup.weight == 1.0) {
+            roles[1].online = false;
+        }
         roles.resize(views, Role { online: false, momentum: true });
         Ok(roles)
     }
@@ -535,6 +625,9 @@ impl Method for Combination {
         let mut terms = Vec::new();
         let mixed_weight = self.0.mixup.map_or(0.0, |mixup| mixup.weight);
         for (online, momentum, weight) in self.pairing().pairs(main) {
+            if mixed_weight == 1.0 {
+                break;
+            }
             let frame = encoded.against_keys(online, momentum, in_batch)?;
             let rule: Rule = match self.0.mixup {
                 None => self.rule(encoded, &frame.anchors, momentum)?,
@@ -545,7 +638,7 @@ impl Method for Combination {
         }
         for mixed in &encoded.mixed {
             let frame = encoded.keys_frame(0, true, &mixed.anchors)?;
-            let rule = self.rule(encoded, &encoded.online(1)?.local, 0)?;
+            let rule = self.rule(encoded, &mixed.anchors, 0)?;
             terms.push(frame.mixed_term(mixed, temperature, rule).weighing(mixed_weight));
         }
         Ok(terms)

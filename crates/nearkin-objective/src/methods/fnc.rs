@@ -132,7 +132,11 @@ impl Define for Fnc {
         let fnc = Self(parameters);
         let Parameters { support, support_views, .. } = fnc.0;
         if fnc.selects_by_score() {
-            fnc.selection().check()?;
+            if fnc.0.threshold.is_nan() {
+                let reason = "a cosine is a number; below -1 it is no limit";
+                return Err(ParameterError::new("threshold", &fnc.0.threshold, reason));
+            }
+            fnc.selection().check("")?;
         } else if support_views > 0 {
             let reason = "support views are of use only where scores select: set it to 0";
             return Err(ParameterError::new("support_views", &support_views, reason));
@@ -207,7 +211,7 @@ fn select_by_labels(rows: &Rows<'_>, labels: &Labels) -> Result<Tensor, TchError
 impl Method for Fnc {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
         let Parameters { support_views, memory, .. } = self.0;
-        at_least(views, support_views + 2)?;
+        at_least(views, support_views + 2, " (two, and support_views)")?;
         let main = views - support_views;
         let role = |view| Role { online: view < main, momentum: view >= main || memory };
         Ok((0..views).map(role).collect())

@@ -12,7 +12,6 @@
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
-use crate::method::at_least;
 use crate::registry::{Define, table};
 use crate::{
     Card, Choice, Encoded, Entry, Method, MixedInput, Mixing, ParameterError, Per, QueueUse, Role,
@@ -75,14 +74,14 @@ impl Define for IMix {
         checks::temperature("temperature", parameters.temperature)?;
         checks::temperature("temperature_mixed", parameters.temperature_mixed)?;
         checks::fraction("coefficient", parameters.coefficient)?;
-        parameters.mixup.check()?;
+        parameters.mixup.check("mixup.concentration")?;
         Ok(Self(parameters))
     }
 }
 
 impl Method for IMix {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        at_least(views, 2)?;
+        checks::two_views(views)?;
         let unmixed = self.0.coefficient < 1.0;
         let role = |view| Role { online: view == 1 && unmixed, momentum: view == 0 };
         Ok((0..views).map(role).collect())
@@ -93,7 +92,10 @@ impl Method for IMix {
     }
 
     fn mixed_inputs(&self, _views: usize) -> Vec<MixedInput> {
-        vec![MixedInput { base: 1, other: 1, mixing: self.0.mixup }]
+        match self.0.coefficient {
+            0.0 => Vec::new(),
+            _ => vec![MixedInput { base: 1, other: 1, mixing: self.0.mixup }],
+        }
     }
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {

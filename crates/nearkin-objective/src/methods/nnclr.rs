@@ -74,16 +74,21 @@ impl Define for Nnclr {
     }
 }
 
-/// The nearest row of the queue for each of these rows: `[rows, dimensions]`.
-fn neighbours(rows: &Tensor, queue: &Tensor) -> Result<Tensor, TchError> {
-    let (rows, queue) = (rows.f_detach()?, queue.f_detach()?);
-    let nearest = rows.f_mm(&queue.f_transpose(0, 1)?)?.f_argmax(1, false)?;
-    queue.f_index_select(0, &nearest)
+/// Index of the nearest row of the queue for each of these rows, `[rows]`, in blocks of rows, so that
+/// no matrix of a batch against the queue exists.
+fn nearest(rows: &Tensor, queue: &Tensor) -> Result<Tensor, TchError> {
+    let (rows, queue) = (rows.f_detach()?, queue.f_detach()?.f_transpose(0, 1)?);
+    let block = (NEAREST_BLOCK_ELEMENTS / queue.size()[1].max(1)).max(1);
+    let blocks = rows.f_split(block, 0)?;
+    let blocks = blocks.iter().map(|rows| rows.f_mm(&queue)?.f_argmax(1, false));
+    Tensor::f_cat(&blocks.collect::<Result<Vec<_>, TchError>>()?, 0)
 }
+
+const NEAREST_BLOCK_ELEMENTS: i64 = 8 << 20;
 
 impl Method for Nnclr {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        at_least(views, 2)?;
+        at_least(views, 2, "")?;
         Ok(vec![Role { online: true, momentum: false }; views])
     }
 
@@ -98,22 +103,29 @@ impl Method for Nnclr {
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let queue = encoded.queue.as_ref();
         let queue = queue.ok_or_else(|| TchError::Shape("nnclr needs a queue".into()))?;
+        let queue = &queue.f_detach()?;
         let views = encoded.online.len();
         let mut terms = Vec::new();
-        for (from, to) in (0..views).flat_map(|from| (0..views).map(move |to| (from, to))) {
-            if from == to {
-                continue;
-            }
+        let pairs = (0..views).flat_map(|from| (0..views).map(move |to| (from, to)));
+        let mut found = None;
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
             let (projected, predicted) = (encoded.projected(from)?, encoded.online(to)?);
+            let everywhere = match found {
+                Some((view, ref nearest)) if view == from => Tensor::shallow_clone(nearest),
+                _ => nearest(&projected.everywhere, queue)?,
+            };
+            found = Some((from, everywhere.shallow_clone()));
+            let rows = predicted.local.size()[0];
+            let local = everywhere.f_narrow(0, encoded.offset, rows)?;
             let (anchors, rows, origin) = match self.0.anchors {
                 Anchors::Neighbours => (
-                    neighbours(&projected.local, queue)?,
+                    queue.f_index_select(0, &local)?,
                     predicted.everywhere.shallow_clone(),
                     Origin::Batch,
                 ),
                 Anchors::Predictions => (
                     predicted.local.shallow_clone(),
-                    neighbours(&projected.everywhere, queue)?,
+                    queue.f_index_select(0, &everywhere)?,
                     Origin::Other,
                 ),
             };
@@ -122,7 +134,8 @@ impl Method for Nnclr {
             let frame = Frame { anchors, candidates, positives, itself: None };
             let rule = |rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?));
             let weight = 1.0 / (views * (views - 1)) as f64;
-            terms.push(frame.term(self.0.temperature, Box::new(rule)).weighing(weight));
+            let term = frame.term(self.0.temperature, Box::new(rule)).weighing(weight);
+            terms.push(Term { neighbours: Some(local), ..term });
         }
         Ok(terms)
     }

@@ -89,7 +89,7 @@ impl Define for Sane {
             ("relations", "softmax of the teacher's similarities over all others, temperature * sharpening"),
             ("coefficient", "per sample: 1 - beta_i - alpha_i (1 - p_ii), with strength mu"),
             ("denominator", "all candidates"),
-            ("mixup", "momentum, share ~ Beta(concentration, concentration)"),
+            ("mixup", "momentum, share ~ Beta(concentration, concentration); with more than two views, of those"),
             ("teacher", "momentum encoder"),
         ],
         combination: Some(
@@ -104,22 +104,24 @@ impl Define for Sane {
         checks::temperature("sharpening", parameters.sharpening)?;
         checks::weight("strength", parameters.strength)?;
         checks::fraction("coefficient", parameters.coefficient)?;
-        parameters.mixing.check()?;
+        parameters.mixing.check("mixing.concentration")?;
         Ok(Self(parameters))
     }
 }
 
 impl Method for Sane {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        at_least(views, 2)?;
-        if views > 3 && views % 2 == 1 {
-            return Err(ParameterError::new(
-                "views",
-                &views,
-                "sane takes two [[views]], three (the third is mixed in), or pairs of them",
-            ));
+        at_least(views, 2, "")?;
+        if self.0.mixup != Mixup::Momentum {
+            checks::two_views(views)?;
+        } else if views > 3 && views % 2 == 1 {
+            let reason = "two are needed, or three (the third is mixed in), or pairs of them";
+            return Err(ParameterError::views(views, reason));
         }
-        Ok((0..views).map(|view| Role { online: view == 1, momentum: view == 0 }).collect())
+        // What has no weight is not encoded.
+        let unmixed = self.0.coefficient < 1.0 || self.0.mixup == Mixup::None;
+        let role = |view| Role { online: view == 1 && unmixed, momentum: view == 0 };
+        Ok((0..views).map(role).collect())
     }
 
     fn queue_use(&self) -> QueueUse {
@@ -128,6 +130,7 @@ impl Method for Sane {
 
     fn mixed_inputs(&self, views: usize) -> Vec<MixedInput> {
         let ingredients: Vec<(usize, usize)> = match views {
+            _ if self.0.coefficient == 0.0 => Vec::new(),
             2 => vec![(1, 0)],
             3 => vec![(1, 2)],
             _ => (2..views).step_by(2).map(|view| (view, view + 1)).collect(),
@@ -153,9 +156,12 @@ impl Method for Sane {
                 Ok(Choice::against_all(refined.labels))
             }))
         };
-        let vanilla = encoded.against_keys(1, 0, true)?.term(temperature, Box::new(one_hot));
-        let mut terms = vec![Term { measured: false, ..vanilla.weighing(1.0 - coefficient) }];
-        if self.0.mixup == Mixup::None {
+        let mut terms = Vec::new();
+        if coefficient < 1.0 {
+            let vanilla = encoded.against_keys(1, 0, true)?.term(temperature, Box::new(one_hot));
+            terms.push(Term { measured: false, ..vanilla.weighing(1.0 - coefficient) });
+        }
+        if self.0.mixup == Mixup::None && coefficient > 0.0 {
             let term = encoded.against_keys(1, 0, true)?.term(temperature, refined()?);
             terms.push(term.weighing(coefficient));
         }

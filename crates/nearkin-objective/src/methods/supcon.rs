@@ -110,7 +110,13 @@ fn choose(
                 Positives::InsideMean => count.f_log()?.f_sub(&entropy)?,
                 _ => entropy.f_neg()?,
             };
-            Choice { constant: Some(constant), ..Choice::new(target, Denominator::All) }
+            let chance = match parameters.positives {
+                Positives::InsideMean => count.f_zeros_like()?,
+                _ => count.f_log()?.f_neg()?,
+            };
+            let all = (rows.candidates() - i64::from(itself.is_some())) as f64;
+            let chance = Some(chance.f_add_scalar(all.ln())?);
+            Choice { constant: Some(constant), chance, ..Choice::new(target, Denominator::All) }
         }
     };
     choice.denominator = Denominator::without(rows, itself.as_ref())?;

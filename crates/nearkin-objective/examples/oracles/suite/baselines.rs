@@ -1,7 +1,7 @@
 //! The other methods, told apart by the inputs and parameters that only they have.
 
 use nearkin_objective::{
-    Denominator, Encoded, Labels, Method, Mixed, soft_cross_entropy, target, unit_rows,
+    Denominator, Encoded, Labels, Method, Mixed, evaluate, soft_cross_entropy, target, unit_rows,
 };
 use tch::{Kind, Tensor};
 
@@ -184,8 +184,9 @@ fn co2(check: &mut Check<'_>) -> Result<(), Failure> {
     let encoded = queries_and_keys(rows(&queries, true)?, unit(check, "k_raw")?, queue);
     let consistency = check.case.parameter("tau_con")?;
     let co2 = method("co2", [("temperature_consistency", consistency.into())])?;
-    // The first term is InfoNCE; the second, with weight 1, the sum of both divergences.
-    let half = loss_of(term(&*co2, &encoded, 1)?.weighing(0.5))?;
+    // The first term is InfoNCE; the others are the divergences, each with half of weight 1.
+    let divergences = co2.terms(&encoded)?.split_off(1);
+    let half = evaluate(&divergences)?.loss;
     check.close("half_sym_kl", &half)?;
     check.gradient("grad_q_raw", &half, &queries)
 }
