@@ -347,6 +347,7 @@ mod tests {
             shown(&before.differences(&after)),
             [
                 "queue.size: 32 -> (absent)",
+                "queue.start: \"random\" -> (absent)",
                 "optimizer.learning_rate: 0.05 -> 0.06",
                 "views[1].transforms[0].random_resized_crop.size: 16 -> 24",
                 "views[1].transforms[1].horizontal_flip.probability: 0.5 -> (absent)",
