@@ -15,13 +15,14 @@
 //! channels, 16 bits are reduced to 8, alpha is dropped, and an Exif orientation is not applied (as
 //! in the usual Python loaders).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
+use crate::scan::{self, Listing};
 use crate::{DataError, Image, ImageSet, Split};
 
 /// Images that are longer than so many times their width, or the other way round, are refused.
@@ -32,14 +33,13 @@ const MAX_PIXELS: u64 = 1 << 27;
 /// What a decoder may allocate: the largest image at the largest pixel (RGBA of 16 bits).
 const MAX_DECODER_BYTES: u64 = 8 * MAX_PIXELS;
 
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub(crate) const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// The images of one split of a folder, decoded on request.
 pub struct Folder {
     /// The folder of the split.
     root: PathBuf,
-    /// Relative to `root`, sorted within a class.
-    files: Vec<Box<Path>>,
+    files: Listing,
     /// One for each file; empty without classes.
     labels: Vec<u32>,
     classes: Vec<String>,
@@ -73,37 +73,28 @@ impl Folder {
     }
 
     fn list(root: &Path) -> Result<Self, DataError> {
-        let content = Content::of(root)?;
-        let mut classes = Vec::new();
-        let mut files = Vec::new();
-        let mut labels = Vec::new();
-        let mut without_images = None;
-        for name in &content.folders {
-            let relative = Path::new(name);
-            let before = files.len();
-            collect(root, relative, &mut files)?;
-            if files.len() == before {
-                without_images = without_images.or(Some(relative));
+        let files = scan::scan(root, scan::index_folder().as_deref())?;
+        let (mut classes, mut labels, mut without_images) = (Vec::new(), Vec::new(), None);
+        for (name, images) in files.top_folders() {
+            if images == 0 {
+                without_images = without_images.or(Some(name));
                 continue;
             }
-            labels.resize(files.len(), classes.len() as u32);
+            labels.resize(labels.len() + images, classes.len() as u32);
             classes.push(name.to_string_lossy().into_owned());
         }
-        match (files.is_empty(), content.images.is_empty()) {
+        match (labels.is_empty(), files.files_at_top() == 0) {
             (true, true) => Err(DataError::empty(
                 root,
                 format!("looked for {} files and for class folders of them", EXTENSIONS.join(", ")),
             )),
-            (true, false) => {
-                let files = content.images.into_iter().map(|name| Path::new(&name).into());
-                Ok(Self { root: root.to_owned(), files: files.collect(), labels, classes })
-            }
+            (true, false) => Ok(Self { root: root.to_owned(), files, labels, classes }),
             (false, false) => Err(DataError::malformed(
                 root,
                 format!(
                     "holds both images ({}) and folders with images ({}); move the images into \
                      class folders, or the folders away",
-                    content.images[0].to_string_lossy(),
+                    files.path(0).unwrap_or_default().display(),
                     classes[0]
                 ),
             )),
@@ -117,14 +108,18 @@ impl Folder {
         }
     }
 
+    fn path(&self, index: usize) -> PathBuf {
+        self.root.join(self.files.path(index).unwrap_or_default())
+    }
+
     /// Numbers the classes as the train split does.
     fn adopt_classes(&mut self, train: &Path) -> Result<(), DataError> {
-        let content = Content::of(train)?;
-        if content.folders.is_empty() {
+        let folders = scan::folders_in(train)?;
+        if folders.is_empty() {
             return Ok(());
         }
         let classes: Vec<String> =
-            content.folders.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            folders.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         let mut numbers = Vec::with_capacity(self.classes.len());
         for class in &self.classes {
             let Some(number) = classes.iter().position(|other| other == class) else {
@@ -149,7 +144,7 @@ impl ImageSet for Folder {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        let path = self.root.join(&self.files[index]);
+        let path = self.path(index);
         let bytes = fs::read(&path).map_err(DataError::read(&path))?;
         decode(&bytes).map_err(|reason| DataError::malformed(&path, reason))
     }
@@ -163,7 +158,7 @@ impl ImageSet for Folder {
     }
 
     fn name(&self, index: usize) -> String {
-        self.root.join(&self.files[index]).display().to_string()
+        self.path(index).display().to_string()
     }
 }
 
@@ -200,10 +195,8 @@ impl Layout {
 /// `train` beside other folders of images, and no test split, may well be a class (of vehicles, say);
 /// to take it for a split would leave out everything else without a word.
 fn refuse_class_named_train(path: &Path) -> Result<(), DataError> {
-    for name in Content::of(path)?.folders.iter().filter(|name| *name != "train") {
-        let mut files = Vec::new();
-        collect(path, Path::new(name), &mut files)?;
-        if !files.is_empty() {
+    for name in scan::folders_in(path)?.iter().filter(|name| *name != "train") {
+        if scan::holds_images(&path.join(name))? {
             return Err(DataError::malformed(
                 path,
                 format!(
@@ -226,67 +219,9 @@ fn missing(path: &Path, split: Split) -> DataError {
     DataError::Request(format!("{path} has no {split} split: put it into {wanted} there"))
 }
 
-/// The visible entries of a folder, sorted.
-struct Content {
-    folders: Vec<OsString>,
-    images: Vec<OsString>,
-}
-
-impl Content {
-    fn of(path: &Path) -> Result<Self, DataError> {
-        let (mut folders, mut images) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(path).map_err(DataError::read(path))? {
-            let entry = entry.map_err(DataError::read(path))?;
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            // Listing a million files must not cost a million more system calls: only links are
-            // followed to see what they are.
-            let entry_path = path.join(&name);
-            let mut kind = entry.file_type().map_err(DataError::read(&entry_path))?;
-            if kind.is_symlink() {
-                kind = fs::metadata(&entry_path).map_err(DataError::read(&entry_path))?.file_type();
-                if kind.is_dir() {
-                    refuse_loop(path, &entry_path)?;
-                }
-            }
-            if kind.is_dir() {
-                folders.push(name);
-            } else if is_image(Path::new(&name)) {
-                // Reading a pipe or a device would wait for ever.
-                if !kind.is_file() {
-                    return Err(DataError::malformed(&entry_path, "is not a file; remove it"));
-                }
-                images.push(name);
-            }
-        }
-        folders.sort_unstable();
-        images.sort_unstable();
-        Ok(Self { folders, images })
-    }
-}
-
-/// A link to a folder that holds it would be followed without end.
-fn refuse_loop(folder: &Path, link: &Path) -> Result<(), DataError> {
-    let inside = fs::canonicalize(folder).map_err(DataError::read(folder))?;
-    let target = fs::canonicalize(link).map_err(DataError::read(link))?;
-    if inside.starts_with(target) {
-        return Err(DataError::malformed(link, "is a link to a folder that it lies in; remove it"));
-    }
-    Ok(())
-}
-
-fn is_image(name: &Path) -> bool {
+pub(crate) fn is_image(name: &Path) -> bool {
     let extension = name.extension().and_then(OsStr::to_str);
     extension.is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
-}
-
-/// Appends the images of `root/relative` and of the folders in it, relative to `root`.
-fn collect(root: &Path, relative: &Path, files: &mut Vec<Box<Path>>) -> Result<(), DataError> {
-    let content = Content::of(&root.join(relative))?;
-    files.extend(content.images.iter().map(|name| relative.join(name).into_boxed_path()));
-    content.folders.iter().try_for_each(|name| collect(root, &relative.join(name), files))
 }
 
 /// The error is the reason, to follow the name of the file.

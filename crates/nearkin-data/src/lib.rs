@@ -2,7 +2,7 @@
 //!
 //! This crate exists so that everything behind it (augmentation, the loader, evaluation) sees one
 //! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory
-//! ([`cifar`]) or are read from files ([`stl10`], [`folder`]). It knows nothing of tensors and builds
+//! ([`cifar`]) or are read from files ([`stl10`], [`folder`], [`packed`]). It knows nothing of tensors and builds
 //! without libtorch.
 //!
 //! - A recipe names its data as a [`Source`]; [`open`] turns that and a [`Split`] into a set.
@@ -25,7 +25,10 @@
 pub mod cifar;
 pub mod folder;
 mod image;
+pub mod inspect;
+pub mod packed;
 pub mod random;
+pub mod scan;
 mod set;
 pub mod shapes;
 mod source;
@@ -34,6 +37,7 @@ pub mod stl10;
 pub use cifar::{Cifar, CifarVersion};
 pub use folder::Folder;
 pub use image::Image;
+pub use packed::{PackWriter, Packed};
 pub use random::Random;
 pub use set::{DataError, ImageSet, Split, Subset, labelled};
 pub use shapes::{Shapes, ShapesOptions};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cifar, CifarVersion, DataError, Folder, ImageSet, Shapes, ShapesOptions, Split, Stl10,
+    Cifar, CifarVersion, DataError, Folder, ImageSet, Packed, Shapes, ShapesOptions, Split, Stl10,
     Stl10Part,
 };
 
@@ -41,6 +41,12 @@ pub enum Source {
     /// A folder of image files; see [`folder`](crate::folder) for the layouts.
     Folder {
         /// The folder.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// A file that `nearkin data pack` wrote; see [`packed`](crate::packed).
+    Packed {
+        /// The file.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
@@ -81,6 +87,7 @@ impl Source {
             Self::Cifar100 { .. } => "cifar100",
             Self::Stl10 { .. } => "stl10",
             Self::Folder { .. } => "folder",
+            Self::Packed { .. } => "packed",
             Self::Shapes { .. } => "shapes",
         }
     }
@@ -91,7 +98,8 @@ impl Source {
             Self::Cifar10 { path }
             | Self::Cifar100 { path }
             | Self::Stl10 { path, .. }
-            | Self::Folder { path } => path.as_deref(),
+            | Self::Folder { path }
+            | Self::Packed { path } => path.as_deref(),
             Self::Shapes { .. } => None,
         }
     }
@@ -102,7 +110,8 @@ impl Source {
             Self::Cifar10 { path }
             | Self::Cifar100 { path }
             | Self::Stl10 { path, .. }
-            | Self::Folder { path } => {
+            | Self::Folder { path }
+            | Self::Packed { path } => {
                 *path = Some(new.into());
                 Ok(())
             }
@@ -139,6 +148,9 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
         Source::Folder { path } => {
             Arc::new(Folder::open(source.require_path(path.as_ref())?, split)?)
         }
+        Source::Packed { path } => {
+            Arc::new(Packed::open(source.require_path(path.as_ref())?, split)?)
+        }
         &Source::Shapes { train_images, test_images, size_pixels, seed } => {
             let images = match split {
                 Split::Train => train_images,
@@ -149,10 +161,11 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
     })
 }
 
-/// Whether the source has the split, without opening it: only folders may lack one.
+/// Whether the source has the split, without opening it: only folders and packed files may lack one.
 pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
     match source {
         Source::Folder { path } => Folder::has_split(source.require_path(path.as_ref())?, split),
+        Source::Packed { path } => Packed::has_split(source.require_path(path.as_ref())?, split),
         Source::Cifar10 { .. }
         | Source::Cifar100 { .. }
         | Source::Stl10 { .. }
@@ -175,6 +188,7 @@ mod tests {
             ("cifar10", Source::Cifar10 { path: None }),
             ("cifar100", Source::Cifar100 { path: None }),
             ("folder", Source::Folder { path: None }),
+            ("packed", Source::Packed { path: None }),
         ] {
             let text = format!("dataset = \"{kind}\"\n");
             assert_eq!(toml::from_str::<Source>(&text).unwrap(), bare);
@@ -243,6 +257,7 @@ mod tests {
             Source::Cifar100 { path: None },
             Source::Stl10 { path: None, part: Stl10Part::default() },
             Source::Folder { path: None },
+            Source::Packed { path: None },
         ] {
             let message = open(&source, Split::Train).err().unwrap().to_string();
             let expected = format!("dataset {} needs a path: give --data PATH", source.kind());
@@ -262,6 +277,7 @@ mod tests {
             Source::Cifar100 { path: None },
             Source::Stl10 { path: None, part: Stl10Part::default() },
             Source::Folder { path: None },
+            Source::Packed { path: None },
         ] {
             source.set_path(&missing).unwrap();
             let message = open(&source, Split::Train).err().unwrap().to_string();

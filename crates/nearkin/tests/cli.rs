@@ -24,6 +24,7 @@ fn help_of_the_program() {
     Commands:
       pretrain  Train an encoder as a recipe says, or continue a run
       eval      Evaluate the encoder of a run
+      data      Look at images, pack them, fetch them
       methods   List the methods that a recipe can name
       recipe    Work with recipes
       help      Print this message or the help of the given subcommand(s)
