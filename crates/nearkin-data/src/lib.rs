@@ -2,7 +2,8 @@
 //!
 //! This crate exists so that everything behind it (augmentation, the loader, evaluation) sees one
 //! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory
-//! ([`cifar`]) or are read from files ([`stl10`], [`folder`]). It knows nothing of tensors and builds
+//! ([`cifar`], [`idx`]) or are read from files ([`stl10`], [`folder`], [`list`],
+//! [`webdataset`]). It knows nothing of tensors and builds
 //! without libtorch.
 //!
 //! - A recipe names its data as a [`Source`]; [`open`] turns that and a [`Split`] into a set.
@@ -23,19 +24,28 @@
 //! ```
 
 pub mod cifar;
+mod classes;
+pub mod decode;
 pub mod folder;
+pub mod idx;
 mod image;
+pub mod list;
+pub mod pickle;
 pub mod random;
 mod set;
 pub mod shapes;
 mod source;
 pub mod stl10;
+pub mod webdataset;
 
 pub use cifar::{Cifar, CifarVersion};
 pub use folder::Folder;
+pub use idx::Idx;
 pub use image::Image;
+pub use list::List;
 pub use random::Random;
 pub use set::{DataError, ImageSet, Split, Subset, labelled};
 pub use shapes::{Shapes, ShapesOptions};
 pub use source::{Source, has_split, open};
 pub use stl10::{Stl10, Stl10Part};
+pub use webdataset::WebDataset;

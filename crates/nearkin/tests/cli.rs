@@ -404,7 +404,7 @@ fn a_cifar_label_out_of_range_is_refused() {
 fn a_folder_without_cifar_is_refused() {
     let place = Place::new();
     place.write("cifar.toml", tiny_on("cifar10"));
-    assert_snapshot!(place.pretrain("cifar.toml --data .").refused(), @"error: no images in [DIR]: there is no folder cifar-10-batches-bin and no data_batch_1.bin in it; unpack the binary version of CIFAR-10 there");
+    assert_snapshot!(place.pretrain("cifar.toml --data .").refused(), @"error: no images in [DIR]: there is no folder cifar-10-batches-bin or cifar-10-batches-py, no data_batch_1.bin and neither cifar-10-binary.tar.gz nor cifar-10-python.tar.gz in it; download CIFAR-10 in one of its forms");
 }
 
 /// Trains on a flat folder in which the image 05 is damaged.
