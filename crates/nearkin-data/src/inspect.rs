@@ -4,15 +4,19 @@
 //! images are in the train split too. [`inspect`] decodes every image once and says so at the start.
 
 use std::collections::HashMap;
+use std::fs;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{DataError, ImageSet, Packed, Source, Split, Stl10Part, has_split, open};
+use crate::{
+    CifarVersion, DataError, Idx, ImageSet, List, Packed, Source, Split, Stl10Part, WebDataset,
+    has_split, open, scan,
+};
 
 /// All that was found at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,35 +86,70 @@ pub struct Copy {
     pub image: String,
 }
 
-/// Recognises the kind of set at `path` by the names of its files.
+/// Recognises the kind of set at `path` by the names of its files, an archive of CIFAR by those in it.
 ///
-/// Whatever is not known otherwise is a folder of images; a file that is no packed one is a
+/// Whatever is not known otherwise is a folder of images; a file of no known kind is a
 /// [`DataError::Malformed`].
 pub fn detect(path: &Path) -> Result<Source, DataError> {
-    let metadata = std::fs::metadata(path).map_err(DataError::read(path))?;
     let place = Some(path.to_owned());
-    if !metadata.is_dir() {
-        return match Packed::is_packed(path) {
-            true => Ok(Source::Packed { path: place }),
-            false => Err(DataError::malformed(
-                path,
-                "is neither a folder of images nor a packed file; unpack an archive first",
-            )),
-        };
+    if path.is_dir() {
+        return detect_folder(path, place);
+    }
+    // Before anything is asked of the file: a pattern of shards is none.
+    if WebDataset::is_at(path) {
+        return Ok(Source::Webdataset { path: place });
+    }
+    fs::metadata(path).map_err(DataError::read(path))?;
+    if Packed::is_packed(path) {
+        return Ok(Source::Packed { path: place });
+    }
+    if let Some(version) = CifarVersion::recognise(path) {
+        return Ok(cifar(version, place));
+    }
+    if List::is_at(path) {
+        return Ok(Source::List { path: place, root: None });
+    }
+    Err(DataError::malformed(
+        path,
+        match Idx::is_at(path) {
+            true => "is one of several idx files; give their folder",
+            false => {
+                "is no folder and none of the files that hold a set: a packed file, a .tar.gz \
+                 archive of CIFAR-10 or CIFAR-100, a shard (.tar), a list (.txt, .csv or .tsv)"
+            }
+        },
+    ))
+}
+
+fn detect_folder(path: &Path, place: Option<PathBuf>) -> Result<Source, DataError> {
+    if let Some(version) = CifarVersion::recognise(path) {
+        return Ok(cifar(version, place));
     }
     let any = |names: &[&str]| names.iter().any(|name| path.join(name).exists());
-    if any(&["cifar-10-batches-bin", "data_batch_1.bin", "test_batch.bin"]) {
-        return Ok(Source::Cifar10 { path: place });
-    }
-    if any(&["cifar-100-binary"]) || (any(&["train.bin"]) && any(&["test.bin"])) {
-        return Ok(Source::Cifar100 { path: place });
-    }
     if any(&["stl10_binary", "train_X.bin", "unlabeled_X.bin", "test_X.bin"]) {
         let unlabeled = any(&["stl10_binary/unlabeled_X.bin", "unlabeled_X.bin"]);
         let part = if unlabeled { Stl10Part::TrainAndUnlabeled } else { Stl10Part::Train };
         return Ok(Source::Stl10 { path: place, part });
     }
+    if Idx::is_at(path) {
+        return Ok(Source::Idx { path: place });
+    }
+    // Archives may lie beside the images that were unpacked from them.
+    if WebDataset::is_at(path) && !scan::holds_images(path)? {
+        return Ok(Source::Webdataset { path: place });
+    }
+    // Where the splits are folders, lists only repeat what is in them.
+    if List::is_at(path) && !path.join("train").is_dir() {
+        return Ok(Source::List { path: place, root: None });
+    }
     Ok(Source::Folder { path: place })
+}
+
+fn cifar(version: CifarVersion, path: Option<PathBuf>) -> Source {
+    match version {
+        CifarVersion::Cifar10 => Source::Cifar10 { path },
+        CifarVersion::Cifar100 => Source::Cifar100 { path },
+    }
 }
 
 /// The splits that a source has, train first.
@@ -244,9 +283,6 @@ fn decode(set: &dyn ImageSet, index: usize) -> Decoded {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
     use image::{Rgb, RgbImage};
     use tempfile::TempDir;
 
@@ -330,10 +366,23 @@ mod tests {
         for (file, kind) in [
             ("cifar-10-batches-bin/x", "cifar10"),
             ("data_batch_1.bin", "cifar10"),
+            ("cifar-10-batches-py/x", "cifar10"),
+            ("data_batch_3", "cifar10"),
+            ("cifar-10-python.tar.gz", "cifar10"),
             ("cifar-100-binary/x", "cifar100"),
+            ("cifar-100-python/x", "cifar100"),
+            ("cifar-100-binary.tar.gz", "cifar100"),
             ("stl10_binary/x", "stl10"),
             ("unlabeled_X.bin", "stl10"),
+            ("train-images-idx3-ubyte.gz", "idx"),
+            ("MNIST/raw/t10k-labels-idx1-ubyte", "idx"),
+            ("part-0001.tar", "webdataset"),
+            ("train/0.TAR", "webdataset"),
+            ("train.csv", "list"),
+            ("val.txt", "folder"),
+            ("train/train.txt", "folder"),
             ("train.bin", "folder"),
+            ("train", "folder"),
             ("x.png", "folder"),
         ] {
             let root = tempfile::tempdir().unwrap();
@@ -346,10 +395,45 @@ mod tests {
         fs::write(root.path().join("train_X.bin"), "").unwrap();
         let Source::Stl10 { part, .. } = detect(root.path()).unwrap() else { panic!("STL-10") };
         assert_eq!(part, Stl10Part::Train);
-        let message = detect(&root.path().join("train_X.bin")).unwrap_err().to_string();
-        assert!(message.contains("is neither a folder of images nor a packed file"), "{message}");
-        let message = detect(&root.path().join("gone")).unwrap_err().to_string();
-        assert!(message.starts_with("cannot read "), "{message}");
+        let place = |file: &str| root.path().join(file);
+        let message = detect(&place("train_X.bin")).unwrap_err().to_string();
+        assert!(message.contains("is no folder and none of the files that hold"), "{message}");
+        for gone in ["gone", "gone.tar"] {
+            let message = detect(&place(gone)).unwrap_err().to_string();
+            assert!(message.starts_with("cannot read "), "{message}");
+        }
+        for file in ["some.tar", "some.Csv", "train-images-idx3-ubyte"] {
+            fs::write(place(file), "").unwrap();
+        }
+        assert_eq!(detect(&place("some.tar")).unwrap().kind(), "webdataset");
+        assert_eq!(detect(&place("part-{0..3}.tar")).unwrap().kind(), "webdataset");
+        assert_eq!(detect(&place("some.Csv")).unwrap().kind(), "list");
+        let message = detect(&place("train-images-idx3-ubyte")).unwrap_err().to_string();
+        assert!(message.contains("is one of several idx files; give their folder"), "{message}");
+    }
+
+    #[test]
+    fn what_lies_beside_folders_of_images_does_not_hide_them() {
+        let root = tempfile::tempdir().unwrap();
+        save(&root, "train/n01/images/n01_0.png", (4, 3), 1);
+        save(&root, "val/images/val_0.png", (4, 3), 2);
+        for (file, text) in [
+            ("val/val_annotations.txt", "val_0.png\tn01\t0\t0\t3\t2\n"),
+            ("words.txt", "n01\tgoldfish\n"),
+            ("train.txt", "n01/images/n01_0.png\n"),
+            ("train.tar", "no archive"),
+            ("train/n01.tar", "no archive"),
+        ] {
+            fs::write(root.path().join(file), text).unwrap();
+        }
+        let source = detect(root.path()).unwrap();
+        let found = inspect(&source, threads(2)).unwrap();
+        assert_eq!(found.dataset, "folder");
+        let goldfish = ClassCount { name: "goldfish".into(), images: 1 };
+        for split in &found.splits {
+            assert_eq!(split.classes, std::slice::from_ref(&goldfish));
+        }
+        assert_eq!(found.splits.len(), 2);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use crate::DataError;
-use crate::folder::{EXTENSIONS, is_image};
+use crate::decode::{EXTENSIONS, is_image};
 
 /// Smaller trees are read again faster than a user would notice, and need no index.
 const LEAST_INDEXED_FILES: usize = 10_000;
@@ -657,6 +657,12 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         fs::write(&file, flipped).unwrap();
         assert_eq!(list(root.path(), Some(cache.path())), LISTED);
+        // That of a program to which other files are images.
+        let mut others = sound[MAGIC.len() + DIGEST_BYTES..].to_vec();
+        let at = others.windows(4).position(|name| name == b"tiff").unwrap();
+        others[at..at + 4].copy_from_slice(b"heic");
+        fs::write(&file, [&MAGIC[..], &Sha256::digest(&others), &others].concat()).unwrap();
+        assert!(parse(&fs::read(&file).unwrap(), &canonical).is_none());
         // No place for an index is no error either.
         fs::write(cache.path().join("file"), "").unwrap();
         assert_eq!(list(root.path(), Some(&cache.path().join("file/below"))), LISTED);

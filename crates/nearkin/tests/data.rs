@@ -56,7 +56,7 @@ fn inspect_as_json_lists_everything() {
 #[test]
 fn inspect_refuses_what_it_does_not_know() {
     let place = Place::new();
-    assert_snapshot!(place.nearkin("data inspect tiny.toml").refused(), @"error: tiny.toml: is neither a folder of images nor a packed file; unpack an archive first");
+    assert_snapshot!(place.nearkin("data inspect tiny.toml").refused(), @"error: tiny.toml: is no folder and none of the files that hold a set: a packed file, a .tar.gz archive of CIFAR-10 or CIFAR-100, a shard (.tar), a list (.txt, .csv or .tsv)");
     assert!(place.nearkin("data inspect gone").refused().starts_with("error: cannot read gone: "));
 }
 
@@ -83,6 +83,20 @@ fn a_packed_set_trains_as_its_folder_does() {
 }
 
 #[test]
+fn a_list_is_inspected_and_packed() {
+    let place = Place::new();
+    place.images("photos", 3);
+    place.write("some.txt", "photos/00.png dog\nphotos/01.png cat\nphotos/02.png\n");
+    let found: Value =
+        serde_json::from_str(&place.nearkin("data inspect some.txt --json").done()).unwrap();
+    assert_eq!((&found["dataset"], &found["splits"][0]["unlabelled"]), (&"list".into(), &1.into()));
+    place.nearkin("data pack some.txt some.packed").done();
+    let packed: Value =
+        serde_json::from_str(&place.nearkin("data inspect some.packed --json").done()).unwrap();
+    assert_eq!(packed["splits"][0]["classes"], found["splits"][0]["classes"]);
+}
+
+#[test]
 fn packing_shrinks_and_leaves_out_a_few_damaged_images() {
     let place = Place::new();
     place.images("photos", 120);
@@ -103,7 +117,7 @@ fn packing_a_damaged_set_is_refused_and_leaves_nothing() {
     let said = place.nearkin("data pack photos photos.packed");
     assert_eq!(said.code, Some(2));
     assert_snapshot!(said.stderr, @"
-    left out: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG or WebP image
+    left out: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image
     error: 1 of 7 images cannot be read, more than 1 %: see what nearkin data inspect says of them, and remove or replace them
     ");
     let left = fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().file_name());

@@ -42,7 +42,8 @@ struct Archive {
     page: &'static str,
     bytes: u64,
     sha256: &'static str,
-    unpack: &'static str,
+    /// What unpacks it, if it is not read as it is.
+    unpack: Option<&'static str>,
 }
 
 impl Name {
@@ -54,7 +55,7 @@ impl Name {
                 page: "https://www.cs.toronto.edu/~kriz/cifar.html",
                 bytes: 170_052_171,
                 sha256: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-                unpack: "tar -xzf",
+                unpack: None,
             },
             Self::Cifar100 => Archive {
                 file: "cifar-100-binary.tar.gz",
@@ -62,7 +63,7 @@ impl Name {
                 page: "https://www.cs.toronto.edu/~kriz/cifar.html",
                 bytes: 168_513_733,
                 sha256: "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-                unpack: "tar -xzf",
+                unpack: None,
             },
             Self::Stl10 => Archive {
                 file: "stl10_binary.tar.gz",
@@ -70,7 +71,7 @@ impl Name {
                 page: "https://cs.stanford.edu/~acoates/stl10/",
                 bytes: 2_640_397_119,
                 sha256: "f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866",
-                unpack: "tar -xzf",
+                unpack: Some("tar -xzf"),
             },
             Self::TinyImagenet => Archive {
                 file: "tiny-imagenet-200.zip",
@@ -78,7 +79,7 @@ impl Name {
                 page: "http://cs231n.stanford.edu/",
                 bytes: 248_100_043,
                 sha256: "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
-                unpack: "unzip -q",
+                unpack: Some("unzip -q"),
             },
         }
     }
@@ -88,13 +89,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let archive = arguments.name.archive();
     let url = arguments.from.as_deref().unwrap_or(archive.url);
     let path = archive.fetch(url, &arguments.to)?;
-    println!(
-        "{}: {} bytes, checksum as published\nunpack it: {} {}",
-        path.display(),
-        archive.bytes,
-        archive.unpack,
-        path.display()
-    );
+    let path = path.display();
+    println!("{path}: {} bytes, checksum as published", archive.bytes);
+    match archive.unpack {
+        Some(unpack) => println!("unpack it: {unpack} {path}"),
+        None => println!("train on it as it is: --data {path}"),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -206,7 +206,7 @@ mod tests {
         page: "https://example.org/page",
         bytes: 11,
         sha256: "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9",
-        unpack: "cat",
+        unpack: None,
     };
 
     fn source(text: &str) -> (tempfile::TempDir, String) {

@@ -15,11 +15,12 @@ const SHOWN: usize = 20;
 /// Decode every image and say what is there.
 ///
 /// Names the kind of set, its classes with their counts, image sizes, images that cannot be read and
-/// images with the same pixels. Understands CIFAR-10, CIFAR-100 and STL-10 (binary versions), folders
-/// of images and packed files, whose checksum is verified.
+/// images with the same pixels. Understands CIFAR-10 and CIFAR-100 in every form, STL-10 (binary
+/// version, unpacked), idx files, folders of images, lists, tar shards and packed files, whose
+/// checksum is verified.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// A folder or a packed file.
+    /// A folder, an archive of CIFAR, a list, a shard or a packed file.
     path: PathBuf,
     /// Print everything as JSON.
     #[arg(long)]
