@@ -39,6 +39,15 @@ impl GaussianBlur {
         check::range("sigma", self.sigma, f64::MAX)
     }
 
+    /// The kernel for a standard deviation in pixels: `kernel_size` weights with a sum of 1, along a
+    /// row or a column.
+    pub fn weights(&self, sigma: f64) -> Vec<f32> {
+        let mut buffers = BlurBuffers::default();
+        buffers.set_kernel(self.kernel_size, sigma as f32);
+        let half = buffers.kernel;
+        half.iter().skip(1).rev().chain(&half).copied().collect()
+    }
+
     /// The standard deviation, or `None` to leave the image as it is.
     pub(crate) fn sample(&self, random: &mut Random) -> Option<f64> {
         let applies = random.chance(self.probability);
@@ -162,6 +171,20 @@ mod tests {
         let found: Vec<usize> = (-4..7).map(|position| mirror(position, 3)).collect();
         assert_eq!(found, [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]);
         assert_eq!(mirror(-5, 1), 0);
+    }
+
+    /// Expected values are a normal distribution's at whole numbers, scaled to a sum of 1.
+    #[test]
+    fn weights_are_gaussian_and_mirrored_about_the_centre() {
+        let blur = GaussianBlur { probability: 1.0, kernel_size: 5, sigma: [0.1, 2.0] };
+        let expected = [0.05448868, 0.24420135, 0.40261996, 0.24420135, 0.05448868];
+        let weights = blur.weights(1.0);
+        assert_eq!(weights.len(), expected.len());
+        for (weight, expected) in weights.iter().zip(expected) {
+            assert!((weight - expected).abs() < 1e-6, "{weights:?}");
+        }
+        let single = GaussianBlur { kernel_size: 1, ..blur };
+        assert_eq!(single.weights(0.7), [1.0]);
     }
 
     #[test]

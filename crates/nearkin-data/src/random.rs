@@ -23,6 +23,8 @@ pub enum Purpose {
     Shuffle = 5,
     /// Initial weights and the initial queue.
     Initialisation = 6,
+    /// Partners and shares of mixed images.
+    Mixup = 7,
 }
 
 /// A stream of random numbers that depends only on its key.
@@ -82,6 +84,35 @@ impl Random {
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
+    /// Beta-distributed, both parameters equal to `concentration` above 0: from two gamma variates
+    /// (Marsaglia and Tsang, 2000), by their logarithms, since those of a small concentration are
+    /// too small for a float.
+    pub fn symmetric_beta(&mut self, concentration: f64) -> f64 {
+        let (first, second) =
+            (self.log_gamma_variate(concentration), self.log_gamma_variate(concentration));
+        1.0 / (1.0 + (second - first).exp())
+    }
+
+    /// Logarithm of a gamma variate of that shape and scale 1.
+    fn log_gamma_variate(&mut self, shape: f64) -> f64 {
+        // Of a shape below 1: that of shape + 1 times a uniform number to the power 1 / shape.
+        let boost = if shape < 1.0 { (1.0 - self.unit()).ln() / shape } else { 0.0 };
+        let d = if shape < 1.0 { shape + 1.0 } else { shape } - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let normal = self.normal();
+            let root = 1.0 + c * normal;
+            if root <= 0.0 {
+                continue;
+            }
+            let cube = root.powi(3);
+            let log_uniform = (1.0 - self.unit()).ln();
+            if log_uniform < 0.5 * normal * normal + d - d * cube + d * cube.ln() {
+                return boost + (d * cube).ln();
+            }
+        }
+    }
+
     /// A random order of the given items (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
@@ -137,6 +168,22 @@ mod tests {
         assert!(uniform.iter().all(|v| (-1.0..3.0).contains(v)));
         assert!(mean(&normal).abs() < 0.02);
         assert!((square(&normal) - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn symmetric_beta_has_its_moments_and_stays_within_0_and_1() {
+        let mut random = Random::new(Purpose::Mixup, 0, 0, 0);
+        for concentration in [0.001, 0.1, 1.0, 2.0, 50.0] {
+            let count = 50_000;
+            let drawn: Vec<f64> =
+                (0..count).map(|_| random.symmetric_beta(concentration)).collect();
+            let mean = drawn.iter().sum::<f64>() / f64::from(count);
+            let variance = drawn.iter().map(|x| (x - 0.5).powi(2)).sum::<f64>() / f64::from(count);
+            let expected = 1.0 / (4.0 * (2.0 * concentration + 1.0));
+            assert!(drawn.iter().all(|x| (0.0..=1.0).contains(x)), "{concentration}");
+            assert!((mean - 0.5).abs() < 0.01, "{concentration}: mean {mean}");
+            assert!((variance / expected - 1.0).abs() < 0.03, "{concentration}: {variance}");
+        }
     }
 
     #[test]

@@ -150,7 +150,12 @@ pub fn knn(
 ///
 /// Weights are taken relative to the nearest neighbour's, which changes no ranking and keeps a small
 /// temperature from overflowing.
-fn scores(cosines: &Tensor, of: &Tensor, classes: i64, votes: Votes) -> Result<Tensor, TchError> {
+pub fn scores(
+    cosines: &Tensor,
+    of: &Tensor,
+    classes: i64,
+    votes: Votes,
+) -> Result<Tensor, TchError> {
     let (queries, most) = cosines.size2()?;
     let k = (votes.k as i64).min(most);
     let nearest = cosines.f_narrow(1, 0, 1)?;

@@ -7,4 +7,4 @@ mod features;
 mod knn;
 
 pub use features::{EvaluationError, FeatureOptions, FeatureSource, stream};
-pub use knn::{KnnResult, Search, Votes, knn};
+pub use knn::{KnnResult, Search, Votes, knn, scores};

@@ -73,12 +73,19 @@ impl Encoder {
 
     /// Embeddings of images in training mode, not normalised: `[batch, dimensions]`.
     pub fn embed(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        Ok(self.project_and_embed(images)?.1)
+    }
+
+    /// The same, with what the predictor made it of, if there is one: projections and embeddings,
+    /// each `[batch, dimensions]`.
+    pub fn project_and_embed(&self, images: &Tensor) -> Result<(Tensor, Tensor), TchError> {
         let mode = Mode::Train { groups: 1 };
-        let x = self.projector.forward(&self.train_features(images)?, mode)?;
-        match &self.predictor {
-            Some(predictor) => predictor.forward(&x, mode),
-            None => Ok(x),
-        }
+        let projections = self.projector.forward(&self.train_features(images)?, mode)?;
+        let embeddings = match &self.predictor {
+            Some(predictor) => predictor.forward(&projections, mode)?,
+            None => projections.shallow_clone(),
+        };
+        Ok((projections, embeddings))
     }
 
     pub(crate) fn backbone(&self) -> &ResNet {

@@ -20,5 +20,5 @@ pub use images::images_to_tensor;
 pub use layers::{BatchNorm, Mlp, Mode, from_blocks, to_blocks};
 pub use momentum::MomentumEncoder;
 pub use parameters::{Parameter, Parameters, Scope};
-pub use queue::Queue;
+pub use queue::{NO_LABEL, Queue};
 pub use resnet::ResNet;

@@ -1,13 +1,24 @@
 //! The queue of past keys that momentum methods take their other candidates from.
+//!
+//! It remembers the class labels of the keys' images too, where there are any: they have no part in
+//! training, but show whether the targets that a method makes are true.
 
 use tch::{Device, Kind, TchError, Tensor};
+
+fn unlabelled(size: usize, device: Device) -> Result<Tensor, TchError> {
+    Tensor::f_full([size as i64], NO_LABEL, (Kind::Int64, device))
+}
 
 /// A first-in-first-out queue of unit rows, in place; batches of any size fit.
 #[derive(Debug)]
 pub struct Queue {
     rows: Tensor,
+    labels: Tensor,
     next: i64,
 }
+
+/// The label of a row that has none.
+pub const NO_LABEL: i64 = -1;
 
 impl Queue {
     /// Full of random unit rows, as in MoCo: `[size, dimensions]`. They depend on the seed only.
@@ -22,18 +33,37 @@ impl Queue {
         let rows = Tensor::f_randn([size as i64, dimensions], tch::kind::FLOAT_CPU)?;
         let norms = rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?;
         let rows = rows.f_div(&norms)?.f_to_device(device)?.f_to_kind(kind)?;
-        Ok(Self { rows, next: 0 })
+        let labels = unlabelled(size, device)?;
+        Ok(Self { rows, labels, next: 0 })
     }
 
-    /// From a checkpoint: the rows and the place of the oldest.
-    pub fn restore(rows: Tensor, next: i64) -> Self {
-        Self { rows, next }
+    /// Full of zeros, as in FNC: a row that no key has taken yet has similarity 0 to everything.
+    pub fn zeros(
+        size: usize,
+        dimensions: i64,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, TchError> {
+        let rows = Tensor::f_zeros([size as i64, dimensions], (kind, device))?;
+        Ok(Self { rows, labels: unlabelled(size, device)?, next: 0 })
+    }
+
+    /// From a checkpoint that was read into [`rows`](Self::rows) and [`labels`](Self::labels): the
+    /// place of the oldest.
+    pub fn continue_at(&mut self, next: i64) {
+        self.next = next;
     }
 
     /// The rows, `[size, dimensions]`; shares storage with the queue, so that a backward pass
     /// through it must come before [`enqueue`](Self::enqueue) (autograd notices if it does not).
     pub fn rows(&self) -> Tensor {
         self.rows.shallow_clone()
+    }
+
+    /// The labels of the rows, `[size]`, integers; [`NO_LABEL`] where there is none. Storage is
+    /// shared as with [`rows`](Self::rows).
+    pub fn labels(&self) -> Tensor {
+        self.labels.shallow_clone()
     }
 
     /// Where the next key goes: the place of the oldest.
@@ -51,19 +81,21 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Replaces the oldest rows by `keys`, `[any, dimensions]`, in order; of more keys than the
-    /// queue is long, the last ones stay.
-    pub fn enqueue(&mut self, keys: &Tensor) -> Result<(), TchError> {
+    /// Replaces the oldest rows by `keys`, `[any, dimensions]`, of images with these `labels`,
+    /// `[any]`, in order; of more keys than the queue is long, the last ones stay.
+    pub fn enqueue(&mut self, keys: &Tensor, labels: &Tensor) -> Result<(), TchError> {
         let size = self.len();
         let count = keys.size()[0];
         let kept = count.min(size);
-        let keys = keys.f_detach()?.f_narrow(0, count - kept, kept)?;
         let start = (self.next + count - kept) % size;
         let before_wrap = kept.min(size - start);
-        self.rows.f_narrow(0, start, before_wrap)?.f_copy_(&keys.f_narrow(0, 0, before_wrap)?)?;
         let rest = kept - before_wrap;
-        if rest > 0 {
-            self.rows.f_narrow(0, 0, rest)?.f_copy_(&keys.f_narrow(0, before_wrap, rest)?)?;
+        for (all, new) in [(&self.rows, keys), (&self.labels, labels)] {
+            let new = new.f_detach()?.f_narrow(0, count - kept, kept)?;
+            all.f_narrow(0, start, before_wrap)?.f_copy_(&new.f_narrow(0, 0, before_wrap)?)?;
+            if rest > 0 {
+                all.f_narrow(0, 0, rest)?.f_copy_(&new.f_narrow(0, before_wrap, rest)?)?;
+            }
         }
         self.next = (self.next + count) % size;
         Ok(())
@@ -87,9 +119,21 @@ mod tests {
         Vec::<f64>::try_from(queue.rows().view([-1])).unwrap().iter().map(|&x| x as i64).collect()
     }
 
+    fn labels(queue: &Queue) -> Vec<i64> {
+        Vec::try_from(queue.labels()).unwrap()
+    }
+
+    /// Keys with these numbers, of images whose labels are a hundred more.
+    fn enqueue(queue: &mut Queue, keys: impl IntoIterator<Item = i64>) {
+        let keys: Vec<i64> = keys.into_iter().collect();
+        let labels: Vec<i64> = keys.iter().map(|key| key + 100).collect();
+        queue.enqueue(&rows(keys), &Tensor::from_slice(&labels)).unwrap();
+    }
+
     #[test]
     fn keys_replace_the_oldest_in_place() {
-        let mut queue = Queue::restore(rows([0; 6]), 0);
+        let mut queue = Queue::zeros(6, 1, Device::Cpu, Kind::Double).unwrap();
+        assert_eq!(labels(&queue), [NO_LABEL; 6]);
         let steps = [
             ([1, 2], [1, 2, 0, 0, 0, 0], 2),
             ([3, 4], [1, 2, 3, 4, 0, 0], 4),
@@ -97,9 +141,11 @@ mod tests {
             ([7, 8], [7, 8, 3, 4, 5, 6], 2),
         ];
         for (keys, after, next) in steps {
-            queue.enqueue(&rows(keys)).unwrap();
+            enqueue(&mut queue, keys);
             assert_eq!((contents(&queue), queue.next()), (after.to_vec(), next));
         }
+        // Labels lie beside their keys (the test's are a hundred more).
+        assert_eq!(labels(&queue), [107, 108, 103, 104, 105, 106]);
     }
 
     #[test]
@@ -116,7 +162,8 @@ mod tests {
         let mut queue = Queue::random(4, 3, 0, Device::Cpu, Kind::Float).unwrap();
         let anchors = Tensor::randn([2, 3], tch::kind::FLOAT_CPU).set_requires_grad(true);
         let loss = anchors.matmul(&queue.rows().tr()).square().sum(Kind::Float);
-        queue.enqueue(&Tensor::zeros([2, 3], tch::kind::FLOAT_CPU)).unwrap();
+        let keys = Tensor::zeros([2, 3], tch::kind::FLOAT_CPU);
+        queue.enqueue(&keys, &Tensor::zeros([2], tch::kind::INT64_CPU)).unwrap();
         assert!(loss.f_backward().unwrap_err().to_string().contains("inplace"));
     }
 
@@ -126,11 +173,11 @@ mod tests {
             size in 1_i64..12,
             batches in prop::collection::vec(0_i64..30, 0..8),
         ) {
-            let mut queue = Queue::restore(rows(vec![-1; size as usize]), 0);
-            let mut model: VecDeque<i64> = std::iter::repeat_n(-1, size as usize).collect();
-            let mut key = 0;
+            let mut queue = Queue::zeros(size as usize, 1, Device::Cpu, Kind::Double).unwrap();
+            let mut model: VecDeque<i64> = std::iter::repeat_n(0, size as usize).collect();
+            let mut key = 1;
             for batch in batches {
-                queue.enqueue(&rows(key..key + batch)).unwrap();
+                enqueue(&mut queue, key..key + batch);
                 for _ in 0..batch {
                     model.pop_front();
                     model.push_back(key);

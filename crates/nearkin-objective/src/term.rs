@@ -1,97 +1,137 @@
-//! A term is what a method hands over: anchors, candidates, target and denominator.
+//! A term is what a method hands over: anchors, candidates, and the rule that chooses target and
+//! denominator for a block of anchors.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
-use crate::formula::{Denominator, soft_cross_entropy};
+use crate::candidates::{Candidates, Rows};
+use crate::formula::Denominator;
 
-/// One soft cross-entropy between a batch of anchors and their candidates.
-///
-/// The candidates of an anchor are, in this order: one of its own (a positive that no other anchor
-/// sees), then all rows of `shared`, which every anchor sees.
+/// What a rule chooses for a block of anchors.
 #[derive(Debug)]
-pub struct Term {
-    /// Unit rows, `[anchors, dimensions]`; the gradient flows through them.
-    pub anchors: Tensor,
-    /// Row `i` is a candidate of anchor `i` only, `[anchors, dimensions]`.
-    pub own: Option<Tensor>,
-    /// Candidates of every anchor, each `[some, dimensions]`.
-    pub shared: Vec<Tensor>,
-    /// Cosine similarities are divided by this.
-    pub temperature: f64,
-    /// `[anchors, candidates]`, no gradient.
+pub struct Choice {
+    /// Weights of the candidates, `[block, candidates]`, without gradient.
     pub target: Tensor,
     /// Who stands in the denominator.
     pub denominator: Denominator,
+    /// Candidates that the method took for further positives or false negatives, if it picks any: a
+    /// boolean mask, `[block, candidates]`.
+    pub selected: Option<Tensor>,
+    /// Added to the loss of each anchor, `[block]`; no gradient.
+    pub constant: Option<Tensor>,
+    /// The loss of an anchor to which all candidates are equally similar, `[block]`, where it is not
+    /// the target's sum times the log of the denominator.
+    pub chance: Option<Tensor>,
+}
+
+impl Choice {
+    /// A target against all candidates.
+    pub fn against_all(target: Tensor) -> Self {
+        Self::new(target, Denominator::All)
+    }
+
+    /// A target against some denominator.
+    pub fn new(target: Tensor, denominator: Denominator) -> Self {
+        Self { target, denominator, selected: None, constant: None, chance: None }
+    }
+}
+
+/// Chooses targets and denominators for a block of anchors.
+pub type Rule = Box<dyn Fn(&Rows<'_>) -> Result<Choice, TchError>>;
+
+/// Anchors that are mixtures: anchor `i` stands for its own image and for that of another anchor.
+///
+/// Its loss is `share_i L(as anchor i) + (1 - share_i) L(as anchor partner_i)`, each with the target
+/// and denominator that the rule chooses for the image; with equal denominators that is the loss
+/// with the mixed target.
+#[derive(Debug)]
+pub struct Mixture {
+    /// `[anchors]`, indices of anchors.
+    pub partner: Tensor,
+    /// `[anchors]`, within 0 and 1.
+    pub share: Tensor,
+}
+
+/// One soft cross-entropy between a batch of anchors and their candidates.
+pub struct Term {
+    /// Unit rows, `[anchors, dimensions]`; the gradient flows through them.
+    pub anchors: Tensor,
+    /// What each anchor is compared with.
+    pub candidates: Candidates,
+    /// Places of each anchor's known positives among the candidates, `[anchors, positives]`.
+    pub positives: Tensor,
+    /// Place of each anchor itself among the candidates, `[anchors, 1]`, if it is one of them.
+    pub itself: Option<Tensor>,
+    /// Cosine similarities are divided by this.
+    pub temperature: f64,
+    /// Chooses target and denominator.
+    pub rule: Rule,
+    /// Whether anchors are mixtures of two images. Their candidates must be shared.
+    pub mixture: Option<Mixture>,
     /// Weight of this term's mean over anchors in the loss.
     pub weight: f64,
+    /// Whether its targets are what the method is about, so that measures are taken of them.
+    pub measured: bool,
+    /// The row of the queue that stands for each anchor, `[anchors]`, where one does (NNCLR).
+    pub neighbours: Option<Tensor>,
 }
 
 impl Term {
-    /// Cosine similarities, `[anchors, candidates]`.
+    /// A term of weight 1 whose anchors are no mixtures and no candidates.
+    pub fn new(
+        anchors: Tensor,
+        candidates: Candidates,
+        positives: Tensor,
+        temperature: f64,
+        rule: Rule,
+    ) -> Self {
+        Self {
+            anchors,
+            candidates,
+            positives,
+            itself: None,
+            temperature,
+            rule,
+            mixture: None,
+            weight: 1.0,
+            measured: true,
+            neighbours: None,
+        }
+    }
+
+    /// The same with another weight.
+    #[must_use]
+    pub fn weighing(self, weight: f64) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// Cosine similarities to all candidates, `[anchors, candidates]`, without gradient.
     pub fn similarities(&self) -> Result<Tensor, TchError> {
-        similarities(&self.anchors, self.own.as_ref(), &self.shared)
+        self.all_rows(|rows| rows.similarities(&self.anchors))
+    }
+
+    /// What the rule chooses for all anchors at once (leaving mixtures aside).
+    pub fn choice(&self) -> Result<Choice, TchError> {
+        self.all_rows(|rows| (self.rule)(rows))
+    }
+
+    fn all_rows<T>(
+        &self,
+        look: impl FnOnce(&Rows<'_>) -> Result<T, TchError>,
+    ) -> Result<T, TchError> {
+        let candidates = self.candidates.detached()?;
+        let count = self.anchors.size()[0];
+        look(&Rows::range(&candidates, &self.positives, self.itself.as_ref(), 0, count))
     }
 }
 
-/// Cosine similarities of unit rows to their own candidate, if any, and the shared ones.
-pub(crate) fn similarities(
-    anchors: &Tensor,
-    own: Option<&Tensor>,
-    shared: &[Tensor],
-) -> Result<Tensor, TchError> {
-    let mut blocks = Vec::with_capacity(shared.len() + 1);
-    if let Some(own) = own {
-        blocks.push(anchors.f_mul(own)?.f_sum_dim_intlist([1].as_slice(), true, None::<Kind>)?);
+impl std::fmt::Debug for Term {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Term")
+            .field("anchors", &self.anchors)
+            .field("candidates", &self.candidates)
+            .field("temperature", &self.temperature)
+            .field("weight", &self.weight)
+            .finish_non_exhaustive()
     }
-    for candidates in shared {
-        blocks.push(anchors.f_matmul(&candidates.f_transpose(0, 1)?)?);
-    }
-    Tensor::f_cat(&blocks, 1)
-}
-
-/// What the terms of one step amount to.
-#[derive(Debug)]
-pub struct Evaluated {
-    /// The loss, a scalar with gradient.
-    pub loss: Tensor,
-    /// The loss of an encoder that cannot tell candidates apart: the weighted log of their number.
-    pub chance: f64,
-    /// Share of anchors whose nearest candidate is the one with the largest target; a scalar.
-    pub agreement: Tensor,
-}
-
-/// Adds up the terms: the weighted sum of each term's mean over its anchors.
-pub fn evaluate(terms: &[Term]) -> Result<Evaluated, TchError> {
-    let mut losses = Vec::with_capacity(terms.len());
-    let mut agreements = Vec::with_capacity(terms.len());
-    let mut chance = 0.0;
-    for term in terms {
-        let logits = term.similarities()?.f_div_scalar(term.temperature)?;
-        let per_anchor = soft_cross_entropy(&logits, &term.target, &term.denominator)?;
-        losses.push(per_anchor.f_mean(None::<Kind>)?.f_mul_scalar(term.weight)?);
-
-        let detached = logits.f_detach()?;
-        let (ranked, candidates) = match &term.denominator {
-            Denominator::All => (detached.shallow_clone(), detached.size()[1] as f64),
-            Denominator::Except(excluded) => {
-                let kept = excluded.f_logical_not()?.f_sum_dim_intlist(
-                    [1].as_slice(),
-                    false,
-                    Kind::Double,
-                )?;
-                let ranked = detached.f_masked_fill(excluded, f64::NEG_INFINITY)?;
-                (ranked, kept.f_mean(None::<Kind>)?.f_double_value(&[])?)
-            }
-        };
-        chance += term.weight * candidates.ln();
-        let nearest = ranked.f_argmax(1, false)?;
-        let wanted = term.target.f_argmax(1, false)?;
-        agreements
-            .push(nearest.f_eq_tensor(&wanted)?.f_to_kind(Kind::Float)?.f_mean(None::<Kind>)?);
-    }
-    Ok(Evaluated {
-        loss: Tensor::f_stack(&losses, 0)?.f_sum(None::<Kind>)?,
-        chance,
-        agreement: Tensor::f_stack(&agreements, 0)?.f_mean(None::<Kind>)?,
-    })
 }

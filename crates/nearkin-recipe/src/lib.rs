@@ -19,7 +19,7 @@ pub use error::{RecipeError, clarify};
 pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
     Backbone, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, Model,
-    MomentumEncoder, MomentumForm, MomentumSchedule, Neighbours, Optimizer, Queue, Recipe,
-    Schedule, Stem, Training, UpdateRule, WarmUp,
+    MomentumEncoder, MomentumForm, MomentumSchedule, Neighbours, Optimizer, Queue, QueueStart,
+    Recipe, Schedule, Stem, Training, UpdateRule, WarmUp,
 };
 pub use table::{Difference, Override, Source};

@@ -170,6 +170,20 @@ pub enum MomentumSchedule {
 pub struct Queue {
     /// Keys kept.
     pub size: NonZeroUsize,
+    /// What stands there before the first keys.
+    #[serde(default)]
+    pub start: QueueStart,
+}
+
+/// What a queue holds before the first keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueStart {
+    /// Random unit rows (MoCo).
+    #[default]
+    Random,
+    /// Zeros, which are similar to nothing (FNC).
+    Zeros,
 }
 
 /// `[training]`.

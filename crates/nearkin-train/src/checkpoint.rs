@@ -35,7 +35,6 @@ pub struct Progress {
     /// Steps skipped in a row, at the end.
     pub skipped_in_a_row: u64,
     /// Losses of the epoch under way.
-    #[serde(default)]
     pub(crate) epoch_sums: EpochSums,
     /// Where the queue's next key goes.
     pub queue_next: Option<i64>,
@@ -56,7 +55,7 @@ pub struct Progress {
 }
 
 /// The layout that this version writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The tensors of a checkpoint, by file.
 pub(crate) type Files = Vec<(&'static str, Vec<(String, Tensor)>)>;
@@ -267,10 +266,10 @@ mod tests {
         let run = RunFolder::create(folder.path().join("run")).unwrap();
         Checkpoint::write(&run, &progress(1), files(1.0), 2).unwrap();
         let state = run.checkpoints().join("step-000000001").join(STATE);
-        let newer = fs::read_to_string(&state).unwrap().replace("\"format\": 1", "\"format\": 2");
+        let newer = fs::read_to_string(&state).unwrap().replace("\"format\": 2", "\"format\": 3");
         fs::write(&state, newer).unwrap();
         let message = Checkpoint::latest(&run).unwrap_err().to_string();
-        assert!(message.contains("state.json") && message.contains("format 2"), "{message}");
+        assert!(message.contains("state.json") && message.contains("format 3"), "{message}");
         fs::write(&state, "{").unwrap();
         let message = Checkpoint::latest(&run).unwrap_err().to_string();
         assert!(message.contains("not the state of a run"), "{message}");

@@ -35,6 +35,15 @@ pub enum TrainError {
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Tensor(#[from] TchError),
+    /// A supervised method and images without labels.
+    #[error(
+        "method {method} is supervised, but the training images have no labels; give labelled images \
+         or another method"
+    )]
+    NeedsLabels {
+        /// The method's name.
+        method: String,
+    },
     /// There are fewer images than a step takes.
     #[error(
         "a step takes {needed} images (training.batch_size x training.accumulate_batches), but the \

@@ -1,5 +1,6 @@
 //! What a run says about itself: metrics, TensorBoard, progress, and k-NN accuracy on the way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -121,23 +122,28 @@ impl Position {
 }
 
 /// What one step measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StepMetrics {
     pub(crate) loss: f64,
-    pub(crate) chance: f64,
-    pub(crate) agreement: f64,
+    /// The loss of an encoder that knows nothing, in a step that is recorded.
+    pub(crate) reference_loss: Option<f64>,
+    /// What was measured of the targets, in a step that is recorded.
+    pub(crate) measures: Vec<(&'static str, f64)>,
     pub(crate) learning_rate: f64,
     pub(crate) momentum: Option<f64>,
     /// The step changed nothing, because its loss or a gradient was not finite.
     pub(crate) skipped: bool,
 }
 
-/// The losses of the epoch under way; part of a checkpoint, so that the epoch's mean survives it.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+/// The losses of the epoch under way, and the measures of its recorded steps; part of a checkpoint, so
+/// that the epoch's means survive it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct EpochSums {
     /// Steps that were not skipped.
     steps: u64,
     loss: f64,
+    /// Sum and count by name.
+    measures: BTreeMap<String, (f64, u64)>,
 }
 
 /// Images and waiting since the last record or the begin of the epoch.
@@ -174,6 +180,8 @@ pub(crate) struct Monitor {
     epoch: Interval,
     sums: EpochSums,
     every_steps: u64,
+    /// Of the last recorded step.
+    reference_loss: Option<f64>,
 }
 
 impl Monitor {
@@ -202,6 +210,7 @@ impl Monitor {
             epoch: Interval::new(),
             sums: epoch,
             every_steps,
+            reference_loss: None,
         })
     }
 
@@ -223,13 +232,18 @@ impl Monitor {
         if !metrics.skipped {
             self.sums.steps += 1;
             self.sums.loss += metrics.loss;
+            for &(name, value) in &metrics.measures {
+                let sum = self.sums.measures.entry(name.to_owned()).or_default();
+                *sum = (sum.0 + value, sum.1 + 1);
+            }
         }
+        self.reference_loss = metrics.reference_loss.or(self.reference_loss);
         let (images_per_second, data_wait_share) = self.recent.rates();
         self.progress.update(&ProgressState {
             step: at.step,
             epoch: at.epoch,
             loss: metrics.loss,
-            reference_loss: Some(metrics.chance),
+            reference_loss: self.reference_loss,
             images_per_second,
             data_wait_share,
         });
@@ -237,12 +251,10 @@ impl Monitor {
             return Ok(());
         }
         self.recent = Interval::new();
-        let mut values = vec![
-            (names::LOSS, metrics.loss),
-            (names::REFERENCE_LOSS, metrics.chance),
-            ("agreement", metrics.agreement),
-            (names::LEARNING_RATE, metrics.learning_rate),
-        ];
+        let mut values = vec![(names::LOSS, metrics.loss)];
+        values.extend(metrics.reference_loss.map(|loss| (names::REFERENCE_LOSS, loss)));
+        values.push((names::LEARNING_RATE, metrics.learning_rate));
+        values.extend(&metrics.measures);
         values.extend(metrics.momentum.map(|momentum| (names::MOMENTUM, momentum)));
         values.push((names::IMAGES_PER_SECOND, images_per_second));
         values.push((names::DATA_WAIT_SHARE, data_wait_share));
@@ -252,18 +264,18 @@ impl Monitor {
     /// The end of an epoch.
     pub(crate) fn epoch(&mut self, at: Position) -> Result<(), ReportError> {
         let (images_per_second, data_wait_share) = self.epoch.rates();
-        let values = [
-            (names::LOSS, self.sums.loss / self.sums.steps.max(1) as f64),
-            (names::IMAGES_PER_SECOND, images_per_second),
-            (names::DATA_WAIT_SHARE, data_wait_share),
-        ];
-        self.sums = EpochSums::default();
+        let sums = std::mem::take(&mut self.sums);
+        let mut values = vec![(names::LOSS, sums.loss / sums.steps.max(1) as f64)];
+        let measures = sums.measures.iter();
+        values.extend(measures.map(|(name, &(sum, count))| (name.as_str(), sum / count as f64)));
+        values.push((names::IMAGES_PER_SECOND, images_per_second));
+        values.push((names::DATA_WAIT_SHARE, data_wait_share));
         self.write(at, Kind::Epoch, "epoch", &values)
     }
 
     /// What a checkpoint has to know of the epoch under way.
     pub(crate) fn epoch_sums(&self) -> EpochSums {
-        self.sums
+        self.sums.clone()
     }
 
     /// Time that is not training (evaluation, checkpoints) does not count towards images/s.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nearkin_augment::View;
-use nearkin_objective::{Method, MethodError, ParameterError, Role};
+use nearkin_objective::{Method, MethodError, MixedInput, ParameterError, QueueUse, Role};
 use nearkin_recipe::{MomentumEncoder, Queue, Recipe};
 
 /// A recipe whose method is known and fits the rest of it.
@@ -14,6 +14,8 @@ pub struct Setup {
     pub method: Box<dyn Method>,
     /// Which encoders see each view.
     pub(crate) roles: Vec<Role>,
+    /// Further inputs of the online encoder.
+    pub(crate) mixed_inputs: Vec<MixedInput>,
     pub(crate) views: Arc<[View]>,
     pub(crate) evaluation_view: View,
     pub(crate) momentum_encoder: Option<MomentumEncoder>,
@@ -44,29 +46,37 @@ pub enum SetupError {
 }
 
 impl Setup {
+    /// The method's name in the recipe.
+    pub fn method_name(&self) -> &str {
+        self.recipe.method.get("name").and_then(toml::Value::as_str).unwrap_or_default()
+    }
+
     /// Reads the recipe's `[method]` and checks that the tables it needs are there.
     pub fn new(recipe: Recipe) -> Result<Self, SetupError> {
         let method = nearkin_objective::from_table(&recipe.method)?;
         let roles = method.roles(recipe.views.len())?;
         let has_teacher = roles.iter().any(|role| role.momentum);
-        let problem = match (has_teacher, recipe.momentum_encoder, recipe.queue) {
-            (true, None, _) => "needs a [momentum_encoder] table",
-            (false, Some(_), _) => "has no momentum encoder: remove [momentum_encoder]",
-            (false, None, Some(_)) => "has no queue: remove [queue]",
-            (true, Some(_), None) if method.needs_queue() => "needs a [queue] table",
-            _ => "",
-        };
+        let mixed_inputs = method.mixed_inputs(recipe.views.len());
         let views = recipe.training_views()?;
         let mut online =
             views.iter().zip(&roles).filter(|(_, role)| role.online).map(|(view, _)| view);
         let size = online.next().map(View::size_pixels);
-        let problem = match problem {
-            "" if method.encodes_views_together()
-                && online.any(|view| Some(view.size_pixels()) != size) =>
-            {
+        let sizes_differ = online.any(|view| Some(view.size_pixels()) != size);
+        let size_of = |view: usize| views.get(view).map(View::size_pixels);
+        let mixes_sizes = mixed_inputs.iter().any(|mix| size_of(mix.base) != size_of(mix.other));
+        let problem = match (has_teacher, recipe.momentum_encoder, method.queue_use()) {
+            (true, None, _) => "needs a [momentum_encoder] table",
+            (false, Some(_), _) => "has no momentum encoder: remove [momentum_encoder]",
+            (_, _, QueueUse::Never) if recipe.queue.is_some() => "has no queue: remove [queue]",
+            (_, _, QueueUse::Required) if recipe.queue.is_none() => "needs a [queue] table",
+            _ if method.encodes_views_together() && sizes_differ => {
                 "encodes its views as one batch: give them one size"
             }
-            problem => problem,
+            _ if method.needs_predictor() && recipe.model.predictor.is_empty() => {
+                "would collapse without a predictor: give model.predictor layers"
+            }
+            _ if mixes_sizes => "mixes views pixel by pixel: give those of a pair one size",
+            _ => "",
         };
         if !problem.is_empty() {
             let method =
@@ -79,6 +89,7 @@ impl Setup {
             momentum_encoder: recipe.momentum_encoder,
             queue: recipe.queue,
             roles,
+            mixed_inputs,
             recipe: recipe.with_method(method.parameters()),
             method,
         })

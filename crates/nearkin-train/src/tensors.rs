@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use crate::TrainError;
 
-/// Writes tensors (float32 or float64, any device) under their names, atomically.
+/// Writes tensors (float32, float64 or int64, any device) under their names, atomically.
 pub fn save_tensors(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
@@ -20,6 +20,7 @@ pub fn save_tensors(
         let (dtype, width) = match tensor.kind() {
             Kind::Float => (Dtype::F32, 4),
             Kind::Double => (Dtype::F64, 8),
+            Kind::Int64 => (Dtype::I64, 8),
             other => return Err(damaged(path, format!("{name}: {other:?} cannot be saved"))),
         };
         // Files hold the logical order of elements, whatever the order in memory.
@@ -52,7 +53,11 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, TrainError>
         let kind = match view.dtype() {
             Dtype::F32 => Kind::Float,
             Dtype::F64 => Kind::Double,
-            other => return Err(damaged(path, format!("{name} is {other:?}, not F32 or F64"))),
+            Dtype::I64 => Kind::Int64,
+            other => {
+                let reason = format!("{name} is {other:?}, not F32, F64 or I64");
+                return Err(damaged(path, reason));
+            }
         };
         let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
         tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);

@@ -12,8 +12,12 @@ use nearkin_data::random::Purpose;
 use nearkin_data::{ImageSet, Random, Split};
 use nearkin_dist::World;
 use nearkin_eval::{FeatureOptions, FeatureSource};
-use nearkin_model::{Encoder, MomentumEncoder, Queue, images_to_tensor};
-use nearkin_objective::{Embedding, Encoded, evaluate, unit_rows};
+use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
+use nearkin_objective::{
+    Embedding, Encoded, Labels, Measures, Mixed, MixedInput, Per, evaluate, evaluate_and_measure,
+    mix, unit_rows,
+};
+use nearkin_recipe::QueueStart;
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -92,8 +96,8 @@ pub struct Trainer {
 /// What one step made, before anything was changed.
 struct Gradients {
     metrics: StepMetrics,
-    /// Keys for the queue.
-    keys: Vec<Tensor>,
+    /// Keys for the queue, with the labels of their images.
+    keys: Vec<(Tensor, Tensor)>,
     /// Of the first batch with a non-finite loss, else of the last.
     views: Vec<Tensor>,
     images: Vec<usize>,
@@ -116,6 +120,9 @@ impl Trainer {
             }
             _ => None,
         };
+        if setup.method.uses_labels() && !train.has_labels() {
+            return Err(TrainError::NeedsLabels { method: setup.method_name().to_owned() });
+        }
         let images_per_step = recipe.images_per_step();
         let steps_per_epoch = (train.len() / images_per_step) as u64;
         if steps_per_epoch == 0 {
@@ -153,7 +160,12 @@ impl Trainer {
         let dimensions = online.dimensions();
         let queue = setup
             .queue
-            .map(|queue| Queue::random(queue.size.get(), dimensions, torch_seed(1), device, kind))
+            .map(|queue| match queue.start {
+                QueueStart::Random => {
+                    Queue::random(queue.size.get(), dimensions, torch_seed(1), device, kind)
+                }
+                QueueStart::Zeros => Queue::zeros(queue.size.get(), dimensions, device, kind),
+            })
             .transpose()?;
         let networks =
             [Some(online.parameters()), teacher.as_ref().map(MomentumEncoder::parameters)];
@@ -204,7 +216,7 @@ impl Trainer {
             trainer.skipped_in_a_row = skipped_in_a_row;
             trainer.epoch_sums = epoch_sums;
             if let (Some(queue), Some(next)) = (&mut trainer.queue, queue_next) {
-                *queue = Queue::restore(queue.rows(), next);
+                queue.continue_at(next);
             }
         }
         Ok(trainer)
@@ -290,27 +302,40 @@ impl Trainer {
         let share = 1.0 / batches as f64;
         let waited_before = loader.wait();
         let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut loss, mut chance, mut agreement) = (0.0, 0.0, 0.0);
+        let (mut loss, mut measured) = (0.0, None::<Measures>);
+        let every = self.setup.recipe.training.record_every_steps.get();
+        let recorded = (self.step + 1).is_multiple_of(every);
         for number in 0..batches {
             let batch =
                 loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
             let inputs = self.to_device(&batch)?;
+            let labels = self.labels(&batch)?;
             images.extend(batch.images);
-            let encoded = self.encode(&inputs, number)?;
+            let encoded = self.encode(&inputs, number, &labels)?;
             if f64::is_finite(loss) {
                 views = inputs;
             }
-            let evaluated = evaluate(&self.setup.method.terms(&encoded)?)?;
+            let terms = self.setup.method.terms(&encoded)?;
+            let evaluated = if recorded {
+                let (evaluated, measures) = evaluate_and_measure(&terms, Some(&labels))?;
+                measured.get_or_insert_default().absorb(&measures, share);
+                evaluated
+            } else {
+                evaluate(&terms)?
+            };
             evaluated.loss.f_mul_scalar(share)?.f_backward()?;
             loss += share * evaluated.loss.f_double_value(&[])?;
-            chance += share * evaluated.chance;
-            agreement += share * evaluated.agreement.f_double_value(&[])?;
-            keys.extend(encoded.momentum.into_iter().flatten().map(|keys| keys.everywhere));
+            if self.queue.is_some() {
+                let new = self.setup.method.keys(&encoded).into_iter();
+                keys.extend(
+                    new.map(|keys| (keys.everywhere.shallow_clone(), labels.batch.shallow_clone())),
+                );
+            }
         }
         let metrics = StepMetrics {
             loss,
-            chance,
-            agreement,
+            reference_loss: measured.as_ref().map(Measures::reference_loss),
+            measures: measured.iter().flat_map(Measures::means).collect(),
             learning_rate: self.learning_rate.at(self.step),
             momentum: self.momentum.map(|momentum| momentum.at(self.step)),
             skipped: false,
@@ -341,7 +366,9 @@ impl Trainer {
                 teacher.follow(&self.online, momentum)?;
             }
             if let Some(queue) = &mut self.queue {
-                gradients.keys.iter().try_for_each(|keys| queue.enqueue(keys))?;
+                for (keys, labels) in &gradients.keys {
+                    queue.enqueue(keys, labels)?;
+                }
             }
             self.skipped_in_a_row = 0;
         } else {
@@ -380,15 +407,51 @@ impl Trainer {
         Ok(())
     }
 
-    /// Every view through the encoders that its role names.
-    fn encode(&self, views: &[Tensor], batch_of_step: usize) -> Result<Encoded, TchError> {
+    /// Labels of a batch's images, and of the keys in the queue.
+    fn labels(&self, batch: &Batch) -> Result<Labels, TchError> {
+        let label = |&index: &usize| self.train.label(index).map_or(NO_LABEL, |label| label as i64);
+        let local: Vec<i64> = batch.images.iter().map(label).collect();
+        let local = Tensor::f_from_slice(&local)?.f_to_device(self.options.device)?;
+        Ok(Labels {
+            offset: self.world.rank() as i64 * local.size()[0],
+            batch: self.world.gather(&local)?,
+            queue: self.queue.as_ref().map(Queue::labels),
+        })
+    }
+
+    /// Every view through the encoders that its role names, and mixtures of views.
+    fn encode(
+        &self,
+        views: &[Tensor],
+        batch_of_step: usize,
+        labels: &Labels,
+    ) -> Result<Encoded, TchError> {
         let roles = &self.setup.roles;
+        let method = &self.setup.method;
         let spread = |local: Tensor| -> Result<Embedding, TchError> {
             Ok(Embedding { everywhere: self.world.gather(&local)?, local })
         };
-        let together = self.setup.method.encodes_views_together();
-        let online =
-            if together { self.encode_together(views)? } else { self.encode_apart(views)? };
+        let spread_units =
+            |local: Option<Tensor>| local.map(|local| spread(unit_rows(&local)?)).transpose();
+        let [projected, online] = match method.encodes_views_together() {
+            true => self.encode_together(views)?,
+            false => self.encode_apart(views)?,
+        };
+        let projected = match method.needs_projections() {
+            true => tch::no_grad(|| {
+                let projected = projected.into_iter();
+                let detached = projected.map(|local| local.map(|local| local.detach()));
+                detached.map(spread_units).collect::<Result<_, TchError>>()
+            })?,
+            false => Vec::new(),
+        };
+        let mixed_inputs = self.setup.mixed_inputs.iter().enumerate();
+        let mixed = mixed_inputs
+            .map(|(number, input)| {
+                let place = batch_of_step * self.setup.mixed_inputs.len() + number;
+                self.encode_mixed(views, input, place as u64)
+            })
+            .collect::<Result<_, TchError>>()?;
         let mut momentum = Vec::with_capacity(views.len());
         for (index, (view, role)) in views.iter().zip(roles).enumerate() {
             momentum.push(match &self.teacher {
@@ -403,33 +466,75 @@ impl Trainer {
             });
         }
         Ok(Encoded {
-            online: online
-                .into_iter()
-                .map(|local| local.map(|local| spread(unit_rows(&local)?)).transpose())
-                .collect::<Result<_, TchError>>()?,
-            offset: (self.world.rank() as i64) * views.first().map_or(0, |view| view.size()[0]),
+            online: online.into_iter().map(spread_units).collect::<Result<_, TchError>>()?,
             momentum,
+            projected,
+            mixed,
             queue: self.queue.as_ref().map(Queue::rows),
+            labels: method.uses_labels().then(|| labels.shallow_clone()),
+            offset: labels.offset,
+            progress: nearkin_objective::Progress {
+                step: self.step,
+                total_steps: self.total_steps,
+                steps_per_epoch: self.steps_per_epoch,
+            },
         })
     }
 
-    fn encode_apart(&self, views: &[Tensor]) -> Result<Vec<Option<Tensor>>, TchError> {
-        let roles = &self.setup.roles;
-        let embed = |(view, role): (&Tensor, &nearkin_objective::Role)| {
-            role.online.then(|| self.online.embed(view)).transpose()
-        };
-        views.iter().zip(roles).map(embed).collect()
+    /// Projections and embeddings of the online views.
+    fn encode_apart(&self, views: &[Tensor]) -> Result<[Vec<Option<Tensor>>; 2], TchError> {
+        let (mut projected, mut embedded) = (Vec::new(), Vec::new());
+        for (view, role) in views.iter().zip(&self.setup.roles) {
+            let both = role.online.then(|| self.online.project_and_embed(view)).transpose()?;
+            let (projection, embedding) = both.unzip();
+            projected.push(projection);
+            embedded.push(embedding);
+        }
+        Ok([projected, embedded])
     }
 
-    /// The online views as one batch.
-    fn encode_together(&self, views: &[Tensor]) -> Result<Vec<Option<Tensor>>, TchError> {
+    /// The same with all online views as one batch.
+    fn encode_together(&self, views: &[Tensor]) -> Result<[Vec<Option<Tensor>>; 2], TchError> {
         let roles = &self.setup.roles;
         let online =
             || views.iter().zip(roles).filter(|(_, role)| role.online).map(|(view, _)| view);
-        let embedded = self.online.embed(&Tensor::f_cat(&online().collect::<Vec<_>>(), 0)?)?;
+        let images = Tensor::f_cat(&online().collect::<Vec<_>>(), 0)?;
+        let (projected, embedded) = self.online.project_and_embed(&images)?;
         let rows: Vec<i64> = online().map(|view| view.size()[0]).collect();
-        let mut parts = embedded.f_split_with_sizes(rows, 0)?.into_iter();
-        Ok(roles.iter().map(|role| role.online.then(|| parts.next()).flatten()).collect())
+        let apart = |all: Tensor| -> Result<Vec<Option<Tensor>>, TchError> {
+            let mut parts = all.f_split_with_sizes(&rows, 0)?.into_iter();
+            Ok(roles.iter().map(|role| role.online.then(|| parts.next()).flatten()).collect())
+        };
+        Ok([apart(projected)?, apart(embedded)?])
+    }
+
+    /// Mixtures of two views' images through the online encoder.
+    fn encode_mixed(
+        &self,
+        views: &[Tensor],
+        input: &MixedInput,
+        place: u64,
+    ) -> Result<Mixed, TchError> {
+        let (base, other) = (&views[input.base], &views[input.other]);
+        let batch = base.size()[0] as usize;
+        // Every process mixes its own images in its own way.
+        let place = place | ((self.world.rank() as u64) << 32);
+        let mut random = Random::new(Purpose::Mixup, self.setup.recipe.seed, self.step, place);
+        let partner: Vec<i64> =
+            random.permutation(batch).into_iter().map(|index| index as i64).collect();
+        let mut draw = || {
+            let share = random.symmetric_beta(input.mixing.concentration);
+            if input.mixing.larger_share { share.max(1.0 - share) } else { share }
+        };
+        let shares: Vec<f64> = match input.mixing.per {
+            Per::Sample => (0..batch).map(|_| draw()).collect(),
+            Per::Batch => vec![draw(); batch],
+        };
+        let device = self.options.device;
+        let partner = Tensor::f_from_slice(&partner)?.f_to_device(device)?;
+        let share = Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?.f_to_device(device)?;
+        let images = mix(base, other, &partner, &share)?;
+        Ok(Mixed { anchors: unit_rows(&self.online.embed(&images)?)?, partner, share })
     }
 
     fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
@@ -463,7 +568,7 @@ impl Trainer {
             false => ProgressBar::new(self.total_steps, epochs, self.step),
         };
         let every = self.setup.recipe.training.record_every_steps.get();
-        Ok(Monitor::new(&self.run, self.step, every, progress, self.epoch_sums)?)
+        Ok(Monitor::new(&self.run, self.step, every, progress, self.epoch_sums.clone())?)
     }
 
     fn position(&self) -> Position {
@@ -497,6 +602,14 @@ impl Trainer {
                 recipe.seed,
             ),
         )?;
+        if self.setup.method.uses_labels() {
+            let method = self.setup.method_name();
+            let message = format!(
+                "warning: method {method} is supervised: class labels enter the loss; compare with \
+                 it, do not report it as learned without labels"
+            );
+            monitor.event(at, &message)?;
+        }
         if let Some(queue) = self.setup.queue.filter(|queue| queue.size.get() >= images) {
             monitor.event(
                 at,
@@ -552,7 +665,9 @@ impl Trainer {
             files.push(("momentum_encoder.safetensors", teacher.parameters().named()));
         }
         if let Some(queue) = &self.queue {
-            files.push(("queue.safetensors", vec![("queue".to_owned(), queue.rows())]));
+            let tensors =
+                vec![("queue".to_owned(), queue.rows()), ("labels".to_owned(), queue.labels())];
+            files.push(("queue.safetensors", tensors));
         }
         files
     }

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 #[command(after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage or input.\n\n\
     First steps:\n  \
     nearkin methods\n  \
+    nearkin methods --explain sce\n  \
     nearkin recipe check recipes/sce/cifar10-small.toml\n  \
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin")]
 struct Arguments {
@@ -31,8 +32,7 @@ enum Command {
     /// Look at images, pack them, fetch them.
     #[command(subcommand)]
     Data(commands::data::Command),
-    /// List the methods that a recipe can name.
-    Methods,
+    Methods(commands::methods::Arguments),
     /// Work with recipes.
     #[command(subcommand)]
     Recipe(commands::recipe::Command),
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
         Command::Data(command) => commands::data::run(&command),
-        Command::Methods => Ok(commands::methods::run()),
+        Command::Methods(arguments) => commands::methods::run(&arguments),
         Command::Recipe(command) => commands::recipe::run(&command),
     };
     match result {

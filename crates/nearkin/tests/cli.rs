@@ -25,7 +25,7 @@ fn help_of_the_program() {
       pretrain  Train an encoder as a recipe says, or continue a run
       eval      Evaluate the encoder of a run
       data      Look at images, pack them, fetch them
-      methods   List the methods that a recipe can name
+      methods   List the methods that a recipe can name, or explain one
       recipe    Work with recipes
       help      Print this message or the help of the given subcommand(s)
 
@@ -37,6 +37,7 @@ fn help_of_the_program() {
 
     First steps:
       nearkin methods
+      nearkin methods --explain sce
       nearkin recipe check recipes/sce/cifar10-small.toml
       nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin
     ");
@@ -136,12 +137,13 @@ fn help_of_eval_knn() {
 #[test]
 fn help_of_methods() {
     assert_snapshot!(help("methods"), @"
-    List the methods that a recipe can name
+    List the methods that a recipe can name, or explain one
 
-    Usage: nearkin methods
+    Usage: nearkin methods [OPTIONS]
 
     Options:
-      -h, --help  Print help
+          --explain <NAME>  Show the equation, the paper, every piece and every default of this method
+      -h, --help            Print help
     ");
 }
 
@@ -195,21 +197,54 @@ fn methods_are_listed_with_their_papers() {
 }
 
 #[test]
-fn the_recipes_of_the_repository_are_ok() {
+fn a_method_is_explained() {
     let place = Place::new();
-    let recipes = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
-    for recipe in [
-        "demo",
-        "sce/cifar10",
-        "sce/cifar10-small",
-        "moco/cifar10",
-        "moco/cifar10-small",
-        "simclr/cifar10",
-        "simclr/cifar10-small",
-    ] {
-        let file = format!("{recipes}/{recipe}.toml");
-        assert_eq!(place.nearkin(&format!("recipe check {file}")).done(), format!("{file}: ok\n"));
-    }
+    assert_snapshot!(place.nearkin("methods --explain sce").done(), @r#"
+    SCE: one-hot mixed with the teacher's sharpened similarities
+    Denize, Rabarisoa, Orcesi, Herault, Canu: Similarity Contrastive Estimation for Self-Supervised Soft Contrastive Learning, WACV 2023, arXiv 2111.14585
+
+    Equation
+        s_ik = [k != i] exp(k_i.k_k / temperature_momentum) / sum_{j != i} exp(k_i.k_j / temperature_momentum)
+        w_ik = coefficient [k = i] + (1 - coefficient) s_ik
+        L_i = -sum_k w_ik log( exp(q_i.k_k / temperature) / sum_j exp(q_i.k_j / temperature) )
+
+    Pieces of L_i = - sum_c t_ic ( a_ic - LSE_{c in D_i} a_ic )
+    piece        is
+    -----------  -----------------------------------------------------------------------------------------------------------------------------------------
+    candidates   the anchor's own key, then the queue (variant = "use_keys": all keys of the batch, then the queue)
+    positives    the own key, one-hot
+    relations    softmax of the teacher's similarities over all others, temperature_momentum (variant = "leaky": the own key takes part with similarity 0)
+    coefficient  constant or scheduled
+    denominator  all candidates
+    teacher      momentum encoder
+
+    Defaults
+        [method]
+        name = "sce"
+        temperature = 0.1
+        temperature_momentum = 0.05
+        coefficient = 0.5
+        variant = "paper"
+        symmetric = false
+        global_views = 2
+
+    The same as a free combination
+        [method]
+        name = "combination"
+        candidates = "queue"
+        temperature = 0.1
+        target = { relations = { kind = "softmax", temperature = 0.05 }, coefficient = 0.5 }
+    "#);
+    let said = place.nearkin("methods --explain scr");
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("there is no method \"scr\"; known are "), "{}", said.stderr);
+}
+
+#[test]
+fn a_recipe_of_the_repository_is_ok() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/sce/cifar10.toml");
+    let said = Place::new().nearkin(&format!("recipe check {file}")).done();
+    assert_eq!(said, format!("{file}: ok\n"));
 }
 
 #[test]
@@ -503,13 +538,16 @@ fn an_unknown_or_wrong_key_of_a_method_is_refused() {
     let place = Place::new();
     let check = |set: &str| place.nearkin(&format!("recipe check tiny.toml --set {set}")).refused();
     assert_snapshot!(check("method.temprature=0.1"), @"error: tiny.toml: [method]: unknown field `temprature`, expected one of `temperature`, `temperature_momentum`, `coefficient`, `variant`, `symmetric`, `global_views`; did you mean `temperature`?");
-    assert_snapshot!(check("method.temperature=-0.1"), @"error: tiny.toml: method.temperature = -0.1: a temperature is a finite number above 0");
+    assert_snapshot!(check("method.temperature=-0.1"), @"error: tiny.toml: method.temperature = -0.1: a temperature is a number from 1e-6 to 1e6");
 }
 
 #[test]
 fn an_unknown_method_is_refused() {
-    let said = Place::new().nearkin("recipe check tiny.toml --set method.name=scee");
-    assert_snapshot!(said.refused(), @r#"error: tiny.toml: there is no method "scee"; known are moco, sce, simclr"#);
+    let said = Place::new().nearkin("recipe check tiny.toml --set method.name=scee").refused();
+    let (problem, known) = said.split_once("; known are ").expect("a list");
+    assert_snapshot!(problem, @r#"error: tiny.toml: there is no method "scee""#);
+    let known: Vec<&str> = known.trim().split(", ").collect();
+    assert!(["moco", "sce", "simclr"].iter().all(|name| known.contains(name)), "{known:?}");
 }
 
 #[test]

@@ -1,19 +1,18 @@
 //! MoCo v2 (Chen, Fan, Girshick, He, 2020, arXiv 2003.04297): InfoNCE against a queue.
 //!
 //! ```text
-//! candidates   k_i, then the queue           (queue)
-//!              keys of the batch, then queue (keys_and_queue; without a queue: MoCo v3's in-batch form)
-//! target       1 on the anchor's own key
-//! denominator  all candidates
 //! L_i = -log exp(q_i.k_i / temperature) / sum_c exp(q_i.c / temperature)
 //! ```
+//!
+//! The candidates are the anchor's own key and the queue; with `keys_and_queue` the keys of the whole
+//! batch and the queue, as in SANE's equation 4 with one-hot labels.
 
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
 use crate::method::Pairing;
 use crate::registry::{Define, table};
-use crate::{Denominator, Encoded, Entry, Method, ParameterError, Role, Term, checks};
+use crate::{Card, Choice, Encoded, Entry, Method, ParameterError, QueueUse, Role, Term, checks};
 
 inventory::submit! { Entry::of::<Moco>() }
 
@@ -46,56 +45,64 @@ impl Default for Parameters {
 
 /// MoCo v2.
 #[derive(Debug)]
-pub(crate) struct Moco {
-    parameters: Parameters,
-    pairing: Pairing,
-}
+pub(crate) struct Moco(Parameters);
 
 impl Define for Moco {
     type Parameters = Parameters;
-    const NAME: &'static str = "moco";
-    const TITLE: &'static str = "MoCo v2: InfoNCE against a queue of past keys";
-    const PAPER: &'static str = "Chen, Fan, Girshick, He: Improved Baselines with Momentum Contrastive Learning, 2020, arXiv 2003.04297";
+    const CARD: Card = Card {
+        name: "moco",
+        title: "MoCo v2: InfoNCE against a queue of past keys",
+        paper: "Chen, Fan, Girshick, He: Improved Baselines with Momentum Contrastive Learning, 2020, arXiv 2003.04297",
+        equation: "L_i = -log exp(q_i.k_i / temperature) / sum_c exp(q_i.c / temperature)",
+        pieces: &[
+            ("candidates", "the anchor's own key, then the queue (candidates = \"keys_and_queue\": all keys of the batch, then the queue)"),
+            ("positives", "the own key, one-hot"),
+            ("relations", "none"),
+            ("denominator", "all candidates"),
+            ("teacher", "momentum encoder, for the keys"),
+        ],
+        combination: Some("candidates = \"queue\"\ntemperature = 0.2\ntarget = { coefficient = 1.0 }"),
+    };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
         checks::temperature("temperature", parameters.temperature)?;
-        let pairing = match parameters.symmetric {
-            true => Pairing::Symmetric { global_views: 2 },
-            false => Pairing::Asymmetric,
-        };
-        Ok(Self { parameters, pairing })
+        Ok(Self(parameters))
+    }
+}
+
+impl Moco {
+    fn pairing(&self) -> Pairing {
+        Pairing::new(self.0.symmetric, 2)
     }
 }
 
 impl Method for Moco {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        self.pairing.roles(views)
+        self.pairing().roles(views)
     }
 
-    fn needs_queue(&self) -> bool {
-        self.parameters.candidates == Candidates::Queue
+    fn queue_use(&self) -> QueueUse {
+        match self.0.candidates {
+            Candidates::Queue => QueueUse::Required,
+            Candidates::KeysAndQueue => QueueUse::Optional,
+        }
     }
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let mut terms = Vec::new();
-        for (online, momentum, weight) in self.pairing.pairs(encoded.online.len()) {
-            let anchors = encoded.online(online)?.local.shallow_clone();
-            let in_batch = self.parameters.candidates == Candidates::KeysAndQueue;
-            let candidates = encoded.keys_and_queue(momentum, in_batch)?;
-            terms.push(Term {
-                anchors,
-                own: candidates.own,
-                shared: candidates.shared,
-                temperature: self.parameters.temperature,
-                target: candidates.positives,
-                denominator: Denominator::All,
-                weight,
-            });
-        }
-        Ok(terms)
+        let in_batch = self.0.candidates == Candidates::KeysAndQueue;
+        let pairs = self.pairing().pairs(encoded.online.len()).into_iter();
+        pairs
+            .map(|(online, momentum, weight)| {
+                let frame = encoded.against_keys(online, momentum, in_batch)?;
+                let rule = Box::new(|rows: &crate::Rows<'_>| {
+                    Ok(Choice::against_all(rows.uniform_positives()?))
+                });
+                Ok(frame.term(self.0.temperature, rule).weighing(weight))
+            })
+            .collect()
     }
 
     fn parameters(&self) -> toml::Table {
-        table::<Self>(&self.parameters)
+        table::<Self>(&self.0)
     }
 }

@@ -13,12 +13,14 @@
 //! queue, or with `use_keys` all keys of the batch and the queue.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use crate::method::Pairing;
 use crate::registry::{Define, table};
-use crate::term::similarities;
-use crate::{Denominator, Encoded, Entry, Method, ParameterError, Role, Term, checks, target};
+use crate::{
+    Card, Choice, Encoded, Entry, Method, ParameterError, QueueUse, Role, Rows, Scheduled, Term,
+    checks, target,
+};
 
 inventory::submit! { Entry::of::<Sce>() }
 
@@ -41,9 +43,9 @@ pub(crate) struct Parameters {
     /// Divides the online encoder's similarities.
     temperature: f64,
     /// Divides the momentum encoder's similarities; smaller, so that the relations are sharper.
-    temperature_momentum: f64,
+    temperature_momentum: Scheduled,
     /// Weight of the positive in the target (lambda); 1 is MoCo.
-    coefficient: f64,
+    coefficient: Scheduled,
     variant: Variant,
     /// All views online and the first `global_views` in the momentum encoder too, or view 0 in the
     /// momentum encoder and the others online.
@@ -55,8 +57,8 @@ impl Default for Parameters {
     fn default() -> Self {
         Self {
             temperature: 0.1,
-            temperature_momentum: 0.05,
-            coefficient: 0.5,
+            temperature_momentum: 0.05.into(),
+            coefficient: 0.5.into(),
             variant: Variant::Paper,
             symmetric: false,
             global_views: 2,
@@ -66,79 +68,93 @@ impl Default for Parameters {
 
 /// SCE.
 #[derive(Debug)]
-pub(crate) struct Sce {
-    parameters: Parameters,
-    pairing: Pairing,
-}
+pub(crate) struct Sce(Parameters);
 
 impl Define for Sce {
     type Parameters = Parameters;
-    const NAME: &'static str = "sce";
-    const TITLE: &'static str = "SCE: one-hot mixed with the teacher's sharpened similarities";
-    const PAPER: &'static str = "Denize, Rabarisoa, Orcesi, Herault, Canu: Similarity Contrastive Estimation for Self-Supervised Soft Contrastive Learning, WACV 2023, arXiv 2111.14585";
+    const CARD: Card = Card {
+        name: "sce",
+        title: "SCE: one-hot mixed with the teacher's sharpened similarities",
+        paper: "Denize, Rabarisoa, Orcesi, Herault, Canu: Similarity Contrastive Estimation for Self-Supervised Soft Contrastive Learning, WACV 2023, arXiv 2111.14585",
+        equation: "s_ik = [k != i] exp(k_i.k_k / temperature_momentum) / sum_{j != i} exp(k_i.k_j / temperature_momentum)\nw_ik = coefficient [k = i] + (1 - coefficient) s_ik\nL_i = -sum_k w_ik log( exp(q_i.k_k / temperature) / sum_j exp(q_i.k_j / temperature) )",
+        pieces: &[
+            ("candidates", "the anchor's own key, then the queue (variant = \"use_keys\": all keys of the batch, then the queue)"),
+            ("positives", "the own key, one-hot"),
+            ("relations", "softmax of the teacher's similarities over all others, temperature_momentum (variant = \"leaky\": the own key takes part with similarity 0)"),
+            ("coefficient", "constant or scheduled"),
+            ("denominator", "all candidates"),
+            ("teacher", "momentum encoder"),
+        ],
+        combination: Some(
+            "candidates = \"queue\"\ntemperature = 0.1\n\
+             target = { relations = { kind = \"softmax\", temperature = 0.05 }, coefficient = 0.5 }",
+        ),
+    };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
         checks::temperature("temperature", parameters.temperature)?;
         checks::temperature("temperature_momentum", parameters.temperature_momentum)?;
         checks::fraction("coefficient", parameters.coefficient)?;
-        let pairing = match parameters.symmetric {
-            true => Pairing::Symmetric { global_views: parameters.global_views },
-            false => Pairing::Asymmetric,
-        };
-        Ok(Self { parameters, pairing })
+        Ok(Self(parameters))
     }
 }
 
 impl Sce {
-    /// The target for teacher similarities `[anchors, candidates]` (cosines, not divided by a
-    /// temperature), where `positives` marks each anchor's own key.
-    fn target(&self, teacher: &Tensor, positives: &Tensor) -> Result<Tensor, TchError> {
-        let own = positives.f_to_kind(Kind::Bool)?;
-        let relations = match self.parameters.variant {
-            Variant::Paper | Variant::UseKeys => {
-                target::relations(teacher, &own, self.parameters.temperature_momentum)?
-            }
-            Variant::Leaky => target::relations(
-                &teacher.f_masked_fill(&own, 0.0)?,
-                &own.f_zeros_like()?,
-                self.parameters.temperature_momentum,
-            )?,
-        };
-        target::mixture(positives, &relations, self.parameters.coefficient)
+    fn pairing(&self) -> Pairing {
+        Pairing::new(self.0.symmetric, self.0.global_views)
     }
+}
+
+/// The target of a block whose teacher's embeddings are among `keys`, `[anchors, dimensions]`.
+fn target_of(
+    rows: &Rows<'_>,
+    keys: &Tensor,
+    variant: Variant,
+    temperature: f64,
+    coefficient: f64,
+) -> Result<Tensor, TchError> {
+    let mut teacher = rows.similarities(keys)?;
+    let own = rows.positives()?;
+    let relations = match variant {
+        Variant::Paper | Variant::UseKeys => target::relations(&teacher, &own, temperature)?,
+        Variant::Leaky => {
+            let teacher = teacher.f_scatter_value_(1, &own, 0.0)?;
+            target::relations(&teacher, &own.f_narrow(1, 0, 0)?, temperature)?
+        }
+    };
+    target::mixture_of(&rows.uniform_positives()?, &relations, coefficient)
 }
 
 impl Method for Sce {
     fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        self.pairing.roles(views)
+        self.pairing().roles(views)
     }
 
-    fn needs_queue(&self) -> bool {
-        self.parameters.variant != Variant::UseKeys
+    fn queue_use(&self) -> QueueUse {
+        match self.0.variant {
+            Variant::UseKeys => QueueUse::Optional,
+            Variant::Paper | Variant::Leaky => QueueUse::Required,
+        }
     }
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let mut terms = Vec::new();
-        for (online, momentum, weight) in self.pairing.pairs(encoded.online.len()) {
-            let anchors = encoded.online(online)?.local.shallow_clone();
-            let in_batch = self.parameters.variant == Variant::UseKeys;
-            let candidates = encoded.keys_and_queue(momentum, in_batch)?;
-            let keys = &encoded.momentum(momentum)?.local;
-            let teacher = similarities(keys, candidates.own.as_ref(), &candidates.shared)?;
-            terms.push(Term {
-                anchors,
-                target: self.target(&teacher, &candidates.positives)?,
-                own: candidates.own,
-                shared: candidates.shared,
-                temperature: self.parameters.temperature,
-                denominator: Denominator::All,
-                weight,
-            });
-        }
-        Ok(terms)
+        let Parameters { temperature, variant, .. } = self.0;
+        let sharpened = self.0.temperature_momentum.at(encoded.progress);
+        let coefficient = self.0.coefficient.at(encoded.progress);
+        let pairs = self.pairing().pairs(encoded.online.len()).into_iter();
+        pairs
+            .map(|(online, momentum, weight)| {
+                let frame = encoded.against_keys(online, momentum, variant == Variant::UseKeys)?;
+                let keys = encoded.momentum(momentum)?.local.shallow_clone();
+                let rule = move |rows: &Rows<'_>| {
+                    target_of(rows, &keys, variant, sharpened, coefficient).map(Choice::against_all)
+                };
+                Ok(frame.term(temperature, Box::new(rule)).weighing(weight))
+            })
+            .collect()
     }
 
     fn parameters(&self) -> toml::Table {
-        table::<Self>(&self.parameters)
+        table::<Self>(&self.0)
     }
 }
