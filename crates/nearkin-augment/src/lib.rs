@@ -20,6 +20,7 @@ mod operation;
 mod order;
 #[cfg(test)]
 mod parity;
+mod preset;
 mod rand_augment;
 mod resample;
 mod resize;

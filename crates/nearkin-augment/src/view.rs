@@ -10,6 +10,7 @@ use crate::color::{ColorJitter, Grayscale};
 use crate::crop::{CenterCrop, RandomCrop, RandomResizedCrop};
 use crate::flip::HorizontalFlip;
 use crate::normalize::{self, Levels, Normalize};
+use crate::preset::{Preset, Wish};
 use crate::rand_augment::RandAugment;
 use crate::resize::Resize;
 use crate::solarize::Solarize;
@@ -93,13 +94,61 @@ impl Transform {
 }
 
 /// A view as a recipe states it.
+///
+/// Instead of `transforms` a recipe may give `preset`, the name of a published view, with `size` in
+/// pixels and, if they are not to be those of the preset, `scale` of the crop and `normalize`. It is
+/// written as `transforms` again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "ViewTable")]
 pub struct ViewOptions {
     /// What messages and reports call the view.
     pub name: String,
     /// The steps, in the order in which they apply.
     pub transforms: Vec<Transform>,
+}
+
+/// A view with all keys that it can have.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ViewTable {
+    name: String,
+    transforms: Option<Vec<Transform>>,
+    preset: Option<Preset>,
+    size: Option<usize>,
+    scale: Option<[f64; 2]>,
+    normalize: Option<Normalize>,
+}
+
+impl TryFrom<ViewTable> for ViewOptions {
+    type Error = String;
+
+    fn try_from(table: ViewTable) -> Result<Self, String> {
+        let ViewTable { name, transforms, preset, size, scale, normalize } = table;
+        let transforms = match (transforms, preset) {
+            (Some(_), Some(_)) => {
+                return Err("`preset` and `transforms` exclude each other: give one".into());
+            }
+            (Some(transforms), None) => {
+                let given = [
+                    ("size", size.is_some()),
+                    ("scale", scale.is_some()),
+                    ("normalize", normalize.is_some()),
+                ];
+                if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
+                    return Err(format!(
+                        "`{key}` belongs to a preset; with transforms it is part of one of them"
+                    ));
+                }
+                transforms
+            }
+            (None, Some(preset)) => {
+                let size = size.ok_or("a preset needs `size`, the side of its images in pixels")?;
+                Wish { preset, size, scale, normalize }.transforms()?
+            }
+            (None, None) => return Err("give `transforms`, or a `preset` with its `size`".into()),
+        };
+        Ok(Self { name, transforms })
+    }
 }
 
 /// Why a list of transforms is not a view.

@@ -9,37 +9,31 @@
 //!   The test split is `val` where both exist, as in ImageNet, whose `test` has no labels. Its
 //!   classes are those of `train`, so that labels mean the same in both.
 //!
-//! Images are files that end in `jpg`, `jpeg`, `png` or `webp`, in any case; others and hidden ones
-//! are ignored. The content decides how a file is decoded, since data sets do contain PNG files
-//! called `.JPEG`. Images are decoded when asked for, to 8-bit RGB: grey becomes three equal
-//! channels, 16 bits are reduced to 8, alpha is dropped, and an Exif orientation is not applied (as
-//! in the usual Python loaders).
+//! Tiny-ImageNet as it is published is read too: where `val` holds a folder `images` and the file
+//! `val_annotations.txt`, that file says which class of `train` an image belongs to. Where a file
+//! `words.txt` beside `train` describes every class folder, classes are called by these words.
+//!
+//! Images are files whose names end as those of images do (see [`decode`](mod@crate::decode));
+//! others and hidden ones are ignored. They are decoded when asked for.
 
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-
+use crate::decode::{EXTENSIONS, decode};
+use crate::scan::{self, Listing};
 use crate::{DataError, Image, ImageSet, Split};
 
-/// Images that are longer than so many times their width, or the other way round, are refused.
-const MAX_ASPECT_RATIO: u32 = 100;
-
-/// Larger images are refused: 400 MB of RGB are a mistake or an attack, not training data.
-const MAX_PIXELS: u64 = 1 << 27;
-/// What a decoder may allocate: the largest image at the largest pixel (RGBA of 16 bits).
-const MAX_DECODER_BYTES: u64 = 8 * MAX_PIXELS;
-
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// Beside [`ANNOTATIONS`], the images of Tiny-ImageNet's validation split.
+const ANNOTATED: &str = "images";
+const ANNOTATIONS: &str = "val_annotations.txt";
+const WORDS: &str = "words.txt";
 
 /// The images of one split of a folder, decoded on request.
 pub struct Folder {
-    /// The folder of the split.
+    /// The folder that was listed: that of the split, or the annotated one in it.
     root: PathBuf,
-    /// Relative to `root`, sorted within a class.
-    files: Vec<Box<Path>>,
+    files: Listing,
     /// One for each file; empty without classes.
     labels: Vec<u32>,
     classes: Vec<String>,
@@ -49,20 +43,25 @@ impl Folder {
     /// Lists the images of a split; none is opened yet.
     ///
     /// [`DataError::Request`] if the folder does not have the split, [`DataError::Empty`] if there
-    /// are no images in it or in one of its class folders, [`DataError::Malformed`] if it is a file,
-    /// mixes images and class folders, or has a class in the test split that `train` lacks.
+    /// are no images in it or in one of its class folders, [`DataError::Malformed`] if it is a
+    /// file, mixes images and class folders, or has a class in the test split that `train` lacks.
     pub fn open(path: &Path, split: Split) -> Result<Self, DataError> {
         let layout = Layout::of(path)?;
         let Some(root) = layout.folder(split) else {
             return Err(missing(path, split));
         };
-        let mut folder = Self::list(root)?;
+        let annotations = root.join(ANNOTATIONS);
+        let mut folder = match annotations.is_file() && root.join(ANNOTATED).is_dir() {
+            true => Self::annotated(root, &annotations)?,
+            false => Self::list(root)?,
+        };
         if split == Split::Test
             && !folder.classes.is_empty()
             && let Some(train) = layout.folder(Split::Train)
         {
-            folder.adopt_classes(train)?;
+            folder.adopt_classes(root, train)?;
         }
+        folder.describe_classes(&path.join(WORDS))?;
         Ok(folder)
     }
 
@@ -73,37 +72,28 @@ impl Folder {
     }
 
     fn list(root: &Path) -> Result<Self, DataError> {
-        let content = Content::of(root)?;
-        let mut classes = Vec::new();
-        let mut files = Vec::new();
-        let mut labels = Vec::new();
-        let mut without_images = None;
-        for name in &content.folders {
-            let relative = Path::new(name);
-            let before = files.len();
-            collect(root, relative, &mut files)?;
-            if files.len() == before {
-                without_images = without_images.or(Some(relative));
+        let files = scan::scan(root, scan::index_folder().as_deref())?;
+        let (mut classes, mut labels, mut without_images) = (Vec::new(), Vec::new(), None);
+        for (name, images) in files.top_folders() {
+            if images == 0 {
+                without_images = without_images.or(Some(name));
                 continue;
             }
-            labels.resize(files.len(), classes.len() as u32);
+            labels.resize(labels.len() + images, classes.len() as u32);
             classes.push(name.to_string_lossy().into_owned());
         }
-        match (files.is_empty(), content.images.is_empty()) {
+        match (labels.is_empty(), files.files_at_top() == 0) {
             (true, true) => Err(DataError::empty(
                 root,
                 format!("looked for {} files and for class folders of them", EXTENSIONS.join(", ")),
             )),
-            (true, false) => {
-                let files = content.images.into_iter().map(|name| Path::new(&name).into());
-                Ok(Self { root: root.to_owned(), files: files.collect(), labels, classes })
-            }
+            (true, false) => Ok(Self { root: root.to_owned(), files, labels, classes }),
             (false, false) => Err(DataError::malformed(
                 root,
                 format!(
                     "holds both images ({}) and folders with images ({}); move the images into \
                      class folders, or the folders away",
-                    content.images[0].to_string_lossy(),
+                    files.path(0).unwrap_or_default().display(),
                     classes[0]
                 ),
             )),
@@ -117,19 +107,71 @@ impl Folder {
         }
     }
 
+    fn path(&self, index: usize) -> PathBuf {
+        self.root.join(self.files.path(index).unwrap_or_default())
+    }
+
+    /// The images of `root/images`, each with the class that the annotations give it.
+    fn annotated(root: &Path, annotations: &Path) -> Result<Self, DataError> {
+        let bytes = fs::read(annotations).map_err(DataError::read(annotations))?;
+        let mut annotated = parse_annotations(&bytes, annotations)?;
+        let distinct: BTreeSet<&str> = annotated.values().copied().collect();
+        let classes: Vec<String> = distinct.into_iter().map(str::to_owned).collect();
+        let folder = root.join(ANNOTATED);
+        let files = scan::scan(&folder, scan::index_folder().as_deref())?;
+        let mut labels = Vec::with_capacity(files.len());
+        for name in (0..files.len()).filter_map(|index| files.path(index)) {
+            let Some(class) = name.to_str().and_then(|name| annotated.remove(name)) else {
+                return Err(DataError::malformed(
+                    &folder.join(&name),
+                    format!("has no line in {}", annotations.display()),
+                ));
+            };
+            labels.push(classes.partition_point(|other| other.as_str() < class) as u32);
+        }
+        match annotated.first_key_value() {
+            Some((name, _)) => Err(DataError::malformed(
+                annotations,
+                format!("names {name}, which is not in {}; unpack it again", folder.display()),
+            )),
+            None if files.is_empty() => Err(DataError::empty(&folder, "the annotations name none")),
+            None => Ok(Self { root: folder, files, labels, classes }),
+        }
+    }
+
+    /// Calls the classes by their words, if there is a file that has some for all of them. Classes
+    /// with the same words keep their own name behind them.
+    fn describe_classes(&mut self, words: &Path) -> Result<(), DataError> {
+        if self.classes.is_empty() || !words.is_file() {
+            return Ok(());
+        }
+        let bytes = fs::read(words).map_err(DataError::read(words))?;
+        let known = parse_words(&bytes, words)?;
+        let found = self.classes.iter().map(|class| known.get(class.as_str()).copied());
+        let Some(found) = found.collect::<Option<Vec<&str>>>() else { return Ok(()) };
+        let mut uses = BTreeMap::new();
+        found.iter().for_each(|words| *uses.entry(*words).or_insert(0) += 1);
+        let describe = |(class, words): (&String, &&str)| match uses.get(words) {
+            Some(1) => (*words).to_owned(),
+            _ => format!("{words} ({class})"),
+        };
+        self.classes = self.classes.iter().zip(&found).map(describe).collect();
+        Ok(())
+    }
+
     /// Numbers the classes as the train split does.
-    fn adopt_classes(&mut self, train: &Path) -> Result<(), DataError> {
-        let content = Content::of(train)?;
-        if content.folders.is_empty() {
+    fn adopt_classes(&mut self, root: &Path, train: &Path) -> Result<(), DataError> {
+        let folders = scan::folders_in(train)?;
+        if folders.is_empty() {
             return Ok(());
         }
         let classes: Vec<String> =
-            content.folders.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            folders.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         let mut numbers = Vec::with_capacity(self.classes.len());
         for class in &self.classes {
             let Some(number) = classes.iter().position(|other| other == class) else {
                 return Err(DataError::malformed(
-                    &self.root.join(class),
+                    &root.join(class),
                     format!("is a class that {} does not have", train.display()),
                 ));
             };
@@ -149,9 +191,9 @@ impl ImageSet for Folder {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        let path = self.root.join(&self.files[index]);
+        let path = self.path(index);
         let bytes = fs::read(&path).map_err(DataError::read(&path))?;
-        decode(&bytes).map_err(|reason| DataError::malformed(&path, reason))
+        decode(&bytes, &path)
     }
 
     fn label(&self, index: usize) -> Option<usize> {
@@ -163,8 +205,48 @@ impl ImageSet for Folder {
     }
 
     fn name(&self, index: usize) -> String {
-        self.root.join(&self.files[index]).display().to_string()
+        self.path(index).display().to_string()
     }
+}
+
+/// Reads the annotations of Tiny-ImageNet: the class of every file name. Of the fields of a line,
+/// which tabs separate, these are the second and the first; a box follows.
+pub fn parse_annotations<'a>(
+    bytes: &'a [u8],
+    path: &Path,
+) -> Result<BTreeMap<&'a str, &'a str>, DataError> {
+    let mut classes = BTreeMap::new();
+    for (index, line) in text_lines(bytes, path)? {
+        let refuse = |reason: String| DataError::malformed(path, format!("line {index}: {reason}"));
+        let mut fields = line.split('\t');
+        let (Some(file), Some(class)) = (fields.next(), fields.next()) else {
+            return Err(refuse("a file name, a tab and a class were expected".into()));
+        };
+        if classes.insert(file, class).is_some() {
+            return Err(refuse(format!("{file} has a line already")));
+        }
+    }
+    Ok(classes)
+}
+
+/// Reads the words of ImageNet's classes: lines of a class, a tab and words.
+pub fn parse_words<'a>(
+    bytes: &'a [u8],
+    path: &Path,
+) -> Result<BTreeMap<&'a str, &'a str>, DataError> {
+    let lines = text_lines(bytes, path)?;
+    Ok(lines.filter_map(|(_, line)| line.split_once('\t')).collect())
+}
+
+/// The lines that are not empty, numbered from 1.
+fn text_lines<'a>(
+    bytes: &'a [u8],
+    path: &Path,
+) -> Result<impl Iterator<Item = (usize, &'a str)>, DataError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| DataError::malformed(path, format!("is not text: {error}")))?;
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    Ok(lines.filter(|(_, line)| !line.trim().is_empty()))
 }
 
 /// Where the splits of a folder are.
@@ -197,13 +279,11 @@ impl Layout {
     }
 }
 
-/// `train` beside other folders of images, and no test split, may well be a class (of vehicles, say);
-/// to take it for a split would leave out everything else without a word.
+/// `train` beside other folders of images, and no test split, may well be a class (of vehicles,
+/// say); to take it for a split would leave out everything else without a word.
 fn refuse_class_named_train(path: &Path) -> Result<(), DataError> {
-    for name in Content::of(path)?.folders.iter().filter(|name| *name != "train") {
-        let mut files = Vec::new();
-        collect(path, Path::new(name), &mut files)?;
-        if !files.is_empty() {
+    for name in scan::folders_in(path)?.iter().filter(|name| *name != "train") {
+        if scan::holds_images(&path.join(name))? {
             return Err(DataError::malformed(
                 path,
                 format!(
@@ -226,134 +306,13 @@ fn missing(path: &Path, split: Split) -> DataError {
     DataError::Request(format!("{path} has no {split} split: put it into {wanted} there"))
 }
 
-/// The visible entries of a folder, sorted.
-struct Content {
-    folders: Vec<OsString>,
-    images: Vec<OsString>,
-}
-
-impl Content {
-    fn of(path: &Path) -> Result<Self, DataError> {
-        let (mut folders, mut images) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(path).map_err(DataError::read(path))? {
-            let entry = entry.map_err(DataError::read(path))?;
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            // Listing a million files must not cost a million more system calls: only links are
-            // followed to see what they are.
-            let entry_path = path.join(&name);
-            let mut kind = entry.file_type().map_err(DataError::read(&entry_path))?;
-            if kind.is_symlink() {
-                kind = fs::metadata(&entry_path).map_err(DataError::read(&entry_path))?.file_type();
-                if kind.is_dir() {
-                    refuse_loop(path, &entry_path)?;
-                }
-            }
-            if kind.is_dir() {
-                folders.push(name);
-            } else if is_image(Path::new(&name)) {
-                // Reading a pipe or a device would wait for ever.
-                if !kind.is_file() {
-                    return Err(DataError::malformed(&entry_path, "is not a file; remove it"));
-                }
-                images.push(name);
-            }
-        }
-        folders.sort_unstable();
-        images.sort_unstable();
-        Ok(Self { folders, images })
-    }
-}
-
-/// A link to a folder that holds it would be followed without end.
-fn refuse_loop(folder: &Path, link: &Path) -> Result<(), DataError> {
-    let inside = fs::canonicalize(folder).map_err(DataError::read(folder))?;
-    let target = fs::canonicalize(link).map_err(DataError::read(link))?;
-    if inside.starts_with(target) {
-        return Err(DataError::malformed(link, "is a link to a folder that it lies in; remove it"));
-    }
-    Ok(())
-}
-
-fn is_image(name: &Path) -> bool {
-    let extension = name.extension().and_then(OsStr::to_str);
-    extension.is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
-}
-
-/// Appends the images of `root/relative` and of the folders in it, relative to `root`.
-fn collect(root: &Path, relative: &Path, files: &mut Vec<Box<Path>>) -> Result<(), DataError> {
-    let content = Content::of(&root.join(relative))?;
-    files.extend(content.images.iter().map(|name| relative.join(name).into_boxed_path()));
-    content.folders.iter().try_for_each(|name| collect(root, &relative.join(name), files))
-}
-
-/// The error is the reason, to follow the name of the file.
-fn decode(bytes: &[u8]) -> Result<Image<'static>, String> {
-    if bytes.is_empty() {
-        return Err("the file is empty (0 bytes)".into());
-    }
-    let cannot_decode = |error: &dyn std::error::Error| format!("cannot decode the image: {error}");
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| cannot_decode(&error))?;
-    let Some(format) = reader.format() else {
-        return Err("the content is not that of a JPEG, PNG or WebP image".into());
-    };
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| cannot_decode(&error))?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!("{width}x{height} pixels are more than the {MAX_PIXELS} allowed"));
-    }
-    // Resized to a given shorter side, a line of pixels would become an image of any length.
-    if width.max(height) / width.min(height).max(1) > MAX_ASPECT_RATIO {
-        return Err(format!(
-            "{width}x{height}: one side is over {MAX_ASPECT_RATIO} times the other"
-        ));
-    }
-    if format == image::ImageFormat::Jpeg && jpeg_is_truncated(bytes) {
-        return Err("the JPEG is truncated: its end marker is missing".into());
-    }
-    let decoded = DynamicImage::from_decoder(decoder).map_err(|error| cannot_decode(&error))?;
-    Image::new(width as usize, height as usize, decoded.into_rgb8().into_raw())
-        .ok_or_else(|| format!("the image has no pixels ({width}x{height})"))
-}
-
-/// Whether no end marker follows the start of the pixel data.
-///
-/// The decoder fills what is missing with grey and reports success, which would silently train on
-/// grey images. Headers are skipped by their lengths, because an embedded thumbnail is a whole JPEG
-/// with an end marker of its own.
-fn jpeg_is_truncated(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    loop {
-        match rest {
-            [0xff, START_OF_SCAN, scan @ ..] => {
-                // Searched from the end, where the marker nearly always is.
-                return !scan.windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
-            }
-            // Markers without content, and the fill bytes that may precede a marker.
-            [0xff, 0x01 | 0xd0..=0xd7, after @ ..] => rest = after,
-            [0xff, 0xff, ..] => rest = &rest[1..],
-            [0xff, _, high, low, ..] => {
-                let length = usize::from(u16::from_be_bytes([*high, *low]));
-                rest = rest.get(2 + length..).unwrap_or_default();
-            }
-            // The decoder tolerates stray bytes between headers.
-            [_, after @ ..] => rest = after,
-            [] => return true,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+    use std::io::Cursor;
+
+    use image::{
+        DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage,
+    };
     use tempfile::TempDir;
 
     use super::*;
@@ -468,6 +427,77 @@ mod tests {
     }
 
     #[test]
+    fn tiny_imagenet_is_read_as_it_is_published() {
+        let root = tree(&[
+            "train/n02/images/n02_0.JPEG",
+            "train/n01/images/n01_0.JPEG",
+            "train/n01/images/n01_1.JPEG",
+            "train/n03/images/n03_0.JPEG",
+            "val/images/val_0.JPEG",
+            "val/images/val_1.JPEG",
+            "test/images/test_0.JPEG",
+        ]);
+        write(&root, "train/n01/n01_boxes.txt", "n01_0.JPEG\t0\t10\t63\t58\n");
+        write(&root, "wnids.txt", "n02\nn01\nn03\n");
+        let lines = "val_1.JPEG\tn03\t0\t32\t44\t62\nval_0.JPEG\tn01\t52\t55\t57\t59\n";
+        write(&root, "val/val_annotations.txt", lines);
+        let train = [
+            "n01: n01/images/n01_0.JPEG",
+            "n01: n01/images/n01_1.JPEG",
+            "n02: n02/images/n02_0.JPEG",
+            "n03: n03/images/n03_0.JPEG",
+        ];
+        assert_eq!(listing(&root, Split::Train), train.map(|line| line.replace(": ", ": train/")));
+        let test = ["n01: val/images/val_0.JPEG", "n03: val/images/val_1.JPEG"];
+        assert_eq!(listing(&root, Split::Test), test);
+
+        // The words of more classes than are here, two of them alike.
+        let words = "n00\tentity\nn01\tcrane\nn02\tgoldfish, Carassius auratus\nn03\tcrane\n";
+        write(&root, "words.txt", words);
+        let expected = ["crane (n01)", "goldfish, Carassius auratus", "crane (n03)"];
+        for split in [Split::Train, Split::Test] {
+            assert_eq!(Folder::open(root.path(), split).unwrap().classes(), expected);
+        }
+        write(&root, "words.txt", "n01\tcrane\n");
+        assert_eq!(Folder::open(root.path(), Split::Test).unwrap().classes()[0], "n01");
+
+        for (lines, named) in [
+            ("val_0.JPEG\tn01\n", "val_1.JPEG: has no line in "),
+            ("val_0.JPEG\tn01\nval_1.JPEG\tn01\nval_2.JPEG\tn01\n", "names val_2.JPEG, which is"),
+            ("val_0.JPEG\tn01\nval_0.JPEG\tn01\n", "line 2: val_0.JPEG has a line already"),
+            ("\nval_0.JPEG n01\n", "line 2: a file name, a tab and a class were expected"),
+            ("val_0.JPEG\tn01\nval_1.JPEG\tn09\n", "val/n09: is a class that "),
+        ] {
+            write(&root, "val/val_annotations.txt", lines);
+            let message = failure(root.path(), Split::Test);
+            assert!(message.contains(named), "{message}");
+        }
+        write(&root, "val/val_annotations.txt", b"\xff");
+        assert!(failure(root.path(), Split::Test).contains("val_annotations.txt: is not text"));
+    }
+
+    #[test]
+    fn the_real_tiny_imagenet_is_read() {
+        let folder = std::env::var_os("NEARKIN_DATA").map(PathBuf::from);
+        let Some(path) =
+            folder.map(|path| path.join("tiny-imagenet-200")).filter(|path| path.is_dir())
+        else {
+            eprintln!("skipped: set NEARKIN_DATA to the folder that holds tiny-imagenet-200");
+            return;
+        };
+        for (split, per_class) in [(Split::Train, 500), (Split::Test, 50)] {
+            let set = Folder::open(&path, split).unwrap();
+            let mut counts = vec![0; set.classes().len()];
+            (0..set.len()).for_each(|index| counts[set.label(index).unwrap()] += 1);
+            assert_eq!(counts, vec![per_class; counts.len()]);
+            for index in (0..set.len()).step_by(7) {
+                let image = set.image(index).unwrap();
+                assert_eq!((image.width(), image.height()), (64, 64), "{}", set.name(index));
+            }
+        }
+    }
+
+    #[test]
     fn the_test_split_numbers_classes_as_the_train_split_does() {
         let root = tree(&["train/a/1.png", "train/b/1.png", "train/c/1.png", "val/c/1.png"]);
         let test = Folder::open(root.path(), Split::Test).unwrap();
@@ -482,7 +512,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let message = failure(root.path(), Split::Train);
         assert!(message.starts_with("no images in "), "{message}");
-        assert!(message.contains("looked for jpg, jpeg, png, webp files"), "{message}");
+        assert!(
+            message.contains("looked for bmp, jpeg, jpg, png, tif, tiff, webp files"),
+            "{message}"
+        );
         let message = failure(&root.path().join("gone"), Split::Train);
         assert!(message.starts_with("cannot read ") && message.contains("gone"), "{message}");
         write(&root, "file.png", png(4, 3));
@@ -589,12 +622,12 @@ mod tests {
         bytes.extend((2 + sound.len() as u16).to_be_bytes());
         bytes.extend(&sound);
         bytes.extend(&sound[2..]);
-        assert!(decode(&bytes).is_ok());
+        assert!(decode(&bytes, Path::new("some.jpg")).is_ok());
         let message = damage("cut.jpg", &bytes[..bytes.len() - 20]);
         assert!(message.contains("the JPEG is truncated: its end marker is missing"), "{message}");
         // Bytes after the end are common and harmless.
         bytes.extend([0; 40]);
-        assert!(decode(&bytes).is_ok());
+        assert!(decode(&bytes, Path::new("some.jpg")).is_ok());
     }
 
     #[test]
@@ -608,12 +641,20 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        fn any_bytes_are_annotations_or_refused(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        ) {
+            let _ = parse_annotations(&bytes, Path::new("some.txt"));
+            let _ = parse_words(&bytes, Path::new("some.txt"));
+        }
+
+        #[test]
         fn any_bytes_after_a_sound_start_are_decoded_or_refused(
             kept in 0..200_usize, tail in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
         ) {
             for sound in [png(20, 20), jpeg()] {
                 let bytes = [&sound[..kept.min(sound.len())], &tail].concat();
-                if let Ok(image) = decode(&bytes) {
+                if let Ok(image) = decode(&bytes, Path::new("some")) {
                     proptest::prop_assert_eq!(image.rgb().len(), image.width() * image.height() * 3);
                 }
             }

@@ -2,8 +2,8 @@
 //!
 //! This crate exists so that everything behind it (augmentation, the loader, evaluation) sees one
 //! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory
-//! ([`cifar`]) or are read from files ([`stl10`], [`folder`]). It knows nothing of tensors and builds
-//! without libtorch.
+//! ([`cifar`], [`idx`]) or are read from files ([`stl10`], [`folder`], [`list`], [`packed`],
+//! [`webdataset`]). It knows nothing of tensors and builds without libtorch.
 //!
 //! - A recipe names its data as a [`Source`]; [`open`] turns that and a [`Split`] into a set.
 //! - A set hands out [`Image`]s: 8-bit RGB, each of its own size, safe to ask for from any thread.
@@ -23,19 +23,32 @@
 //! ```
 
 pub mod cifar;
+mod classes;
+pub mod decode;
 pub mod folder;
+pub mod idx;
 mod image;
+pub mod inspect;
+pub mod list;
+pub mod packed;
+pub mod pickle;
 pub mod random;
+pub mod scan;
 mod set;
 pub mod shapes;
 mod source;
 pub mod stl10;
+pub mod webdataset;
 
 pub use cifar::{Cifar, CifarVersion};
 pub use folder::Folder;
+pub use idx::Idx;
 pub use image::Image;
+pub use list::List;
+pub use packed::{PackWriter, Packed};
 pub use random::Random;
 pub use set::{DataError, ImageSet, Split, Subset, labelled};
 pub use shapes::{Shapes, ShapesOptions};
 pub use source::{Source, has_split, open};
 pub use stl10::{Stl10, Stl10Part};
+pub use webdataset::WebDataset;

@@ -18,6 +18,14 @@ pub enum DataError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// What was written.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
     /// The file was read, but its content is not what its format asks for.
     #[error("{}: {reason}", path.display())]
     Malformed {

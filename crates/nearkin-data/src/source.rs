@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cifar, CifarVersion, DataError, Folder, ImageSet, Shapes, ShapesOptions, Split, Stl10,
-    Stl10Part,
+    Cifar, CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Shapes, ShapesOptions,
+    Split, Stl10, Stl10Part, WebDataset,
 };
 
 /// Where images come from; in a recipe, `dataset = "cifar10"` with the keys of that variant.
@@ -17,15 +17,16 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
-    /// CIFAR-10, binary version.
+    /// CIFAR-10 in any of its forms; see [`cifar`](crate::cifar).
     Cifar10 {
-        /// `cifar-10-batches-bin` or the folder that holds it.
+        /// `cifar-10-batches-bin`, `cifar-10-batches-py`, an archive of one, or the folder that
+        /// holds it.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
-    /// CIFAR-100 with its 100 fine labels, binary version.
+    /// CIFAR-100 with its 100 fine labels, in any of its forms; see [`cifar`](crate::cifar).
     Cifar100 {
-        /// `cifar-100-binary` or the folder that holds it.
+        /// `cifar-100-binary`, `cifar-100-python`, an archive of one, or the folder that holds it.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
@@ -41,6 +42,33 @@ pub enum Source {
     /// A folder of image files; see [`folder`](crate::folder) for the layouts.
     Folder {
         /// The folder.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// Files of arrays as those of MNIST; see [`idx`](crate::idx).
+    Idx {
+        /// The folder of the files.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// The image files that a text file lists; see [`list`](crate::list).
+    List {
+        /// The list, or the folder of the lists of both splits.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+        /// What the listed paths are relative to, if not to the folder of the list.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        root: Option<PathBuf>,
+    },
+    /// A file that `nearkin data pack` wrote; see [`packed`](crate::packed).
+    Packed {
+        /// The file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// Shards of samples in tar files; see [`webdataset`](crate::webdataset).
+    Webdataset {
+        /// A shard, a pattern of shards, or the folder of the shards.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
@@ -81,6 +109,10 @@ impl Source {
             Self::Cifar100 { .. } => "cifar100",
             Self::Stl10 { .. } => "stl10",
             Self::Folder { .. } => "folder",
+            Self::Idx { .. } => "idx",
+            Self::List { .. } => "list",
+            Self::Packed { .. } => "packed",
+            Self::Webdataset { .. } => "webdataset",
             Self::Shapes { .. } => "shapes",
         }
     }
@@ -91,7 +123,11 @@ impl Source {
             Self::Cifar10 { path }
             | Self::Cifar100 { path }
             | Self::Stl10 { path, .. }
-            | Self::Folder { path } => path.as_deref(),
+            | Self::Folder { path }
+            | Self::Idx { path }
+            | Self::List { path, .. }
+            | Self::Packed { path }
+            | Self::Webdataset { path } => path.as_deref(),
             Self::Shapes { .. } => None,
         }
     }
@@ -102,7 +138,11 @@ impl Source {
             Self::Cifar10 { path }
             | Self::Cifar100 { path }
             | Self::Stl10 { path, .. }
-            | Self::Folder { path } => {
+            | Self::Folder { path }
+            | Self::Idx { path }
+            | Self::List { path, .. }
+            | Self::Packed { path }
+            | Self::Webdataset { path } => {
                 *path = Some(new.into());
                 Ok(())
             }
@@ -139,6 +179,17 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
         Source::Folder { path } => {
             Arc::new(Folder::open(source.require_path(path.as_ref())?, split)?)
         }
+        Source::Idx { path } => Arc::new(Idx::open(source.require_path(path.as_ref())?, split)?),
+        Source::List { path, root } => {
+            let path = source.require_path(path.as_ref())?;
+            Arc::new(List::open(path, root.as_deref(), split)?)
+        }
+        Source::Packed { path } => {
+            Arc::new(Packed::open(source.require_path(path.as_ref())?, split)?)
+        }
+        Source::Webdataset { path } => {
+            Arc::new(WebDataset::open(source.require_path(path.as_ref())?, split)?)
+        }
         &Source::Shapes { train_images, test_images, size_pixels, seed } => {
             let images = match split {
                 Split::Train => train_images,
@@ -149,10 +200,16 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
     })
 }
 
-/// Whether the source has the split, without opening it: only folders may lack one.
+/// Whether the source has the split, without opening it: what a user put together may lack one.
 pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
     match source {
         Source::Folder { path } => Folder::has_split(source.require_path(path.as_ref())?, split),
+        Source::Idx { path } => Idx::has_split(source.require_path(path.as_ref())?, split),
+        Source::List { path, .. } => List::has_split(source.require_path(path.as_ref())?, split),
+        Source::Packed { path } => Packed::has_split(source.require_path(path.as_ref())?, split),
+        Source::Webdataset { path } => {
+            WebDataset::has_split(source.require_path(path.as_ref())?, split)
+        }
         Source::Cifar10 { .. }
         | Source::Cifar100 { .. }
         | Source::Stl10 { .. }
@@ -175,6 +232,10 @@ mod tests {
             ("cifar10", Source::Cifar10 { path: None }),
             ("cifar100", Source::Cifar100 { path: None }),
             ("folder", Source::Folder { path: None }),
+            ("idx", Source::Idx { path: None }),
+            ("list", Source::List { path: None, root: None }),
+            ("packed", Source::Packed { path: None }),
+            ("webdataset", Source::Webdataset { path: None }),
         ] {
             let text = format!("dataset = \"{kind}\"\n");
             assert_eq!(toml::from_str::<Source>(&text).unwrap(), bare);
@@ -212,6 +273,31 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_opened_with_its_root_and_an_idx_folder_by_its_splits() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("some.txt");
+        std::fs::write(&list, "a.png cat\n").unwrap();
+        let text = format!("dataset = \"list\"\npath = {list:?}\nroot = \"/images\"\n");
+        let source: Source = toml::from_str(&text).unwrap();
+        assert_eq!(toml::to_string(&source).unwrap(), text);
+        let set = open(&source, Split::Train).unwrap();
+        assert_eq!((set.name(0), set.label(0)), ("/images/a.png".to_owned(), Some(0)));
+        assert!(!has_split(&source, Split::Test).unwrap());
+
+        for (file, bytes) in [
+            ("t10k-images-idx3-ubyte", &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 77][..]),
+            ("t10k-labels-idx1-ubyte", &[0, 0, 8, 1, 0, 0, 0, 1, 2]),
+        ] {
+            std::fs::write(folder.path().join(file), bytes).unwrap();
+        }
+        let source = Source::Idx { path: Some(folder.path().to_owned()) };
+        assert!(has_split(&source, Split::Test).unwrap());
+        assert!(!has_split(&source, Split::Train).unwrap());
+        let set = open(&source, Split::Test).unwrap();
+        assert_eq!((set.image(0).unwrap().rgb(), set.label(0)), (&[77; 3][..], Some(2)));
+    }
+
+    #[test]
     fn unknown_keys_and_data_sets_are_named() {
         for (text, named) in [
             ("dataset = \"shapes\"\nsize = 3", "size"),
@@ -243,6 +329,10 @@ mod tests {
             Source::Cifar100 { path: None },
             Source::Stl10 { path: None, part: Stl10Part::default() },
             Source::Folder { path: None },
+            Source::Idx { path: None },
+            Source::List { path: None, root: None },
+            Source::Packed { path: None },
+            Source::Webdataset { path: None },
         ] {
             let message = open(&source, Split::Train).err().unwrap().to_string();
             let expected = format!("dataset {} needs a path: give --data PATH", source.kind());
@@ -262,6 +352,10 @@ mod tests {
             Source::Cifar100 { path: None },
             Source::Stl10 { path: None, part: Stl10Part::default() },
             Source::Folder { path: None },
+            Source::Idx { path: None },
+            Source::List { path: None, root: None },
+            Source::Packed { path: None },
+            Source::Webdataset { path: None },
         ] {
             source.set_path(&missing).unwrap();
             let message = open(&source, Split::Train).err().unwrap().to_string();

@@ -29,6 +29,9 @@ enum Command {
     /// Evaluate the encoder of a run.
     #[command(subcommand)]
     Eval(commands::eval::Command),
+    /// Look at images, pack them, fetch them.
+    #[command(subcommand)]
+    Data(commands::data::Command),
     Methods(commands::methods::Arguments),
     /// Work with recipes.
     #[command(subcommand)]
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
+        Command::Data(command) => commands::data::run(&command),
         Command::Methods(arguments) => commands::methods::run(&arguments),
         Command::Recipe(command) => commands::recipe::run(&command),
     };

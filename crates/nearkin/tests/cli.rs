@@ -24,6 +24,7 @@ fn help_of_the_program() {
     Commands:
       pretrain  Train an encoder as a recipe says, or continue a run
       eval      Evaluate the encoder of a run
+      data      Look at images, pack them, fetch them
       methods   List the methods that a recipe can name, or explain one
       recipe    Work with recipes
       help      Print this message or the help of the given subcommand(s)
@@ -428,6 +429,11 @@ fn a_cifar_file_that_is_too_long_is_refused() {
 fn a_cifar_label_out_of_range_is_refused() {
     use std::io::{Seek, SeekFrom, Write};
     let place = cifar(CIFAR_BYTES);
+    // Labels are looked at once all files are there.
+    for batch in 2..=5 {
+        let path = place.path(&format!("cifar-10-batches-bin/data_batch_{batch}.bin"));
+        fs::File::create(path).and_then(|file| file.set_len(CIFAR_BYTES)).expect("a file");
+    }
     let path = place.path("cifar-10-batches-bin/data_batch_1.bin");
     let mut file = fs::OpenOptions::new().write(true).open(path).expect("the file");
     file.seek(SeekFrom::Start(7 * 3073)).and_then(|_| file.write_all(&[10])).expect("a byte");
@@ -439,7 +445,7 @@ fn a_cifar_label_out_of_range_is_refused() {
 fn a_folder_without_cifar_is_refused() {
     let place = Place::new();
     place.write("cifar.toml", tiny_on("cifar10"));
-    assert_snapshot!(place.pretrain("cifar.toml --data .").refused(), @"error: no images in [DIR]: there is no folder cifar-10-batches-bin and no data_batch_1.bin in it; unpack the binary version of CIFAR-10 there");
+    assert_snapshot!(place.pretrain("cifar.toml --data .").refused(), @"error: no images in [DIR]: there is no folder cifar-10-batches-bin or cifar-10-batches-py, no data_batch_1.bin and neither cifar-10-binary.tar.gz nor cifar-10-python.tar.gz in it; download CIFAR-10 in one of its forms");
 }
 
 /// Trains on a flat folder in which the image 05 is damaged.
@@ -465,7 +471,7 @@ fn a_truncated_image_is_named() {
 
 #[test]
 fn a_file_that_is_no_image_is_named() {
-    assert_snapshot!(with_damaged_image(|_| b"hello".to_vec()), @"error: [DIR]/flat/05.png: the content is not that of a JPEG, PNG or WebP image");
+    assert_snapshot!(with_damaged_image(|_| b"hello".to_vec()), @"error: [DIR]/flat/05.png: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image");
 }
 
 #[test]
@@ -473,7 +479,7 @@ fn an_empty_folder_is_refused() {
     let place = Place::new();
     place.write("flat.toml", tiny_on("folder"));
     place.images("empty", 0);
-    assert_snapshot!(place.pretrain("flat.toml --data empty").refused(), @"error: no images in [DIR]/empty: looked for jpg, jpeg, png, webp files and for class folders of them");
+    assert_snapshot!(place.pretrain("flat.toml --data empty").refused(), @"error: no images in [DIR]/empty: looked for bmp, jpeg, jpg, png, tif, tiff, webp files and for class folders of them");
 }
 
 #[test]

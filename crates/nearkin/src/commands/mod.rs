@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod methods;
 pub(crate) mod pretrain;

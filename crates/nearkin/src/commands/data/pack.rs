@@ -1,0 +1,120 @@
+//! `nearkin data pack`
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use nearkin_augment::{Interpolation, Resize, Scratch};
+use nearkin_data::inspect::{detect, splits};
+use nearkin_data::{DataError, Image, ImageSet, PackWriter, open};
+
+use super::super::bad_input;
+
+/// More unreadable images than one in so many are a damaged set, not a few damaged images.
+const UNREADABLE_ONE_IN: usize = 100;
+
+/// Images of each thread between two writes; what is decoded at once bounds the memory.
+const CHUNK: usize = 16;
+
+/// Decode a set once and for all, into one file.
+///
+/// The file holds both splits, classes and labels; a recipe reads it with dataset = "packed". It
+/// takes 3 bytes per pixel. Images that cannot be read are left out and named; more than 1 % of them
+/// are refused.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    nearkin data pack imagenet/ imagenet-256.packed --size 256\n  \
+    nearkin pretrain RECIPE --set data.dataset=packed --data imagenet-256.packed")]
+pub(crate) struct Arguments {
+    /// The images: anything that `nearkin data inspect` understands.
+    path: PathBuf,
+    /// The file to write; an existing one is replaced once all is written.
+    out: PathBuf,
+    /// Resize images whose shorter side is longer than this many pixels to it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    size: Option<u16>,
+    /// Threads that decode; if absent, one per core.
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let begun = Instant::now();
+    let source = detect(&arguments.path)?;
+    let splits = splits(&source)?;
+    let sets = splits.iter().map(|split| open(&source, *split)).collect::<Result<Vec<_>, _>>()?;
+    let classes = sets.iter().map(ImageSet::classes).max_by_key(|names| names.len());
+    let mut writer = PackWriter::create(&arguments.out, classes.unwrap_or_default())?;
+    let threads = super::threads(arguments.workers).get();
+    let resize = arguments
+        .size
+        .map(|size| Resize { size: usize::from(size), interpolation: Interpolation::Bilinear });
+    let total: usize = sets.iter().map(ImageSet::len).sum();
+    let (mut packed, mut unreadable) = (0, 0);
+    for (split, set) in splits.iter().zip(&sets) {
+        for first in (0..set.len()).step_by(threads * CHUNK) {
+            let end = set.len().min(first + threads * CHUNK);
+            let decoded = decode(&**set, first..end, threads, resize.as_ref());
+            for (index, image) in (first..end).zip(decoded) {
+                match image {
+                    Ok(image) => {
+                        writer.push(*split, &image, set.label(index))?;
+                        packed += 1;
+                    }
+                    Err(error) => {
+                        eprintln!("left out: {error}");
+                        unreadable += 1;
+                    }
+                }
+            }
+            if unreadable > total / UNREADABLE_ONE_IN {
+                return Err(bad_input(format!(
+                    "{unreadable} of {total} images cannot be read, more than 1 %: see what \
+                     nearkin data inspect says of them, and remove or replace them"
+                )));
+            }
+        }
+    }
+    let bytes = writer.finish()?;
+    println!(
+        "{}: {packed} images, {unreadable} left out, {:.1} MB, {:.0} images/s",
+        arguments.out.display(),
+        bytes as f64 / 1e6,
+        packed as f64 / begun.elapsed().as_secs_f64()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The images of a range in its order, decoded and resized side by side.
+fn decode<'a>(
+    set: &'a dyn ImageSet,
+    range: std::ops::Range<usize>,
+    threads: usize,
+    resize: Option<&Resize>,
+) -> Vec<Result<Image<'a>, DataError>> {
+    let begin = range.start;
+    let mut images: Vec<_> = range.map(|_| None).collect();
+    let share = images.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        for (part, places) in images.chunks_mut(share).enumerate() {
+            scope.spawn(move || {
+                let mut scratch = Scratch::default();
+                for (offset, place) in places.iter_mut().enumerate() {
+                    let image = set.image(begin + part * share + offset);
+                    *place = Some(image.map(|image| shrink(image, resize, &mut scratch)));
+                }
+            });
+        }
+    });
+    images.into_iter().flatten().collect()
+}
+
+fn shrink<'a>(image: Image<'a>, resize: Option<&Resize>, scratch: &mut Scratch) -> Image<'a> {
+    let shorter = image.width().min(image.height());
+    match resize.filter(|resize| resize.size < shorter) {
+        Some(resize) => resize.image(&image, scratch).unwrap_or(image),
+        None => image,
+    }
+}
