@@ -119,11 +119,13 @@ impl Measures {
     /// Adds the anchors of another batch of the same step, which has this `share` of the loss.
     pub fn absorb(&mut self, other: &Self, share: f64) {
         self.reference_loss += share * other.reference_loss;
-        for &(name, sum, count) in &other.sums {
-            match self.sums.iter_mut().find(|entry| entry.0 == name) {
-                Some(entry) => *entry = (name, entry.1 + sum, entry.2 + count),
-                None => self.sums.push((name, sum, count)),
-            }
+        other.sums.iter().for_each(|&(name, sum, count)| self.tally(name, sum, count));
+    }
+
+    fn tally(&mut self, name: &'static str, sum: f64, count: f64) {
+        match self.sums.iter_mut().find(|entry| entry.0 == name) {
+            Some(entry) => *entry = (name, entry.1 + sum, entry.2 + count),
+            None => self.sums.push((name, sum, count)),
         }
     }
 
@@ -160,14 +162,9 @@ impl Measures {
         let numbers = Tensor::f_stack(&flat, 0)?;
         let numbers = Vec::<f64>::try_from(numbers.f_to_device(tch::Device::Cpu)?)?;
         for (entry, numbers) in pending.iter().zip(numbers.chunks_exact(2)) {
-            let (sum, count) = (numbers[0], numbers[1]);
-            if entry.0 == REFERENCE {
-                self.reference_loss += sum;
-                continue;
-            }
-            match self.sums.iter_mut().find(|known| known.0 == entry.0) {
-                Some(known) => *known = (known.0, known.1 + sum, known.2 + count),
-                None => self.sums.push((entry.0, sum, count)),
+            match entry.0 {
+                REFERENCE => self.reference_loss += numbers[0],
+                name => self.tally(name, numbers[0], numbers[1]),
             }
         }
         Ok(())

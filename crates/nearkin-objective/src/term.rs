@@ -35,6 +35,11 @@ impl Choice {
     }
 }
 
+/// The rule of instance discrimination: equal weights on the known positives against all candidates.
+pub(crate) fn discriminate(rows: &Rows<'_>) -> Result<Choice, TchError> {
+    Ok(Choice::against_all(rows.uniform_positives()?))
+}
+
 /// Chooses targets and denominators for a block of anchors.
 pub type Rule = Box<dyn Fn(&Rows<'_>) -> Result<Choice, TchError>>;
 

@@ -15,6 +15,7 @@ use tch::TchError;
 
 use crate::method::at_least;
 use crate::registry::{Define, table};
+use crate::term::discriminate;
 use crate::{
     Card, Choice, Encoded, Entry, Method, ParameterError, QueueUse, Role, Rows, Term, checks,
     target,
@@ -85,11 +86,10 @@ impl Method for Clsa {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let Parameters { temperature, temperature_target, weight } = self.0;
-        let rule = |rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?));
         let weak = encoded.against_keys(1, 0, true)?;
         let teacher = weak.anchors.f_detach()?;
         let mut terms =
-            vec![Term { measured: false, ..weak.term(temperature, Box::new(rule)) }];
+            vec![Term { measured: false, ..weak.term(temperature, Box::new(discriminate)) }];
         let views = if weight > 0.0 { encoded.online.len() } else { 2 };
         for strong in 2..views {
             let teacher = teacher.shallow_clone();

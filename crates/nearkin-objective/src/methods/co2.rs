@@ -14,6 +14,7 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::method::Pairing;
 use crate::registry::{Define, table};
+use crate::term::discriminate;
 use crate::{
     Card, Choice, Denominator, Encoded, Entry, Method, ParameterError, QueueUse, Role, Rows,
     Scheduled, Term, checks,
@@ -127,8 +128,7 @@ impl Method for Co2 {
         let mut terms = Vec::new();
         for (online, momentum, weight) in Pairing::Asymmetric.pairs(encoded.online.len()) {
             let frame = encoded.against_keys(online, momentum, false)?;
-            let rule = |rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?));
-            let discrimination = frame.term(self.0.temperature, Box::new(rule));
+            let discrimination = frame.term(self.0.temperature, Box::new(discriminate));
             terms.push(Term { measured: false, ..discrimination.weighing(weight) });
 
             for direction in [Direction::KeyToQuery, Direction::QueryToKey] {

@@ -14,6 +14,7 @@ use tch::{TchError, Tensor};
 use crate::method::{Frame, Pairing, at_least};
 use crate::refinery::{Predictions, confident, refine};
 use crate::registry::{Define, table};
+use crate::term::discriminate;
 use crate::selection::{Aggregation, Selection, scores};
 use crate::{
     Card, Choice, Denominator, Embedding, Encoded, Entry, Labels, Method, MixedInput, Mixing,
@@ -631,7 +632,7 @@ impl Method for Combination {
             let frame = encoded.against_keys(online, momentum, in_batch)?;
             let rule: Rule = match self.0.mixup {
                 None => self.rule(encoded, &frame.anchors, momentum)?,
-                Some(_) => Box::new(|rows| Ok(Choice::against_all(rows.uniform_positives()?))),
+                Some(_) => Box::new(discriminate),
             };
             let term = frame.term(temperature, rule).weighing(weight * (1.0 - mixed_weight));
             terms.push(Term { measured: self.0.mixup.is_none(), ..term });

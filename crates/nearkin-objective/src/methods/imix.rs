@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use tch::TchError;
 
 use crate::registry::{Define, table};
+use crate::term::discriminate;
 use crate::{
-    Card, Choice, Encoded, Entry, Method, MixedInput, Mixing, ParameterError, Per, QueueUse, Role,
-    Rows, Term, checks,
+    Card, Encoded, Entry, Method, MixedInput, Mixing, ParameterError, Per, QueueUse, Role,
+    Term, checks,
 };
 
 inventory::submit! { Entry::of::<IMix>() }
@@ -100,15 +101,14 @@ impl Method for IMix {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let Parameters { temperature, temperature_mixed, coefficient, .. } = self.0;
-        let rule = |rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?));
         let mut terms = Vec::new();
         if coefficient < 1.0 {
-            let term = encoded.against_keys(1, 0, true)?.term(temperature, Box::new(rule));
+            let term = encoded.against_keys(1, 0, true)?.term(temperature, Box::new(discriminate));
             terms.push(term.weighing(1.0 - coefficient));
         }
         for mixed in &encoded.mixed {
             let frame = encoded.keys_frame(0, true, &mixed.anchors)?;
-            let term = frame.mixed_term(mixed, temperature_mixed, Box::new(rule));
+            let term = frame.mixed_term(mixed, temperature_mixed, Box::new(discriminate));
             terms.push(term.weighing(coefficient));
         }
         Ok(terms)

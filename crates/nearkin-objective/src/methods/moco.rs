@@ -12,7 +12,8 @@ use tch::TchError;
 
 use crate::method::Pairing;
 use crate::registry::{Define, table};
-use crate::{Card, Choice, Encoded, Entry, Method, ParameterError, QueueUse, Role, Term, checks};
+use crate::term::discriminate;
+use crate::{Card, Encoded, Entry, Method, ParameterError, QueueUse, Role, Term, checks};
 
 inventory::submit! { Entry::of::<Moco>() }
 
@@ -94,10 +95,7 @@ impl Method for Moco {
         pairs
             .map(|(online, momentum, weight)| {
                 let frame = encoded.against_keys(online, momentum, in_batch)?;
-                let rule = Box::new(|rows: &crate::Rows<'_>| {
-                    Ok(Choice::against_all(rows.uniform_positives()?))
-                });
-                Ok(frame.term(self.0.temperature, rule).weighing(weight))
+                Ok(frame.term(self.0.temperature, Box::new(discriminate)).weighing(weight))
             })
             .collect()
     }

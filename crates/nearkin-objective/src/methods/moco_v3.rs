@@ -11,7 +11,8 @@ use tch::TchError;
 
 use crate::method::Pairing;
 use crate::registry::{Define, table};
-use crate::{Card, Choice, Encoded, Entry, Method, ParameterError, Role, Rows, Term, checks};
+use crate::term::discriminate;
+use crate::{Card, Encoded, Entry, Method, ParameterError, Role, Term, checks};
 
 inventory::submit! { Entry::of::<MocoV3>() }
 
@@ -74,9 +75,7 @@ impl Method for MocoV3 {
             .into_iter()
             .map(|(online, momentum, mean)| {
                 let frame = encoded.against_keys(online, momentum, true)?;
-                let rule =
-                    Box::new(|rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?)));
-                Ok(frame.term(temperature, rule).weighing(2.0 * mean * scale))
+                Ok(frame.term(temperature, Box::new(discriminate)).weighing(2.0 * mean * scale))
             })
             .collect()
     }

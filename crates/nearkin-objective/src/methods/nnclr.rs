@@ -14,8 +14,9 @@ use tch::{TchError, Tensor};
 use crate::candidates::{Candidates, Origin, Shared};
 use crate::method::{Frame, at_least};
 use crate::registry::{Define, table};
+use crate::term::discriminate;
 use crate::{
-    Card, Choice, Embedding, Encoded, Entry, Method, ParameterError, QueueUse, Role, Rows, Term,
+    Card, Embedding, Encoded, Entry, Method, ParameterError, QueueUse, Role, Term,
     checks, target,
 };
 
@@ -132,9 +133,8 @@ impl Method for Nnclr {
             let positives = target::diagonal(anchors.size()[0], encoded.offset, &anchors)?;
             let candidates = Candidates { own: None, shared: vec![Shared { rows, origin }] };
             let frame = Frame { anchors, candidates, positives, itself: None };
-            let rule = |rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?));
             let weight = 1.0 / (views * (views - 1)) as f64;
-            let term = frame.term(self.0.temperature, Box::new(rule)).weighing(weight);
+            let term = frame.term(self.0.temperature, Box::new(discriminate)).weighing(weight);
             terms.push(Term { neighbours: Some(local), ..term });
         }
         Ok(terms)

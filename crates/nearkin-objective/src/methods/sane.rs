@@ -19,6 +19,7 @@ use tch::TchError;
 use crate::method::at_least;
 use crate::refinery::{Predictions, refine};
 use crate::registry::{Define, table};
+use crate::term::discriminate;
 use crate::{
     Card, Choice, Encoded, Entry, Method, MixedInput, Mixing, ParameterError, Per, QueueUse, Role,
     Rows, Scheduled, Shape, Term, Varying, checks,
@@ -146,7 +147,6 @@ impl Method for Sane {
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let Parameters { temperature, sharpening, predictions, coefficient, .. } = self.0;
         let strength = self.0.strength.at(encoded.progress);
-        let one_hot = |rows: &Rows<'_>| Ok(Choice::against_all(rows.uniform_positives()?));
         let refined = || -> Result<_, TchError> {
             let keys = encoded.momentum(0)?.local.shallow_clone();
             Ok(Box::new(move |rows: &Rows<'_>| {
@@ -158,7 +158,7 @@ impl Method for Sane {
         };
         let mut terms = Vec::new();
         if coefficient < 1.0 {
-            let vanilla = encoded.against_keys(1, 0, true)?.term(temperature, Box::new(one_hot));
+            let vanilla = encoded.against_keys(1, 0, true)?.term(temperature, Box::new(discriminate));
             terms.push(Term { measured: false, ..vanilla.weighing(1.0 - coefficient) });
         }
         if self.0.mixup == Mixup::None && coefficient > 0.0 {
