@@ -4,7 +4,13 @@
 
 use std::path::PathBuf;
 
+#[allow(dead_code, reason = "a module of the build script that compiles C++ as well")]
 fn main() {
+    link();
+}
+
+/// Gives libtorch's folder.
+pub(crate) fn link() -> PathBuf {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
         fail("LIBTORCH is not set");
@@ -15,6 +21,7 @@ fn main() {
         fail(&format!("there is no {}/lib", libtorch.display()));
     };
     println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{}", libraries.display());
+    libtorch
 }
 
 fn fail(reason: &str) -> ! {

@@ -1,18 +1,21 @@
 //! The layers of the networks, as thin as libtorch allows.
 
+use nearkin_dist::World;
 use nearkin_recipe::{BatchNorm as Placement, Layer};
 use tch::{Kind, TchError, Tensor};
 
 use crate::Scope;
 
 /// How batch norms treat a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+#[derive(Clone, Copy)]
+pub enum Mode<'a> {
     /// With the batch's own statistics, in this many equal blocks that know nothing of each other.
     Train {
         /// Blocks; 1 for ordinary batch norm.
         groups: i64,
     },
+    /// With the statistics of the batches of all processes, each of which has as many images.
+    Together(&'a dyn World),
     /// With the running statistics.
     Evaluate,
 }
@@ -83,12 +86,13 @@ impl BatchNorm {
 
     /// Normalises; in training the running statistics move towards the batch's, towards the mean of
     /// the groups' if there are several.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub fn forward(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         match mode {
             Mode::Evaluate => self.normalise(x, &self.running_mean, &self.running_variance, false),
             Mode::Train { groups: 1 } => {
                 self.normalise(x, &self.running_mean, &self.running_variance, true)
             }
+            Mode::Together(world) => self.normalise_together(x, world),
             Mode::Train { groups } => {
                 let means = self.running_mean.f_repeat([groups, 1])?;
                 let variances = self.running_variance.f_repeat([groups, 1])?;
@@ -109,6 +113,43 @@ impl BatchNorm {
                 Tensor::f_cat(&blocks, 0)
             }
         }
+    }
+
+    /// The processes exchange each channel's mean and its mean square around a number that all of
+    /// them have, the running mean: around 0 the variance would be lost in the digits of the mean.
+    fn normalise_together(&self, x: &Tensor, world: &dyn World) -> Result<Tensor, TchError> {
+        let size = x.size();
+        let all_but_channels: Vec<i64> = (0..size.len() as i64).filter(|&axis| axis != 1).collect();
+        let (variance, mean) = x.f_var_mean_correction(&all_but_channels[..], 0, false)?;
+        let origin = self.running_mean.copy();
+        let square = mean.f_sub(&origin)?.f_square()?.f_add(&variance)?;
+        let moments = world
+            .differentiable_sum(&Tensor::f_stack(&[mean, square], 0)?)?
+            .f_div_scalar(world.size() as f64)?;
+        let mean = moments.f_select(0, 0)?;
+        let variance = moments.f_select(0, 1)?.f_sub(&mean.f_sub(&origin)?.f_square()?)?;
+
+        let count = (x.numel() / size[1] as usize * world.size()) as f64;
+        let unbiased = variance.f_detach()?.f_mul_scalar(count / (count - 1.0).max(1.0))?;
+        tch::no_grad(|| {
+            let _ = self.running_mean.shallow_clone().f_lerp_(&mean.f_detach()?, MOMENTUM)?;
+            let _ = self.running_variance.shallow_clone().f_lerp_(&unbiased, MOMENTUM)?;
+            Ok::<_, TchError>(())
+        })?;
+
+        let scale = variance.f_add_scalar(EPSILON)?.f_rsqrt()?;
+        let scale = match &self.weight {
+            Some(weight) => scale.f_mul(weight)?,
+            None => scale,
+        };
+        let shift = mean.f_mul(&scale)?.f_neg()?;
+        let shift = match &self.bias {
+            Some(bias) => shift.f_add(bias)?,
+            None => shift,
+        };
+        let mut shape = vec![1; size.len()];
+        shape[1] = size[1];
+        shift.f_view(&shape[..])?.f_addcmul(x, &scale.f_view(&shape[..])?)
     }
 
     fn normalise(
@@ -191,7 +232,7 @@ impl Mlp {
     }
 
     /// `[batch, inputs]` to `[batch, outputs]`.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub fn forward(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         let mut x = x.shallow_clone();
         for (weight, bias, batch_norm, relu) in &self.layers {
             x = x.f_linear(weight, bias.as_ref())?;

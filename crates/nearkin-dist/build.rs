@@ -1,0 +1,46 @@
+//! Compiles the bridge to c10d against the libtorch that everything else links.
+
+use std::path::Path;
+
+#[path = "../../build/libtorch.rs"]
+mod libtorch;
+
+const BRIDGE: &str = "src/bridge";
+
+fn main() {
+    let libtorch = libtorch::link();
+    let include = libtorch.join("include");
+    let mut build = cxx_build::bridge(format!("{BRIDGE}.rs"));
+    build
+        .file(format!("{BRIDGE}/bridge.cpp"))
+        .std("c++20")
+        .include(BRIDGE)
+        .define("USE_C10D_GLOO", None)
+        // torch's own headers do not answer for warnings here.
+        .flag("-isystem")
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        .debug(false);
+    if let Some(headers) = nccl_headers(&libtorch) {
+        build.define("NEARKIN_NCCL", None).define("USE_C10D_NCCL", None);
+        for folder in headers {
+            build.flag("-isystem").flag(folder);
+        }
+        println!("cargo::rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo::rustc-link-lib=torch_cuda");
+    }
+    build.compile("nearkin-c10d");
+    println!("cargo::rerun-if-changed={BRIDGE}");
+}
+
+/// Headers of CUDA and NCCL, as the wheels beside torch's bring them, where this libtorch has NCCL.
+fn nccl_headers(libtorch: &Path) -> Option<Vec<std::path::PathBuf>> {
+    if !libtorch.join("lib/libtorch_cuda.so").exists() {
+        return None;
+    }
+    let wheels = libtorch.canonicalize().ok()?.parent()?.join("nvidia");
+    let folders = vec![wheels.join("cu13/include"), wheels.join("nccl/include")];
+    let complete = folders[0].join("cuda_runtime.h").exists() && folders[1].join("nccl.h").exists();
+    complete.then_some(folders)
+}

@@ -1,0 +1,91 @@
+//! Why processes cannot train together.
+
+use std::time::Duration;
+
+/// Why processes cannot train together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DistError {
+    /// A variable of the launcher cannot be used.
+    #[error("environment variable {name} = {value:?}: {reason}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// Its value; empty if it is not set.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The first process does not answer.
+    #[error(
+        "process {rank} of {size} cannot reach the first process at {address}:{port} within {} s \
+         ({reason}); check that process 0 runs, that MASTER_ADDR and MASTER_PORT name its host and a \
+         free port, and that no firewall is between", timeout.as_secs()
+    )]
+    Unreachable {
+        /// This process.
+        rank: usize,
+        /// How many there are.
+        size: usize,
+        /// MASTER_ADDR.
+        address: String,
+        /// MASTER_PORT.
+        port: u16,
+        /// How long it was tried.
+        timeout: Duration,
+        /// What the store said.
+        reason: String,
+    },
+    /// The first process cannot listen.
+    #[error(
+        "process 0 cannot serve the others on port {port} ({reason}); give a free port as MASTER_PORT"
+    )]
+    Serve {
+        /// MASTER_PORT.
+        port: u16,
+        /// What the system said.
+        reason: String,
+    },
+    /// Another process said that it failed.
+    #[error("{message}")]
+    Elsewhere {
+        /// Which one, and why.
+        message: String,
+    },
+    /// The processes do not run the same job.
+    #[error(
+        "process {rank} has another {what} than process 0: {theirs}, there {first}; start all \
+         processes with the same program, recipe and data"
+    )]
+    Mismatch {
+        /// The process that differs.
+        rank: usize,
+        /// In what.
+        what: String,
+        /// What it has.
+        theirs: String,
+        /// What process 0 has.
+        first: String,
+    },
+    /// Processes were waited for in vain.
+    #[error("waited {} s for {what} of process(es) {missing:?} of {size}", waited.as_secs())]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// Who did not come.
+        missing: Vec<usize>,
+        /// How many processes there are.
+        size: usize,
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// c10d failed.
+    #[error("c10d: {0}")]
+    Engine(String),
+}
+
+impl From<cxx::Exception> for DistError {
+    fn from(exception: cxx::Exception) -> Self {
+        Self::Engine(exception.what().to_owned())
+    }
+}

@@ -1,0 +1,165 @@
+//! Collective operations between real processes, and what they say when one is lost.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nearkin_dist::testing::{free_port, join, place, together};
+use nearkin_dist::{DistError, Processes, World};
+use tch::{Device, Kind, Tensor};
+
+/// Rows that differ between processes.
+fn rows(rank: usize) -> Tensor {
+    Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0]).reshape([2, 2]) * (rank + 1) as f64
+}
+
+fn in_two_and_three(test: &str, body: impl Fn(&Processes)) {
+    for size in [2, 3] {
+        if let Some(world) = together(test, size) {
+            return body(&world);
+        }
+    }
+}
+
+#[test]
+fn sums_rows_and_messages_are_everywhere() {
+    in_two_and_three("sums_rows_and_messages_are_everywhere", |world| {
+        let (rank, size) = (world.rank(), world.size());
+        let all = Tensor::cat(&(0..size).map(rows).collect::<Vec<_>>(), 0);
+        let total = (1..=size).sum::<usize>() as f64;
+        for kind in [Kind::Double, Kind::Float, Kind::BFloat16, Kind::Int64] {
+            let mut sum = rows(rank).to_kind(kind);
+            world.sum(&mut sum).unwrap();
+            assert_eq!(sum, (rows(0) * total).to_kind(kind));
+            assert_eq!(world.gather(&rows(rank).to_kind(kind)).unwrap(), all.to_kind(kind));
+        }
+        // Not contiguous.
+        let mut sum = rows(rank).tr();
+        world.sum(&mut sum).unwrap();
+        assert_eq!(sum, rows(0).tr() * total);
+        let mut first = rows(rank);
+        world.broadcast(&mut first).unwrap();
+        assert_eq!(first, rows(0));
+        for name in ["first", "second"] {
+            let said = world.share(name, format!("{name} of {rank}").as_bytes()).unwrap();
+            let expected: Vec<_> =
+                (0..size).map(|rank| format!("{name} of {rank}").into_bytes()).collect();
+            assert_eq!(said, expected);
+        }
+    });
+}
+
+/// A loss that needs every process's rows: the gradients are those of one process that has all rows.
+#[test]
+fn gradients_flow_between_processes() {
+    in_two_and_three("gradients_flow_between_processes", |world| {
+        let (rank, size) = (world.rank(), world.size());
+        let loss = |mine: &Tensor, all: &Tensor, sum: &Tensor| {
+            let similar = mine.matmul(&all.tr()).tanh().sum(Kind::Double);
+            similar + (sum * mine.sum(Kind::Double)).sin().sum(Kind::Double)
+        };
+        let mine = (rows(rank) * 0.1).set_requires_grad(true);
+        let column = |rows: &Tensor| rows.sum_dim_intlist([0].as_slice(), false, Kind::Double);
+        let all = world.gather(&mine).unwrap();
+        let sum = world.differentiable_sum(&column(&mine)).unwrap();
+        loss(&mine, &all, &sum).backward();
+
+        let everything = Tensor::cat(&(0..size).map(rows).collect::<Vec<_>>(), 0) * 0.1;
+        let everything = everything.set_requires_grad(true);
+        let sum = column(&everything);
+        let parts = (0..size)
+            .map(|rank| loss(&everything.narrow(0, 2 * rank as i64, 2), &everything, &sum));
+        parts.reduce(|one, other| one + other).unwrap().backward();
+        let expected = everything.grad().narrow(0, 2 * rank as i64, 2);
+        assert!(mine.grad().allclose(&expected, 1e-12, 1e-12, false), "{}", mine.grad());
+    });
+}
+
+#[test]
+fn the_reducer_averages_what_was_accumulated() {
+    in_two_and_three("the_reducer_averages_what_was_accumulated", |world| {
+        let (rank, size) = (world.rank() as f64, world.size());
+        let parameter = |length: i64| {
+            Tensor::ones([length], (Kind::Double, Device::Cpu)).set_requires_grad(true)
+        };
+        // Several buckets, and a parameter that is used twice.
+        let parameters = [parameter(3), parameter(200_000), parameter(150_000), parameter(2)];
+        let reducer = world.reducer(&parameters).unwrap();
+        for step in 0..3 {
+            for batch in 0..2 {
+                let weights = parameters.iter().enumerate();
+                let loss = weights.map(|(index, parameter)| {
+                    (parameter * (rank + index as f64 + f64::from(step))).sum(Kind::Double)
+                        + parameter.square().sum(Kind::Double)
+                });
+                let loss = loss.reduce(|one, other| one + other).unwrap();
+                if batch == 1 {
+                    reducer.before_backward().unwrap();
+                }
+                loss.backward();
+            }
+            reducer.after_backward().unwrap();
+            let mean_rank = (size - 1) as f64 / 2.0;
+            for (index, parameter) in parameters.iter().enumerate() {
+                let expected = 2.0 * (mean_rank + index as f64 + f64::from(step) + 2.0);
+                let apart = (parameter.grad() - expected).abs().max().double_value(&[]);
+                assert!(apart < 1e-12, "step {step}, parameter {index}: {apart}");
+                let _ = parameter.grad().zero_();
+            }
+        }
+    });
+}
+
+#[test]
+fn what_one_process_says_of_its_failure_is_the_error_of_the_others() {
+    in_two_and_three("what_one_process_says_of_its_failure_is_the_error_of_the_others", |world| {
+        if world.rank() == 1 {
+            return world.fail("the disk is full");
+        }
+        let begun = Instant::now();
+        let error = world.share("never said by all", b"").unwrap_err();
+        assert!(matches!(&error, DistError::Elsewhere { .. }));
+        let expected = format!("process 1 of {} failed: the disk is full", world.size());
+        assert_eq!(error.to_string(), expected);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn a_process_that_dies_is_named() {
+    if let Some(world) = together("a_process_that_dies_is_named", 3) {
+        world.report("step 7");
+        // Everybody has given a sign of life from there.
+        std::thread::sleep(Duration::from_millis(1500));
+        let mut one = Tensor::ones([1], tch::kind::FLOAT_CPU);
+        world.sum(&mut one).unwrap();
+        if world.rank() == 1 {
+            // Ends without a word, but well enough for the test.
+            println!("test result: ok. 1 passed");
+            std::process::exit(0);
+        }
+        let error = world.sum(&mut one).unwrap_err();
+        let explained = world.explain(&error.to_string()).unwrap();
+        assert!(explained.starts_with("lost process 1 (last step 7)"), "{explained}");
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn an_unreachable_first_process_is_named_in_time() {
+    let test = "an_unreachable_first_process_is_named_in_time";
+    if std::env::var("NEARKIN_TEST").is_ok_and(|running| running == test) {
+        let error = join(Duration::from_secs(2)).err().unwrap();
+        println!("{error}");
+        return;
+    }
+    let port = free_port();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    place(&mut command, 1, 2, port);
+    command.args([test, "--exact", "--nocapture"]).env("NEARKIN_TEST", test);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected =
+        format!("process 1 of 2 cannot reach the first process at 127.0.0.1:{port} within 2 s");
+    assert!(said.contains(&expected), "{said}");
+}
