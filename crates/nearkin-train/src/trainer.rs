@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nearkin_augment::{Batch, Loader, LoaderOptions, Order, Plan, View};
+use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{ImageSet, Random, Split};
 use nearkin_dist::World;
@@ -552,9 +552,7 @@ impl Trainer {
         let steps_per_epoch = self.steps_per_epoch;
         let plan = (self.step..self.total_steps).flat_map(move |step| {
             let (epoch, step) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
-            (0..batches)
-                .map(|batch| Plan { epoch, images: order.batch(epoch, step * batches + batch) })
-                .collect::<Vec<_>>()
+            (0..batches).map(|batch| order.plan(epoch, step * batches + batch)).collect::<Vec<_>>()
         });
         let loading = LoaderOptions { workers: self.options.workers, prefetch_batches: 2 };
         let views = Arc::clone(&self.setup.views);
