@@ -13,6 +13,7 @@ mod momentum;
 mod parameters;
 mod queue;
 mod resnet;
+mod weights;
 
 pub use device::{DeviceChoice, DeviceError};
 pub use encoder::Encoder;
@@ -22,3 +23,4 @@ pub use momentum::MomentumEncoder;
 pub use parameters::{Parameter, Parameters, Scope};
 pub use queue::{NO_LABEL, Queue};
 pub use resnet::ResNet;
+pub use weights::{BACKBONE, Report, Weights, WeightsError, load_backbone};
