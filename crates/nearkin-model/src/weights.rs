@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, TchError, Tensor};
 
 use crate::Encoder;
+use crate::vit::resample_positions;
 
 /// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +53,36 @@ pub struct Report {
     pub loaded: usize,
     /// What stood before the names of the backbone's tensors: `backbone.` in files of nearkin,
     /// nothing in those of torchvision and timm.
-    pub prefix: &'static str,
-    /// Tensors of the file that belong to heads and were left out, in the order of their names.
+    pub prefix: String,
+    /// Tensors of the file that belong to no backbone and were left out, in the order of their
+    /// names.
     pub left_out: Vec<String>,
+    /// Patches along a side for which the file has position embeddings and for which the network
+    /// has, where the two differ.
+    pub resampled: Option<[i64; 2]>,
 }
 
 /// The prefix of a backbone's tensors in an encoder and its files.
 pub const BACKBONE: &str = "backbone.";
 
-/// What stands beside the backbone in files of nearkin, torchvision and timm.
-const HEADS: [&str; 6] = ["projector.", "predictor.", "fc.", "head.", "fc_norm.", "head_dist."];
+/// How the names of tensors of backbones begin, up to the first dot; all others are of heads. The last
+/// three are of vision transformers that are built otherwise than those here.
+const TRUNK: [&str; 14] = [
+    "conv1",
+    "bn1",
+    "layer1",
+    "layer2",
+    "layer3",
+    "layer4",
+    "cls_token",
+    "pos_embed",
+    "patch_embed",
+    "blocks",
+    "norm",
+    "norm_pre",
+    "reg_token",
+    "dist_token",
+];
 
 /// How many batches a batch norm has seen, which torch counts and nothing uses.
 const COUNTER: &str = "num_batches_tracked";
@@ -123,43 +144,56 @@ fn kind(dtype: Dtype) -> Option<Kind> {
 
 /// Copies the backbone of a safetensors file into an encoder; projector and predictor stay. The
 /// names are nearkin's (`backbone.conv1.weight`, as in checkpoints and imported files) or those of
-/// torchvision and timm (`conv1.weight`), heads beside them are left out.
+/// torchvision and timm (`conv1.weight`); heads beside them are left out.
 ///
 /// Nothing is copied unless every tensor of the backbone is there with its shape and none is left
-/// over; the error lists those that are missing, unexpected or of another shape.
+/// over; the error lists those that are missing, unexpected or of another shape. Position embeddings
+/// for images of another size are resampled.
 pub fn load_backbone(path: &Path, encoder: &Encoder) -> Result<Report, WeightsError> {
     let Weights { tensors, .. } = Weights::read(path)?;
     let prefix = match tensors.keys().any(|name| name.starts_with(BACKBONE)) {
         true => BACKBONE,
         false => "",
     };
-    let mut report = Report { prefix, ..Report::default() };
+    fill_backbone(path, tensors, prefix, encoder)
+}
+
+/// The same for tensors that were read already, from a file at `path`: those below `prefix`.
+pub fn fill_backbone(
+    path: &Path,
+    tensors: BTreeMap<String, Tensor>,
+    prefix: &str,
+    encoder: &Encoder,
+) -> Result<Report, WeightsError> {
+    let mut report = Report { prefix: prefix.to_owned(), ..Report::default() };
     let mut found = BTreeMap::new();
     for (name, tensor) in tensors {
         if name.ends_with(COUNTER) {
             continue;
         }
-        match name.strip_prefix(prefix) {
-            Some(_) if prefix.is_empty() && is_head(&name) => report.left_out.push(name),
-            None if is_head(&name) => report.left_out.push(name),
+        match name.strip_prefix(prefix).filter(|bare| is_of_a_backbone(bare)) {
             Some(bare) => drop(found.insert(bare.to_owned(), tensor)),
-            None => drop(found.insert(name, tensor)),
+            None => report.left_out.push(name),
         }
     }
     let mut comparison = Comparison::default();
     let mut copies = Vec::new();
     for entry in encoder.parameters() {
         let Some(name) = entry.name.strip_prefix(BACKBONE) else { continue };
-        match found.remove(name) {
-            None => comparison.missing.push(name.to_owned()),
-            Some(value) if value.size() == entry.tensor.size() => {
-                copies.push((entry.tensor.shallow_clone(), value));
-            }
-            Some(value) => comparison.shapes.push(format!(
-                "{name} is {:?} where the backbone has {:?}",
-                value.size(),
-                entry.tensor.size()
-            )),
+        let Some(value) = found.remove(name) else {
+            comparison.missing.push(name.to_owned());
+            continue;
+        };
+        let (given, expected) = (value.size(), entry.tensor.size());
+        if given == expected {
+            copies.push((entry.tensor.shallow_clone(), value));
+        } else if let Some(grids) = grids(name, &given, &expected) {
+            report.resampled = Some(grids);
+            let value = resample_positions(&value, [grids[1]; 2])?;
+            copies.push((entry.tensor.shallow_clone(), value));
+        } else {
+            let shapes = format!("{name} is {given:?} where the backbone has {expected:?}");
+            comparison.shapes.push(shapes);
         }
     }
     comparison.unexpected.extend(found.into_keys());
@@ -171,8 +205,18 @@ pub fn load_backbone(path: &Path, encoder: &Encoder) -> Result<Report, WeightsEr
     Ok(report)
 }
 
-fn is_head(name: &str) -> bool {
-    HEADS.iter().any(|head| name.starts_with(head))
+fn is_of_a_backbone(name: &str) -> bool {
+    name.split('.').next().is_some_and(|first| TRUNK.contains(&first))
+}
+
+/// Patches along a side of position embeddings `[1, 1 + n^2, width]` of two shapes, if that is all
+/// in which they differ.
+fn grids(name: &str, given: &[i64], expected: &[i64]) -> Option<[i64; 2]> {
+    let ([1, given, width], [1, expected, same]) = (given, expected) else { return None };
+    let side =
+        |tokens: i64| Some((tokens - 1).checked_isqrt()?).filter(|side| side * side + 1 == tokens);
+    let (before, after) = (side(*given)?, side(*expected)?);
+    (name == "pos_embed" && width == same && before > 0).then_some([before, after])
 }
 
 /// Where a file and a network differ.
@@ -263,7 +307,7 @@ mod tests {
             let report = load_backbone(file.path(), &target).unwrap();
             assert_eq!(values(&target, BACKBONE), values(&saved, BACKBONE));
             assert_eq!(values(&target, "projector."), head_before);
-            assert_eq!((report.prefix, report.left_out), (prefix, vec![head.to_owned()]));
+            assert_eq!((report.prefix.as_str(), report.left_out), (prefix, vec![head.to_owned()]));
             assert_eq!(report.loaded, values(&saved, BACKBONE).len());
         }
     }
@@ -291,6 +335,36 @@ mod tests {
         let message = load_backbone(file.path(), &target).unwrap_err().to_string();
         assert!(message.contains("unexpected: layer1.2.bn1.bias"), "{message}");
         assert_eq!(values(&target, ""), before);
+    }
+
+    fn transformer(image_size: u64, seed: u64) -> Encoder {
+        let text = format!(
+            "backbone = \"vit-tiny\"\nprojector = [{{ width = 3 }}]
+             vision_transformer = {{ image_size = {image_size}, patch_size = 4, depth = 1, \
+             width = 8, heads = 2 }}"
+        );
+        Encoder::new(&toml::from_str(&text).unwrap(), seed, Device::Cpu, Kind::Float).unwrap()
+    }
+
+    /// A checkpoint for larger images computes for smaller ones what it would have computed itself.
+    #[test]
+    fn position_embeddings_of_another_image_size_are_resampled() {
+        let saved = transformer(20, 1);
+        let file = save(&saved, |name| Some(name.to_owned()));
+        let target = transformer(12, 2);
+        let report = load_backbone(file.path(), &target).unwrap();
+        assert_eq!(report.resampled, Some([5, 3]));
+        let images = Tensor::randn([2, 3, 12, 12], tch::kind::FLOAT_CPU);
+        let (got, expected) = (target.extract(&images).unwrap(), saved.extract(&images).unwrap());
+        assert!(got.allclose(&expected, 1e-6, 1e-6, false));
+        assert_eq!(load_backbone(file.path(), &transformer(20, 2)).unwrap().resampled, None);
+        let file = save(&saved, |name| match name {
+            "backbone.norm.weight" => Some("backbone.reg_token".to_owned()),
+            name => Some(name.to_owned()),
+        });
+        let message = load_backbone(file.path(), &target).unwrap_err().to_string();
+        assert!(message.contains("1 missing: norm.weight"), "{message}");
+        assert!(message.contains("1 unexpected: reg_token"), "{message}");
     }
 
     #[test]
