@@ -3,13 +3,14 @@
 use nearkin_recipe::Model;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::{Mlp, Mode, Parameters, ResNet};
+use crate::backbone::Backbone;
+use crate::{Mlp, Mode, Parameters};
 
 /// A network from images to embeddings.
 #[derive(Debug)]
 pub struct Encoder {
     parameters: Parameters,
-    backbone: ResNet,
+    backbone: Backbone,
     projector: Mlp,
     predictor: Option<Mlp>,
     device: Device,
@@ -31,7 +32,7 @@ impl Encoder {
     ) -> Result<Self, TchError> {
         let mut parameters = Parameters::default();
         let mut root = parameters.root(device, kind);
-        let backbone = ResNet::new(root.enter("backbone"), model)?;
+        let backbone = Backbone::new(root.enter("backbone"), model)?;
         let projector = Mlp::new(root.enter("projector"), backbone.features(), &model.projector)?;
         let predictor = match with_predictor && !model.predictor.is_empty() {
             true => Some(Mlp::new(root.enter("predictor"), projector.outputs(), &model.predictor)?),
@@ -88,7 +89,7 @@ impl Encoder {
         Ok((projections, embeddings))
     }
 
-    pub(crate) fn backbone(&self) -> &ResNet {
+    pub(crate) fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 

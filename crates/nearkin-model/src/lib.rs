@@ -1,10 +1,11 @@
 //! Encoders: backbone, projector, predictor, and what contrastive training keeps beside them, a
 //! momentum encoder and a queue of past keys.
 //!
-//! Parameters carry torchvision's names (`backbone.layer1.0.conv1.weight`), so that weights move
-//! between tools without a table of renamings. Images travel channels-last; logically they are
+//! Parameters carry torchvision's names (`backbone.layer1.0.conv1.weight`), those of vision
+//! transformers timm's, so that weights move between tools without a table of renamings. Images travel channels-last; logically they are
 //! `[batch, 3, height, width]` everywhere.
 
+mod backbone;
 mod device;
 mod encoder;
 mod images;
@@ -13,6 +14,8 @@ mod momentum;
 mod parameters;
 mod queue;
 mod resnet;
+mod vit;
+mod weights;
 
 pub use device::{DeviceChoice, DeviceError};
 pub use encoder::Encoder;
@@ -22,3 +25,5 @@ pub use momentum::MomentumEncoder;
 pub use parameters::{Parameter, Parameters, Scope};
 pub use queue::{NO_LABEL, Queue};
 pub use resnet::ResNet;
+pub use vit::VisionTransformer;
+pub use weights::{BACKBONE, Report, Weights, WeightsError, fill_backbone, load_backbone};

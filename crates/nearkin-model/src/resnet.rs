@@ -1,7 +1,7 @@
 //! ResNets (He, Zhang, Ren, Sun, CVPR 2016, arXiv 1512.03385) with torchvision's parameter names,
 //! the stem for small images that contrastive papers use on CIFAR, and any width.
 
-use nearkin_recipe::{Backbone, BatchNorm as Placement, Model, Stem};
+use nearkin_recipe::{BatchNorm as Placement, ResNet as Options, ResNetLayers, Stem};
 use tch::{Kind, TchError, Tensor};
 
 use crate::Scope;
@@ -25,22 +25,22 @@ struct Block {
 }
 
 impl ResNet {
-    /// Builds the backbone of a recipe's `[model]`, with random weights from torch's generator.
-    pub fn new(mut scope: Scope<'_>, model: &Model) -> Result<Self, TchError> {
-        let width = model.base_width.get() as i64;
-        let (kernel, stride, padding) = match model.stem {
+    /// Builds the backbone with random weights from torch's generator.
+    pub fn new(mut scope: Scope<'_>, options: &Options) -> Result<Self, TchError> {
+        let width = options.base_width.get() as i64;
+        let (kernel, stride, padding) = match options.stem {
             Stem::Cifar => (3, 1, 1),
             Stem::ImageNet => (7, 2, 3),
         };
         let convolution =
             Convolution::new(scope.enter("conv1"), [3, width], kernel, stride, padding)?;
         let batch_norm = BatchNorm::new(scope.enter("bn1"), width, Placement::Affine, 1.0)?;
-        let (depths, bottleneck) = match model.backbone {
-            Backbone::ResNet18 => ([2, 2, 2, 2], false),
-            Backbone::ResNet34 => ([3, 4, 6, 3], false),
-            Backbone::ResNet50 => ([3, 4, 6, 3], true),
+        let (depths, bottleneck) = match options.layers {
+            ResNetLayers::Eighteen => ([2, 2, 2, 2], false),
+            ResNetLayers::ThirtyFour => ([3, 4, 6, 3], false),
+            ResNetLayers::Fifty => ([3, 4, 6, 3], true),
         };
-        let last_scale = if model.zero_init_residual { 0.0 } else { 1.0 };
+        let last_scale = if options.zero_init_residual { 0.0 } else { 1.0 };
         let mut blocks = Vec::new();
         let mut inputs = width;
         for (stage, depth) in depths.into_iter().enumerate() {
@@ -56,7 +56,7 @@ impl ResNet {
         Ok(Self {
             convolution,
             batch_norm,
-            pool: model.stem == Stem::ImageNet,
+            pool: options.stem == Stem::ImageNet,
             blocks,
             features: inputs,
         })

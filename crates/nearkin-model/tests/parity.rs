@@ -1,4 +1,4 @@
-//! The networks against torch and torchvision: `scripts/fixtures/model.py` made the expected values.
+//! The networks against torchvision and timm: `scripts/fixtures/model.py` made the expected values.
 //! Weights and images are noise that both sides can make.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -29,26 +29,39 @@ fn project(tensor: &Tensor) -> f64 {
 /// The backbone of a case with its noise; the projector only has to be there.
 fn encoder(case: &Value, kind: Kind) -> Encoder {
     let (backbone, stem) = (&case["backbone"], &case["stem"]);
-    let model: Model = toml::from_str(&format!(
-        "backbone = {backbone}\nstem = {stem}\nprojector = [{{ width = 8 }}]"
-    ))
-    .unwrap();
+    let keys = match is_transformer(case) {
+        true => "vision_transformer = { image_size = 32, patch_size = 8, depth = 2, width = 24 }",
+        false => &format!("stem = {stem}"),
+    };
+    let text = format!("backbone = {backbone}\n{keys}\nprojector = [{{ width = 8 }}]");
+    let model: Model = toml::from_str(&text).unwrap();
     let encoder = Encoder::new(&model, 0, Device::Cpu, kind).unwrap();
     tch::no_grad(|| {
-        for (index, entry) in of_backbone(encoder.parameters()).enumerate() {
-            let shape = entry.1.size();
+        for (index, (name, tensor)) in of_backbone(encoder.parameters()).enumerate() {
+            let shape = tensor.size();
             let value = noise(&shape, index as i64);
-            let value = match shape.len() {
-                4 => value * (6.0 / (shape[1] * shape[2] * shape[3]) as f64).sqrt(),
-                _ => value * 0.1 + f64::from(u8::from(index % 3 == 1)),
+            let is_scale = match is_transformer(case) {
+                true => name.contains("norm") && name.ends_with("weight"),
+                false => index % 3 == 1,
             };
-            entry.1.shallow_clone().copy_(&value);
+            let value = match shape.as_slice() {
+                [_, inputs @ ..] if shape.len() % 2 == 0 => {
+                    value * (6.0 / inputs.iter().product::<i64>() as f64).sqrt()
+                }
+                [_] => value * 0.1 + f64::from(u8::from(is_scale)),
+                _ => value,
+            };
+            tensor.shallow_clone().copy_(&value);
         }
     });
     encoder
 }
 
-/// Trained tensors of the backbone under torchvision's names.
+fn is_transformer(case: &Value) -> bool {
+    case["stem"].is_null()
+}
+
+/// Trained tensors of the backbone under torchvision's or timm's names.
 fn of_backbone(parameters: &Parameters) -> impl Iterator<Item = (String, &Tensor)> {
     parameters.trainable().filter_map(|entry| {
         entry.name.strip_prefix("backbone.").map(|name| (name.to_owned(), &entry.tensor))
@@ -78,13 +91,13 @@ impl Comparison {
 
 /// The test runs one step of SGD by hand: with velocities of 0 it is `p -= lr (g + decay p)`.
 fn check(case: &Value, kind: Kind, bound: f64) {
-    let what = format!("{} {} {kind:?}", case["backbone"], case["stem"]);
+    let what = format!("{} {} {} {kind:?}", case["backbone"], case["stem"], case["side"]);
     let comparison = Comparison { what, bound };
     let encoder = encoder(case, kind);
     let names: Vec<String> = of_backbone(encoder.parameters()).map(|(name, _)| name).collect();
     let expected: Vec<&str> =
         case["parameters"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    assert_eq!(names, expected, "torchvision's names in torchvision's order");
+    assert_eq!(names, expected, "the library's names in its order");
 
     let side = case["side"].as_i64().unwrap();
     let images = noise(&[4, 3, side, side], 1005).to_kind(kind);
@@ -110,10 +123,25 @@ fn check(case: &Value, kind: Kind, bound: f64) {
     comparison.rows("evaluated", &encoder.extract(&channels_last).unwrap(), &case["evaluated"]);
 }
 
+fn cases(transformers: bool) -> Vec<Value> {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/model.json")).unwrap();
+    cases.into_iter().filter(|case| is_transformer(case) == transformers).collect()
+}
+
+/// With position embeddings as they are, and resampled for smaller and larger images.
+#[test]
+fn vision_transformers_compute_what_timm_computes() {
+    let cases = cases(true);
+    assert_eq!(cases.len(), 3);
+    for case in &cases {
+        check(case, Kind::Double, 1e-9);
+        check(case, Kind::Float, 1e-4);
+    }
+}
+
 #[test]
 fn resnets_compute_what_torchvision_computes() {
-    let text = include_str!("fixtures/model.json");
-    let cases: Vec<Value> = serde_json::from_str(text).unwrap();
+    let cases = cases(false);
     assert_eq!(cases.len(), 4);
     for case in &cases {
         check(case, Kind::Double, 1e-9);

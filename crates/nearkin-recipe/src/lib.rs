@@ -11,15 +11,20 @@
 mod error;
 #[cfg(test)]
 mod example;
+mod model;
 mod numbers;
 mod recipe;
 mod table;
 
 pub use error::{RecipeError, clarify};
+pub use model::{
+    Backbone, Initialization, Model, PositionEmbedding, ResNet, ResNetLayers, Stem,
+    TransformerSize, VisionTransformer,
+};
 pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
-    Backbone, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, Model,
-    MomentumEncoder, MomentumForm, MomentumSchedule, Neighbours, Optimizer, Queue, QueueStart,
-    Recipe, Schedule, Stem, Training, UpdateRule, WarmUp,
+    BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, MomentumEncoder,
+    MomentumForm, MomentumSchedule, Neighbours, Optimizer, Queue, QueueStart, Recipe, Schedule,
+    Training, UpdateRule, WarmUp,
 };
 pub use table::{Difference, Override, Source};

@@ -7,7 +7,7 @@ use nearkin_augment::{CenterCrop, Interpolation, Resize, Transform, View, ViewEr
 use nearkin_data::{DataError, ImageSet, Split, Subset};
 use serde::{Deserialize, Serialize};
 
-use crate::{Fraction, NonNegative, Positive, RecipeError};
+use crate::{Backbone, Fraction, Model, NonNegative, Positive, RecipeError};
 
 /// A checked recipe. Fields are the tables of the TOML file; see each for its keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,53 +47,6 @@ pub struct Recipe {
     pub evaluation: Evaluation,
     /// `[[views]]`: one list of transforms per view of an image.
     pub views: Vec<ViewOptions>,
-}
-
-/// `[model]`: backbone, projector and predictor.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// Which network.
-    pub backbone: Backbone,
-    /// How images enter it.
-    pub stem: Stem,
-    /// Channels of the first stage; the others follow (64 in the papers).
-    #[serde(default = "base_width")]
-    pub base_width: NonZeroU64,
-    /// Start with each residual block as the identity (gamma of its last batch norm is 0).
-    #[serde(default)]
-    pub zero_init_residual: bool,
-    /// Layers between backbone and embedding, online and momentum.
-    pub projector: Vec<Layer>,
-    /// Layers behind the projector, online only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub predictor: Vec<Layer>,
-}
-
-fn base_width() -> NonZeroU64 {
-    NonZeroU64::MIN.saturating_add(63)
-}
-
-/// A backbone by its torchvision name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backbone {
-    /// Basic blocks 2-2-2-2.
-    ResNet18,
-    /// Basic blocks 3-4-6-3.
-    ResNet34,
-    /// Bottlenecks 3-4-6-3.
-    ResNet50,
-}
-
-/// How images enter the backbone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stem {
-    /// 3x3 convolution of stride 1, no max-pool: for images of about 32 pixels.
-    Cifar,
-    /// 7x7 convolution of stride 2 and 3x3 max-pool of stride 2: for about 224 pixels.
-    ImageNet,
 }
 
 /// One fully connected layer with what follows it.
@@ -564,6 +517,7 @@ impl Recipe {
         if self.model.projector.is_empty() {
             return Err(conflict("model.projector needs at least one layer".to_owned()));
         }
+        self.check_patches().map_err(conflict)?;
         let batch = self.training.batch_size;
         if batch.get() < 2 {
             return Err(conflict(
@@ -618,6 +572,30 @@ impl Recipe {
             ));
         }
         Ok(self)
+    }
+
+    /// A vision transformer cuts images into whole patches, and has position embeddings for those of
+    /// the first view.
+    fn check_patches(&self) -> Result<(), String> {
+        let Backbone::VisionTransformer(options) = self.model.backbone else { return Ok(()) };
+        let views = self.training_views().into_iter().flatten().chain(self.evaluation_view());
+        let (image, patch) = (options.image_size.get(), options.patch_size.get());
+        for (index, view) in views.enumerate() {
+            let (name, size) = (view.name(), view.size_pixels() as u64);
+            if index == 0 && size != image {
+                return Err(format!(
+                    "model.vision_transformer.image_size = {image}, but view `{name}` has images of \
+                     {size} pixels: give both one size"
+                ));
+            }
+            if !size.is_multiple_of(patch) {
+                return Err(format!(
+                    "view `{name}` has images of {size} pixels, which do not divide into \
+                     model.vision_transformer.patch_size = {patch}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The views of training, ready to use.
