@@ -20,6 +20,8 @@ pub struct Launch {
     pub size: usize,
     /// Its number on this host, which is the number of its GPU.
     pub local_rank: usize,
+    /// How many processes this host has, if the launcher says it.
+    pub local_size: Option<usize>,
     /// The host of process 0.
     pub address: String,
     /// The port of the store there.
@@ -37,15 +39,26 @@ struct Names {
     rank: &'static str,
     size: &'static str,
     local_rank: &'static str,
+    local_size: &'static str,
 }
 
-const TORCHRUN: Names = Names { rank: "RANK", size: "WORLD_SIZE", local_rank: "LOCAL_RANK" };
-const SLURM: Names =
-    Names { rank: "SLURM_PROCID", size: "SLURM_NTASKS", local_rank: "SLURM_LOCALID" };
+const TORCHRUN: Names = Names {
+    rank: "RANK",
+    size: "WORLD_SIZE",
+    local_rank: "LOCAL_RANK",
+    local_size: "LOCAL_WORLD_SIZE",
+};
+const SLURM: Names = Names {
+    rank: "SLURM_PROCID",
+    size: "SLURM_NTASKS",
+    local_rank: "SLURM_LOCALID",
+    local_size: "SLURM_NTASKS_PER_NODE",
+};
 const OPEN_MPI: Names = Names {
     rank: "OMPI_COMM_WORLD_RANK",
     size: "OMPI_COMM_WORLD_SIZE",
     local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
+    local_size: "OMPI_COMM_WORLD_LOCAL_SIZE",
 };
 
 impl Launch {
@@ -85,6 +98,7 @@ impl Launch {
             return Ok(None);
         }
         let local_rank = number(variable, names.local_rank)?.unwrap_or(rank);
+        let local_size = number(variable, names.local_size)?;
         let address = match variable("MASTER_ADDR") {
             Some(address) => address,
             None => default_address(variable, &names, size)?,
@@ -97,6 +111,7 @@ impl Launch {
             rank,
             size,
             local_rank,
+            local_size,
             address,
             port: number(variable, "MASTER_PORT")?.unwrap_or_else(|| default_port(variable)),
             served_by_launcher: variable("TORCHELASTIC_USE_AGENT_STORE")

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub struct Processes {
     group: Arc<UniquePtr<ffi::Group>>,
     /// Collective operations on this device's tensors go through the host's memory.
     staged: bool,
+    /// Messages shared so far, which gives each a place of its own in the store.
+    shared: AtomicU64,
     watch: Watch,
 }
 
@@ -72,7 +75,7 @@ impl Processes {
             }
         };
         let staged = device != Device::Cpu && !nccl;
-        Ok(Self { launch, store, group: Arc::new(group), staged, watch })
+        Ok(Self { launch, store, group: Arc::new(group), staged, shared: AtomicU64::new(0), watch })
     }
 
     /// Where this process stands.
@@ -85,6 +88,12 @@ impl Processes {
         let pointer = result.map_err(|error| failure(&error))?;
         // SAFETY: the bridge gives a new tensor, of which nobody else has the pointer.
         Ok(unsafe { Tensor::from_ptr(pointer.cast()) })
+    }
+}
+
+impl std::fmt::Debug for Processes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Processes").field("launch", &self.launch).finish_non_exhaustive()
     }
 }
 
@@ -248,7 +257,8 @@ impl World for Processes {
     }
 
     fn share(&self, name: &str, message: &[u8]) -> Result<Vec<Vec<u8>>, DistError> {
-        share(&self.launch, &self.store, name, message)
+        let number = self.shared.fetch_add(1, Ordering::Relaxed);
+        share(&self.launch, &self.store, &format!("{name}/{number}"), message)
     }
 
     fn reducer(&self, parameters: &[Tensor]) -> Result<Box<dyn Reducer>, TchError> {

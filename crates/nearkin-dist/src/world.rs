@@ -5,7 +5,7 @@ use tch::{TchError, Tensor};
 use crate::DistError;
 
 /// A group of processes with collective operations. Every process calls them in the same order.
-pub trait World: Send + Sync {
+pub trait World: Send + Sync + std::fmt::Debug {
     /// This process's number, from 0.
     fn rank(&self) -> usize;
 
@@ -27,8 +27,8 @@ pub trait World: Send + Sync {
     /// Makes a tensor that of process 0, in place.
     fn broadcast(&self, tensor: &mut Tensor) -> Result<(), TchError>;
 
-    /// What every process has to say under this name, in rank order. Each name is used once. If a
-    /// process fails instead of saying it, this is its error.
+    /// What every process has to say, in rank order; errors call it by `name`. If a process fails
+    /// instead of saying it, this is its error.
     fn share(&self, name: &str, message: &[u8]) -> Result<Vec<Vec<u8>>, DistError>;
 
     /// What averages the gradients of these parameters over the processes in a backward pass.

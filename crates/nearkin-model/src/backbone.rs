@@ -33,7 +33,7 @@ impl Backbone {
 
     /// Images `[batch, 3, height, width]` to features `[batch, features]`. A vision transformer has
     /// no batch norm, so it is the same in every mode.
-    pub(crate) fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, images: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         match self {
             Self::ResNet(network) => network.forward(images, mode),
             Self::VisionTransformer(network) => network.forward(images),

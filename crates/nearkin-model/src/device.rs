@@ -62,6 +62,15 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The same for one of several processes on this host: of the devices that `auto` may choose
+    /// from, each takes the one of its number.
+    pub fn open_for(self, local_rank: usize) -> Result<Device, DeviceError> {
+        match self.open()? {
+            Device::Cuda(0) if self == Self::Auto => Self::Cuda(local_rank).open(),
+            device => Ok(device),
+        }
+    }
+
     /// Loads CUDA if it may be needed and gives the device to use.
     pub fn open(self) -> Result<Device, DeviceError> {
         if self == Self::Cpu {

@@ -1,5 +1,8 @@
 //! Backbone, projector and predictor as one network.
 
+use std::sync::Arc;
+
+use nearkin_dist::World;
 use nearkin_recipe::Model;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -14,6 +17,8 @@ pub struct Encoder {
     projector: Mlp,
     predictor: Option<Mlp>,
     device: Device,
+    /// The processes whose batches share their statistics.
+    together: Option<Arc<dyn World>>,
 }
 
 impl Encoder {
@@ -38,12 +43,25 @@ impl Encoder {
             true => Some(Mlp::new(root.enter("predictor"), projector.outputs(), &model.predictor)?),
             false => None,
         };
-        Ok(Self { parameters, backbone, projector, predictor, device })
+        Ok(Self { parameters, backbone, projector, predictor, device, together: None })
     }
 
     /// Every named tensor.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// From now on batch norms take their statistics from the batches of all processes in training.
+    pub fn synchronize(&mut self, world: Arc<dyn World>) {
+        self.together = (world.size() > 1).then_some(world);
+    }
+
+    /// How batch norms treat a whole batch in training.
+    pub(crate) fn whole_batch(&self) -> Mode<'_> {
+        match &self.together {
+            Some(world) => Mode::Together(world.as_ref()),
+            None => Mode::Train { groups: 1 },
+        }
     }
 
     /// Where the weights are.
@@ -69,7 +87,7 @@ impl Encoder {
 
     /// Backbone features of images in training mode, with gradient: `[batch, features]`.
     pub fn train_features(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        self.backbone.forward(images, Mode::Train { groups: 1 })
+        self.backbone.forward(images, self.whole_batch())
     }
 
     /// Embeddings of images in training mode, not normalised: `[batch, dimensions]`.
@@ -80,7 +98,7 @@ impl Encoder {
     /// The same, with what the predictor made it of, if there is one: projections and embeddings,
     /// each `[batch, dimensions]`.
     pub fn project_and_embed(&self, images: &Tensor) -> Result<(Tensor, Tensor), TchError> {
-        let mode = Mode::Train { groups: 1 };
+        let mode = self.whole_batch();
         let projections = self.projector.forward(&self.train_features(images)?, mode)?;
         let embeddings = match &self.predictor {
             Some(predictor) => predictor.forward(&projections, mode)?,

@@ -1,5 +1,8 @@
 //! The momentum encoder: a moving average of the online encoder that makes keys and targets.
 
+use std::sync::Arc;
+
+use nearkin_dist::{Alone, World};
 use nearkin_recipe::{Model, MomentumEncoder as Options};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -11,6 +14,8 @@ use crate::{Encoder, Mode, Parameters};
 pub struct MomentumEncoder {
     encoder: Encoder,
     options: Options,
+    world: Arc<dyn World>,
+    synchronized: bool,
 }
 
 impl MomentumEncoder {
@@ -29,7 +34,7 @@ impl MomentumEncoder {
                 mine.tensor.shallow_clone().f_copy_(&theirs.tensor)?;
                 let _ = mine.tensor.shallow_clone().f_set_requires_grad(false)?;
             }
-            Ok(Self { encoder, options })
+            Ok(Self { encoder, options, world: Arc::new(Alone), synchronized: false })
         })
     }
 
@@ -51,26 +56,71 @@ impl MomentumEncoder {
         })
     }
 
-    /// Embeddings of images in training mode, not normalised, without gradient:
+    /// From now on the images are those of several processes, each of which has as many. With
+    /// `synchronize`, batch norms take the statistics of all of them together, and groups are those
+    /// of the joint batch; without, no group reaches beyond a process.
+    ///
+    /// Fails if groups do not divide among the processes.
+    pub fn spread(&mut self, world: Arc<dyn World>, synchronize: bool) -> Result<(), TchError> {
+        let splits = self.options.batch_norm_splits.get();
+        if splits > 1 && !splits.is_multiple_of(world.size()) {
+            return Err(TchError::Shape(format!(
+                "momentum_encoder.batch_norm_splits = {splits} groups do not divide among {} \
+                 processes",
+                world.size()
+            )));
+        }
+        if synchronize {
+            self.encoder.synchronize(Arc::clone(&world));
+        }
+        self.world = world;
+        self.synchronized = synchronize;
+        Ok(())
+    }
+
+    /// Groups of the batch of all processes that know nothing of each other.
+    fn groups(&self) -> usize {
+        let (splits, processes) = (self.options.batch_norm_splits.get(), self.world.size());
+        if self.synchronized { splits } else { splits.max(processes) }
+    }
+
+    /// Embeddings of this process's images in training mode, not normalised, without gradient:
     /// `[batch, dimensions]`. With `shuffle` in the options, `permutation` is a random order of the
-    /// batch in which it meets the batch norms; rows come back in the order of the images.
+    /// batch of all processes, the same in each, in which it meets the batch norms; rows come back in
+    /// the order of the images.
     pub fn embed(&self, images: &Tensor, permutation: &[usize]) -> Result<Tensor, TchError> {
         tch::no_grad(|| {
-            let groups = self.options.batch_norm_splits.get() as i64;
-            if !self.options.shuffle {
-                return self.embed_in_groups(images, groups);
+            let (groups, processes) = (self.groups(), self.world.size());
+            let here = if groups == 1 { 1 } else { groups / processes };
+            if !self.options.shuffle || groups == 1 {
+                return self.embed_in_groups(images, here as i64);
             }
-            let order: Vec<i64> = permutation.iter().map(|&index| index as i64).collect();
-            let order = Tensor::f_from_slice(&order)?.f_to_device(images.device())?;
-            let shuffled = self.embed_in_groups(&images.f_index_select(0, &order)?, groups)?;
-            shuffled.f_index_select(0, &order.f_argsort(0, false)?)
+            // Position `p` of the permutation belongs to group `p mod groups`, and `here` groups in a
+            // row to a process, in which its strided groups are the same again.
+            let (rank, rows) = (self.world.rank(), permutation.len() / groups);
+            let places = |rank: usize| {
+                (0..rows)
+                    .flat_map(move |row| (0..here).map(move |group| (row, rank * here + group)))
+            };
+            let chosen = |rank: usize| {
+                places(rank).map(|(row, group)| permutation[row * groups + group] as i64)
+            };
+            let index =
+                |places: Vec<i64>| Tensor::f_from_slice(&places)?.f_to_device(images.device());
+            let everywhere = self.world.gather(images)?;
+            let mine = everywhere.f_index_select(0, &index(chosen(rank).collect())?)?;
+            let mine = self.embed_in_groups(&mine, here as i64)?;
+            let everybodys = self.world.gather(&mine)?;
+            let order = index((0..processes).flat_map(chosen).collect())?.f_argsort(0, false)?;
+            let batch = images.size()[0];
+            everybodys.f_index_select(0, &order.f_narrow(0, rank as i64 * batch, batch)?)
         })
     }
 
     fn embed_in_groups(&self, images: &Tensor, groups: i64) -> Result<Tensor, TchError> {
         let (backbone, projector) = (self.encoder.backbone(), self.encoder.projector());
-        let whole = Mode::Train { groups: 1 };
-        if groups == 1 {
+        let whole = self.encoder.whole_batch();
+        if groups == 1 && self.groups() == 1 {
             return projector.forward(&backbone.forward(images, whole)?, whole);
         }
         let split = Mode::Train { groups };

@@ -68,7 +68,7 @@ impl ResNet {
     }
 
     /// Images `[batch, 3, height, width]` to pooled features `[batch, features]`.
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub fn forward(&self, images: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         let x = self.convolution.forward(images)?;
         let mut x = self.batch_norm.forward(&x, mode)?.f_relu_()?;
         if self.pool {
@@ -125,7 +125,7 @@ impl Block {
         Ok(Self { path, shortcut })
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    fn forward(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         let mut y = x.shallow_clone();
         for (index, (convolution, norm)) in self.path.iter().enumerate() {
             y = norm.forward(&convolution.forward(&y)?, mode)?;

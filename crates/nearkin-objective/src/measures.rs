@@ -122,6 +122,23 @@ impl Measures {
         other.sums.iter().for_each(|&(name, sum, count)| self.tally(name, sum, count));
     }
 
+    /// All sums and counts as numbers, the reference loss first. For the same terms they stand in the
+    /// same order in every process, and what is added up over processes can be
+    /// [put back](Self::set_numbers).
+    pub fn numbers(&self) -> Vec<f64> {
+        let sums = self.sums.iter().flat_map(|&(_, sum, count)| [sum, count]);
+        std::iter::once(self.reference_loss).chain(sums).collect()
+    }
+
+    /// Takes numbers in the order of [`numbers`](Self::numbers).
+    pub fn set_numbers(&mut self, numbers: &[f64]) {
+        let Some((&reference_loss, sums)) = numbers.split_first() else { return };
+        self.reference_loss = reference_loss;
+        for (entry, numbers) in self.sums.iter_mut().zip(sums.chunks_exact(2)) {
+            (entry.1, entry.2) = (numbers[0], numbers[1]);
+        }
+    }
+
     fn tally(&mut self, name: &'static str, sum: f64, count: f64) {
         match self.sums.iter_mut().find(|entry| entry.0 == name) {
             Some(entry) => *entry = (name, entry.1 + sum, entry.2 + count),

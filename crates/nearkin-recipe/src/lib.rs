@@ -24,7 +24,7 @@ pub use model::{
 pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
     BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, MomentumEncoder,
-    MomentumForm, MomentumSchedule, Neighbours, Optimizer, Queue, QueueStart, Recipe, Schedule,
-    Training, UpdateRule, WarmUp,
+    MomentumForm, MomentumSchedule, Neighbours, Optimizer, Precision, Queue, QueueStart, Recipe,
+    Schedule, Training, UpdateRule, WarmUp,
 };
 pub use table::{Difference, Override, Source};

@@ -102,6 +102,10 @@ pub struct MomentumEncoder {
     pub shuffle: bool,
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn one_group() -> NonZeroUsize {
     NonZeroUsize::MIN
 }
@@ -145,17 +149,45 @@ pub enum QueueStart {
 pub struct Training {
     /// Passes over the images.
     pub epochs: NonZeroU64,
-    /// Images in a batch; images that do not fill a last batch sit out the epoch.
+    /// Images in a batch, of all processes together; images that do not fill a last batch sit out
+    /// the epoch.
     pub batch_size: NonZeroUsize,
     /// Batches whose gradients are averaged before a step.
     #[serde(default = "one_group")]
     pub accumulate_batches: NonZeroUsize,
+    /// Encode so many images of a process at a time, and again for the gradient, so that a batch
+    /// whose activations do not fit into memory still has one loss (gradient caching). Batch norms
+    /// see these micro-batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_size: Option<NonZeroUsize>,
+    /// With several processes, batch norms take their statistics from all of them (default true), as
+    /// if one process had the whole batch.
+    #[serde(default = "yes")]
+    pub synchronize_batch_norm: bool,
+    /// Methods that mix images mix within so many equal parts of a batch (default: one for each
+    /// process); with the same number, a run on fewer or more processes mixes the same images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixing_blocks: Option<NonZeroUsize>,
+    /// Of the weights and all that is computed with them.
+    #[serde(default)]
+    pub precision: Precision,
     /// Stop after this many steps in a row were skipped because of a non-finite loss or gradient.
     #[serde(default = "ten")]
     pub maximum_skipped_steps: NonZeroU64,
     /// Write a record of the metrics every so many steps.
     #[serde(default = "ten")]
     pub record_every_steps: NonZeroU64,
+}
+
+/// Of floating-point numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    Single,
+    /// 64 bits: slow, for telling rounding from errors.
+    Double,
 }
 
 fn ten() -> NonZeroU64 {
@@ -535,6 +567,18 @@ impl Recipe {
             let epochs = self.training.epochs;
             return Err(conflict(format!("training.epochs = {epochs} is too large")));
         }
+        if self.training.micro_batch_size.is_some_and(|images| images.get() < 2) {
+            return Err(conflict(
+                "training.micro_batch_size = 1: batch norm needs at least 2".to_owned(),
+            ));
+        }
+        if let Some(blocks) = self.training.mixing_blocks
+            && !batch.get().is_multiple_of(blocks.get())
+        {
+            return Err(conflict(format!(
+                "training.batch_size = {batch} does not divide into training.mixing_blocks = {blocks}"
+            )));
+        }
         if let (Some(predictor), Some(projector)) =
             (self.model.predictor.last(), self.model.projector.last())
             && predictor.width != projector.width
@@ -552,6 +596,13 @@ impl Recipe {
                     "training.batch_size = {batch} does not divide into \
                      momentum_encoder.batch_norm_splits = {splits} groups of at least 2 images"
                 )));
+            }
+            if self.training.micro_batch_size.is_some() && (splits.get() > 1 || momentum.shuffle) {
+                return Err(conflict(
+                    "with training.micro_batch_size the micro-batches are the groups of batch norm: \
+                     leave out momentum_encoder.batch_norm_splits and momentum_encoder.shuffle"
+                        .to_owned(),
+                ));
             }
         }
         if self.schedule.warmup_epochs > self.training.epochs.get() {

@@ -59,6 +59,11 @@ impl RunFolder {
         Ok(run)
     }
 
+    /// The folder of a run that another process writes; nothing is looked at.
+    pub fn of_others(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path

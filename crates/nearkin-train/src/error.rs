@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use nearkin_augment::{LoadError, ViewError};
 use nearkin_data::DataError;
+use nearkin_dist::DistError;
 use nearkin_eval::EvaluationError;
 use nearkin_report::ReportError;
 use tch::TchError;
@@ -35,6 +36,27 @@ pub enum TrainError {
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Tensor(#[from] TchError),
+    /// The processes cannot train together.
+    #[error(transparent)]
+    Dist(#[from] DistError),
+    /// Another process was lost or failed; this names it.
+    #[error("{message}")]
+    Lost {
+        /// Which one, and what is known.
+        message: String,
+    },
+    /// A number of images does not divide as it has to.
+    #[error("{what} = {images} does not divide by {into} = {parts}; change one of them")]
+    Division {
+        /// The key of what is divided.
+        what: &'static str,
+        /// How many images it says.
+        images: usize,
+        /// What divides it.
+        into: &'static str,
+        /// Into how many parts.
+        parts: usize,
+    },
     /// A supervised method and images without labels.
     #[error(
         "method {method} is supervised, but the training images have no labels; give labelled images \

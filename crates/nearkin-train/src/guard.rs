@@ -28,6 +28,11 @@ impl Buffers {
         Self(buffers.collect())
     }
 
+    /// The statistics themselves.
+    pub(crate) fn live(&self) -> Vec<Tensor> {
+        self.0.iter().map(|(live, _)| live.shallow_clone()).collect()
+    }
+
     pub(crate) fn save(&mut self) -> Result<(), TchError> {
         self.0.iter_mut().try_for_each(|(live, copy)| copy.f_copy_(live))
     }

@@ -171,10 +171,16 @@ impl Interval {
     }
 }
 
-/// Writes records and shows progress.
-pub(crate) struct Monitor {
+/// The files that records go to.
+struct Records {
     metrics: MetricsWriter,
     events: EventWriter,
+}
+
+/// Writes records and shows progress.
+pub(crate) struct Monitor {
+    /// None in all processes but the first, whose records stand for all.
+    records: Option<Records>,
     progress: Progress,
     recent: Interval,
     epoch: Interval,
@@ -185,26 +191,26 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
+    /// Of a process without a `run` nothing is written.
     pub(crate) fn new(
-        run: &RunFolder,
+        run: Option<&RunFolder>,
         begun_at_step: u64,
         every_steps: u64,
         progress: Progress,
         epoch: EpochSums,
     ) -> Result<Self, ReportError> {
-        let (metrics, events) = if begun_at_step == 0 {
-            // A run that was killed before its first checkpoint begins again.
-            run.clear_records()?;
-            (MetricsWriter::create(run.metrics())?, EventWriter::create(&run.events())?)
-        } else {
-            (
-                MetricsWriter::resume(run.metrics(), begun_at_step)?,
-                EventWriter::resume(&run.events(), begun_at_step)?,
-            )
+        let open = |run: &RunFolder| -> Result<Records, ReportError> {
+            if begun_at_step == 0 {
+                // A run that was killed before its first checkpoint begins again.
+                run.clear_records()?;
+                let metrics = MetricsWriter::create(run.metrics())?;
+                return Ok(Records { metrics, events: EventWriter::create(&run.events())? });
+            }
+            let metrics = MetricsWriter::resume(run.metrics(), begun_at_step)?;
+            Ok(Records { metrics, events: EventWriter::resume(&run.events(), begun_at_step)? })
         };
         Ok(Self {
-            metrics,
-            events,
+            records: run.map(open).transpose()?,
             progress,
             recent: Interval::new(),
             epoch: Interval::new(),
@@ -217,7 +223,8 @@ impl Monitor {
     /// Says something now and keeps it.
     pub(crate) fn event(&mut self, at: Position, message: &str) -> Result<(), ReportError> {
         self.progress.message(message);
-        self.metrics.append(&at.record(Kind::Event).with_text(names::MESSAGE, message))
+        let Some(records) = &mut self.records else { return Ok(()) };
+        records.metrics.append(&at.record(Kind::Event).with_text(names::MESSAGE, message))
     }
 
     pub(crate) fn step(
@@ -293,6 +300,7 @@ impl Monitor {
         accuracies: &[KnnAccuracy],
         classes: usize,
     ) -> Result<(), ReportError> {
+        let Some(records) = &mut self.records else { return Ok(()) };
         for accuracy in accuracies {
             let KnnResult { votes, top_1, top_5 } = accuracy.result;
             let record = at
@@ -304,9 +312,9 @@ impl Monitor {
                 .with(names::ACCURACY, top_1)
                 .with(TOP_5, top_5)
                 .with(names::CHANCE_ACCURACY, 1.0 / classes.max(1) as f64);
-            self.metrics.append(&record)?;
+            records.metrics.append(&record)?;
             let tag = format!("knn/{features} k={} temperature={}", votes.k, votes.temperature);
-            self.events.scalars(at.step, &[(&tag, top_1)])?;
+            records.events.scalars(at.step, &[(&tag, top_1)])?;
             self.progress.message(&format!(
                 "epoch {}  top-1 {:.2} %  top-5 {:.2} %  ({})",
                 at.epoch,
@@ -329,12 +337,13 @@ impl Monitor {
         group: &str,
         values: &[(&str, f64)],
     ) -> Result<(), ReportError> {
+        let Some(records) = &mut self.records else { return Ok(()) };
         let record =
             values.iter().fold(at.record(kind), |record, &(name, value)| record.with(name, value));
-        self.metrics.append(&record)?;
+        records.metrics.append(&record)?;
         let tags: Vec<_> = values.iter().map(|(name, _)| format!("{group}/{name}")).collect();
         let tagged: Vec<_> =
             tags.iter().zip(values).map(|(tag, &(_, value))| (tag.as_str(), value)).collect();
-        self.events.scalars(at.step, &tagged)
+        records.events.scalars(at.step, &tagged)
     }
 }

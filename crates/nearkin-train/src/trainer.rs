@@ -1,5 +1,7 @@
 //! The training loop and what it holds.
 
+mod encode;
+
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,15 +12,14 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{ImageSet, Random, Split};
-use nearkin_dist::World;
+use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
-use nearkin_objective::{
-    Embedding, Encoded, Labels, Measures, Mixed, MixedInput, Per, evaluate, evaluate_and_measure,
-    mix, unit_rows,
-};
-use nearkin_recipe::QueueStart;
+use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
+use nearkin_recipe::{Precision, QueueStart, Recipe};
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress};
@@ -35,6 +36,8 @@ pub struct RunOptions {
     pub workers: usize,
     /// Threads of libtorch; a continued run takes those it began with unless this is given.
     pub threads: Option<usize>,
+    /// Processes of the run on this host, which share its cores.
+    pub processes_here: NonZeroUsize,
     /// Show no progress.
     pub quiet: bool,
     /// What to write down of the machine, as an object; `threads` is added to it.
@@ -69,7 +72,8 @@ pub enum Outcome {
 pub struct Trainer {
     setup: Setup,
     options: RunOptions,
-    world: Box<dyn World>,
+    world: Arc<dyn World>,
+    reducer: Box<dyn Reducer>,
     run: RunFolder,
     train: Arc<dyn ImageSet>,
     test: Option<Arc<dyn ImageSet>>,
@@ -83,14 +87,18 @@ pub struct Trainer {
     steps_per_epoch: u64,
     total_steps: u64,
     threads: usize,
+    /// Parts of the batch of all processes within which images are mixed.
+    mixing_blocks: usize,
     step: u64,
     skipped_in_a_row: u64,
     /// Of training, up to the beginning of this process.
     seconds_before: f64,
+    /// Processes with which the run was trained so far.
+    processes_before: Option<usize>,
     begun: Instant,
     epoch_sums: EpochSums,
-    /// No other process may train the run.
-    _lock: File,
+    /// No other run may write to the folder; of several processes, the first holds it.
+    _lock: Option<File>,
 }
 
 /// What one step made, before anything was changed.
@@ -102,15 +110,36 @@ struct Gradients {
     views: Vec<Tensor>,
     images: Vec<usize>,
     waited: Duration,
+    wishes: Wishes,
+}
+
+/// What should happen after a step, in any of the processes and therefore in all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    /// End the run.
+    interrupted: bool,
+    /// Write a checkpoint, because the last one is old.
+    by_time: bool,
 }
 
 impl Trainer {
-    /// Opens the data, builds the networks and makes or opens the run folder.
+    /// Opens the data, builds the networks and makes or opens the run folder. Of several processes
+    /// the first reads and writes the run folder; the others get everything from it.
     pub fn new(
         setup: Setup,
         resume: &Resume,
         options: RunOptions,
-        world: Box<dyn World>,
+        world: Arc<dyn World>,
+    ) -> Result<Self, TrainError> {
+        let named = Arc::clone(&world);
+        Self::begin(setup, resume, options, world).map_err(|error| blame(named.as_ref(), error))
+    }
+
+    fn begin(
+        setup: Setup,
+        resume: &Resume,
+        options: RunOptions,
+        world: Arc<dyn World>,
     ) -> Result<Self, TrainError> {
         let recipe = &setup.recipe;
         let train = recipe.open_training_images()?;
@@ -129,10 +158,13 @@ impl Trainer {
             return Err(TrainError::TooFewImages { needed: images_per_step, images: train.len() });
         }
         let total_steps = steps_per_epoch * recipe.training.epochs.get();
+        let mixing_blocks = divide(recipe, world.size())?;
+        same_job(world.as_ref(), recipe, train.as_ref(), test.as_deref())?;
 
+        let first = world.rank() == 0;
         let checkpoint = match resume {
-            Resume::New(_) => None,
-            Resume::From(run) => Checkpoint::latest(run)?,
+            Resume::From(run) if first => Checkpoint::latest(run)?,
+            _ => None,
         };
         if let (Some(checkpoint), Resume::From(run)) = (&checkpoint, resume) {
             checkpoint.check_recipe(run, recipe)?;
@@ -146,17 +178,45 @@ impl Trainer {
             (None, Resume::From(run)) => threads_of(run),
             (None, Resume::New(_)) => None,
         };
-        let threads = options.threads.or(begun_with).unwrap_or_else(available_cores);
+        let cores = (available_cores() / options.processes_here).max(1);
+        let threads = options.threads.or(begun_with).unwrap_or(cores);
+        let (run, lock) = match resume {
+            Resume::New(path) if first => begin_run(path, &setup)?,
+            Resume::From(run) if first => (run.clone(), Some(run.lock()?)),
+            Resume::From(run) => (run.clone(), None),
+            Resume::New(path) => (RunFolder::of_others(path), None),
+        };
+        if first && !run.environment().exists() {
+            let mut environment = options.environment.clone();
+            environment["threads"] = threads.into();
+            environment["processes"] = world.size().into();
+            run.write_environment(&environment)?;
+        }
+        let start =
+            Start { threads, progress: checkpoint.as_ref().map(|own| own.progress.clone()) };
+        let start = Start::of_first(world.as_ref(), &start)?;
+        let threads = options.threads.unwrap_or(start.threads);
         tch::set_num_threads(threads as i32);
 
         let torch_seed =
             |part| Random::new(Purpose::Initialisation, recipe.seed, part, 0).bits() >> 1;
-        let (device, kind) = (options.device, Kind::Float);
-        let online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
-        let teacher = setup
+        let kind = match recipe.training.precision {
+            Precision::Single => Kind::Float,
+            Precision::Double => Kind::Double,
+        };
+        let device = options.device;
+        let mut online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
+        let mut teacher = setup
             .momentum_encoder
             .map(|options| MomentumEncoder::copy_of(&online, &recipe.model, options, device, kind))
             .transpose()?;
+        let together = recipe.training.synchronize_batch_norm;
+        if together {
+            online.synchronize(Arc::clone(&world));
+        }
+        if let Some(teacher) = &mut teacher {
+            teacher.spread(Arc::clone(&world), together)?;
+        }
         let dimensions = online.dimensions();
         let queue = setup
             .queue
@@ -169,19 +229,13 @@ impl Trainer {
             .transpose()?;
         let networks =
             [Some(online.parameters()), teacher.as_ref().map(MomentumEncoder::parameters)];
-        let images_of_world = images_per_step * world.size();
         let warmup = recipe.schedule.warmup_epochs * steps_per_epoch;
-        let peak = recipe.optimizer.scaled_learning_rate(images_of_world);
-        let run = match resume {
-            Resume::New(path) => begin_run(path, &setup)?,
-            Resume::From(run) => run.clone(),
-        };
-        let lock = run.lock()?;
-        if !run.environment().exists() {
-            let mut environment = options.environment.clone();
-            environment["threads"] = threads.into();
-            run.write_environment(&environment)?;
-        }
+        let peak = recipe.optimizer.scaled_learning_rate(images_per_step);
+        let trained: Vec<Tensor> = online
+            .parameters()
+            .trainable()
+            .map(|parameter| parameter.tensor.shallow_clone())
+            .collect();
         let mut trainer = Self {
             optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
@@ -189,6 +243,7 @@ impl Trainer {
             momentum: setup.momentum_encoder.map(|options| {
                 Momentum::new(options.momentum.get(), total_steps, options.schedule)
             }),
+            reducer: world.reducer(&trained)?,
             run,
             setup,
             options,
@@ -201,20 +256,27 @@ impl Trainer {
             steps_per_epoch,
             total_steps,
             threads,
+            mixing_blocks,
             step: 0,
             skipped_in_a_row: 0,
             seconds_before: 0.0,
+            processes_before: None,
             begun: Instant::now(),
             epoch_sums: EpochSums::default(),
             _lock: lock,
         };
         if let Some(checkpoint) = checkpoint {
             checkpoint.restore(trainer.files())?;
-            let Progress { step, seconds, skipped_in_a_row, queue_next, epoch_sums, .. } =
-                checkpoint.progress;
+        }
+        for (_, mut tensor) in trainer.files().into_iter().flat_map(|(_, tensors)| tensors) {
+            trainer.world.broadcast(&mut tensor)?;
+        }
+        if let Some(progress) = start.progress {
+            let Progress { step, seconds, skipped_in_a_row, queue_next, epoch_sums, .. } = progress;
             (trainer.step, trainer.seconds_before) = (step, seconds);
             trainer.skipped_in_a_row = skipped_in_a_row;
             trainer.epoch_sums = epoch_sums;
+            trainer.processes_before = Some(progress.world_size);
             if let (Some(queue), Some(next)) = (&mut trainer.queue, queue_next) {
                 queue.continue_at(next);
             }
@@ -227,10 +289,14 @@ impl Trainer {
         &self.run
     }
 
-    /// Trains to the end, or until interrupted.
+    /// Trains to the end, or until some process is interrupted.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
+        self.train(interrupt).map_err(|error| blame(self.world.as_ref(), error))
+    }
+
+    fn train(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
         if self.step == self.total_steps {
-            write_report(&self.run)?;
+            self.report()?;
             return Ok(Outcome::Finished);
         }
         let mut monitor = self.monitor()?;
@@ -245,16 +311,24 @@ impl Trainer {
                 self.step, self.options.device, self.threads
             );
             monitor.event(self.position(), &message)?;
+            self.describe_processes(&mut monitor)?;
         }
         monitor.restart_clocks(true);
         let mut loader = self.loader()?;
         while self.step < self.total_steps {
-            if self.step == 0 && interrupt.load(Ordering::Relaxed) {
+            if self.step == 0 && self.world.size() == 1 && interrupt.load(Ordering::Relaxed) {
                 // Nothing was trained yet, and a resumed run begins at the beginning.
                 monitor.finish();
                 return Ok(Outcome::Interrupted { step: 0 });
             }
-            let gradients = self.gradients(&mut loader)?;
+            self.world.report(&format!("step {}", self.step + 1));
+            let saving = self.setup.recipe.checkpoint;
+            let wishes = Wishes {
+                interrupted: interrupt.load(Ordering::Relaxed),
+                by_time: checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get(),
+            };
+            let gradients = self.gradients(&mut loader, wishes)?;
+            let Wishes { interrupted, by_time } = gradients.wishes;
             self.apply(gradients, &mut monitor)?;
 
             let epoch_ends = self.step.is_multiple_of(self.steps_per_epoch);
@@ -267,10 +341,7 @@ impl Trainer {
             if epoch_ends && every > 0 && (last || epochs_done.is_multiple_of(every)) {
                 self.evaluate(&mut monitor)?;
             }
-            let interrupted = interrupt.load(Ordering::Relaxed);
-            let saving = &self.setup.recipe.checkpoint;
             let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
-            let by_time = checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get();
             if last || interrupted || by_epoch || by_time {
                 // Weights that are not finite must not push out the last good ones.
                 if weights_are_finite(self.online.parameters())? {
@@ -285,17 +356,24 @@ impl Trainer {
             }
             if interrupted && !last {
                 monitor.finish();
-                write_report(&self.run)?;
+                self.report()?;
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
         monitor.finish();
-        write_report(&self.run)?;
+        self.report()?;
         Ok(Outcome::Finished)
     }
 
+    fn report(&self) -> Result<(), TrainError> {
+        match self.world.rank() {
+            0 => Ok(write_report(&self.run)?),
+            _ => Ok(()),
+        }
+    }
+
     /// Gradients of one step, averaged over its batches; nothing but running statistics changes.
-    fn gradients(&mut self, loader: &mut Loader) -> Result<Gradients, TrainError> {
+    fn gradients(&mut self, loader: &mut Loader, wishes: Wishes) -> Result<Gradients, TrainError> {
         self.buffers.save()?;
         self.optimizer.zero_gradients();
         let batches = self.setup.recipe.training.accumulate_batches.get();
@@ -315,7 +393,7 @@ impl Trainer {
             if f64::is_finite(loss) {
                 views = inputs;
             }
-            let terms = self.setup.method.terms(&encoded)?;
+            let terms = self.setup.method.terms(&encoded.encoded)?;
             let evaluated = if recorded {
                 let (evaluated, measures) = evaluate_and_measure(&terms, Some(&labels))?;
                 measured.get_or_insert_default().absorb(&measures, share);
@@ -323,15 +401,18 @@ impl Trainer {
             } else {
                 evaluate(&terms)?
             };
-            evaluated.loss.f_mul_scalar(share)?.f_backward()?;
+            drop(terms);
+            let last = number + 1 == batches;
+            self.backward(&evaluated.loss.f_mul_scalar(share)?, &encoded, last)?;
             loss += share * evaluated.loss.f_double_value(&[])?;
             if self.queue.is_some() {
-                let new = self.setup.method.keys(&encoded).into_iter();
+                let new = self.setup.method.keys(&encoded.encoded).into_iter();
                 keys.extend(
                     new.map(|keys| (keys.everywhere.shallow_clone(), labels.batch.shallow_clone())),
                 );
             }
         }
+        let wishes = self.exchange(&mut loss, measured.as_mut(), wishes)?;
         let metrics = StepMetrics {
             loss,
             reference_loss: measured.as_ref().map(Measures::reference_loss),
@@ -340,19 +421,39 @@ impl Trainer {
             momentum: self.momentum.map(|momentum| momentum.at(self.step)),
             skipped: false,
         };
-        for (_, mut gradient) in self.optimizer.gradients() {
-            self.world.sum(&mut gradient)?;
-            if self.world.size() > 1 {
-                let _ = gradient.f_div_scalar_(self.world.size() as f64)?;
-            }
-        }
         Ok(Gradients {
             metrics,
             keys,
             views,
             images,
             waited: loader.wait().saturating_sub(waited_before),
+            wishes,
         })
+    }
+
+    /// Makes loss, measures and wishes those of all processes, in one exchange.
+    fn exchange(
+        &self,
+        loss: &mut f64,
+        measures: Option<&mut Measures>,
+        wishes: Wishes,
+    ) -> Result<Wishes, TchError> {
+        if self.world.size() == 1 {
+            return Ok(wishes);
+        }
+        let processes = self.world.size() as f64;
+        let flag = |wish| f64::from(u8::from(wish));
+        let mut numbers = vec![*loss / processes, flag(wishes.interrupted), flag(wishes.by_time)];
+        numbers.extend(measures.iter().flat_map(|measures| measures.numbers()));
+        let mut sums = Tensor::f_from_slice(&numbers)?.f_to_device(self.options.device)?;
+        self.world.sum(&mut sums)?;
+        let mut numbers = Vec::<f64>::try_from(sums.f_to_device(Device::Cpu)?)?;
+        if let Some(measures) = measures {
+            numbers[3] /= processes;
+            measures.set_numbers(&numbers[3..]);
+        }
+        *loss = numbers[0];
+        Ok(Wishes { interrupted: numbers[1] > 0.0, by_time: numbers[2] > 0.0 })
     }
 
     /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
@@ -377,7 +478,7 @@ impl Trainer {
             self.skip(&gradients, monitor)?;
         }
         let waited = gradients.waited.as_secs_f64();
-        let images = gradients.images.len();
+        let images = gradients.images.len() * self.world.size();
         Ok(monitor.step(self.position(), &gradients.metrics, images, waited)?)
     }
 
@@ -391,7 +492,12 @@ impl Trainer {
             images: gradients.images.iter().map(|&index| self.train.name(index)).collect(),
             views: &gradients.views,
         };
-        let dump = dump(&self.run.path().join("non_finite"), &bad, &self.optimizer)?;
+        // Every process shows its own images.
+        let folder = match self.world.rank() {
+            0 => "non_finite".to_owned(),
+            rank => format!("non_finite-process-{rank}"),
+        };
+        let dump = dump(&self.run.path().join(folder), &bad, &self.optimizer)?;
         monitor.event(
             self.position(),
             &format!(
@@ -419,127 +525,13 @@ impl Trainer {
         })
     }
 
-    /// Every view through the encoders that its role names, and mixtures of views.
-    fn encode(
-        &self,
-        views: &[Tensor],
-        batch_of_step: usize,
-        labels: &Labels,
-    ) -> Result<Encoded, TchError> {
-        let roles = &self.setup.roles;
-        let method = &self.setup.method;
-        let spread = |local: Tensor| -> Result<Embedding, TchError> {
-            Ok(Embedding { everywhere: self.world.gather(&local)?, local })
-        };
-        let spread_units =
-            |local: Option<Tensor>| local.map(|local| spread(unit_rows(&local)?)).transpose();
-        let [projected, online] = match method.encodes_views_together() {
-            true => self.encode_together(views)?,
-            false => self.encode_apart(views)?,
-        };
-        let projected = match method.needs_projections() {
-            true => tch::no_grad(|| {
-                let projected = projected.into_iter();
-                let detached = projected.map(|local| local.map(|local| local.detach()));
-                detached.map(spread_units).collect::<Result<_, TchError>>()
-            })?,
-            false => Vec::new(),
-        };
-        let mixed_inputs = self.setup.mixed_inputs.iter().enumerate();
-        let mixed = mixed_inputs
-            .map(|(number, input)| {
-                let place = batch_of_step * self.setup.mixed_inputs.len() + number;
-                self.encode_mixed(views, input, place as u64)
-            })
-            .collect::<Result<_, TchError>>()?;
-        let mut momentum = Vec::with_capacity(views.len());
-        for (index, (view, role)) in views.iter().zip(roles).enumerate() {
-            momentum.push(match &self.teacher {
-                Some(teacher) if role.momentum => {
-                    let place = (batch_of_step * views.len() + index) as u64;
-                    let seed = self.setup.recipe.seed;
-                    let permutation = Random::new(Purpose::Shuffle, seed, self.step, place)
-                        .permutation(view.size()[0] as usize);
-                    Some(spread(unit_rows(&teacher.embed(view, &permutation)?)?)?)
-                }
-                _ => None,
-            });
-        }
-        Ok(Encoded {
-            online: online.into_iter().map(spread_units).collect::<Result<_, TchError>>()?,
-            momentum,
-            projected,
-            mixed,
-            queue: self.queue.as_ref().map(Queue::rows),
-            labels: method.uses_labels().then(|| labels.shallow_clone()),
-            offset: labels.offset,
-            progress: nearkin_objective::Progress {
-                step: self.step,
-                total_steps: self.total_steps,
-                steps_per_epoch: self.steps_per_epoch,
-            },
-        })
-    }
-
-    /// Projections and embeddings of the online views.
-    fn encode_apart(&self, views: &[Tensor]) -> Result<[Vec<Option<Tensor>>; 2], TchError> {
-        let (mut projected, mut embedded) = (Vec::new(), Vec::new());
-        for (view, role) in views.iter().zip(&self.setup.roles) {
-            let both = role.online.then(|| self.online.project_and_embed(view)).transpose()?;
-            let (projection, embedding) = both.unzip();
-            projected.push(projection);
-            embedded.push(embedding);
-        }
-        Ok([projected, embedded])
-    }
-
-    /// The same with all online views as one batch.
-    fn encode_together(&self, views: &[Tensor]) -> Result<[Vec<Option<Tensor>>; 2], TchError> {
-        let roles = &self.setup.roles;
-        let online =
-            || views.iter().zip(roles).filter(|(_, role)| role.online).map(|(view, _)| view);
-        let images = Tensor::f_cat(&online().collect::<Vec<_>>(), 0)?;
-        let (projected, embedded) = self.online.project_and_embed(&images)?;
-        let rows: Vec<i64> = online().map(|view| view.size()[0]).collect();
-        let apart = |all: Tensor| -> Result<Vec<Option<Tensor>>, TchError> {
-            let mut parts = all.f_split_with_sizes(&rows, 0)?.into_iter();
-            Ok(roles.iter().map(|role| role.online.then(|| parts.next()).flatten()).collect())
-        };
-        Ok([apart(projected)?, apart(embedded)?])
-    }
-
-    /// Mixtures of two views' images through the online encoder.
-    fn encode_mixed(
-        &self,
-        views: &[Tensor],
-        input: &MixedInput,
-        place: u64,
-    ) -> Result<Mixed, TchError> {
-        let (base, other) = (&views[input.base], &views[input.other]);
-        let batch = base.size()[0] as usize;
-        // Every process mixes its own images in its own way.
-        let place = place | ((self.world.rank() as u64) << 32);
-        let mut random = Random::new(Purpose::Mixup, self.setup.recipe.seed, self.step, place);
-        let partner: Vec<i64> =
-            random.permutation(batch).into_iter().map(|index| index as i64).collect();
-        let mut draw = || {
-            let share = random.symmetric_beta(input.mixing.concentration);
-            if input.mixing.larger_share { share.max(1.0 - share) } else { share }
-        };
-        let shares: Vec<f64> = match input.mixing.per {
-            Per::Sample => (0..batch).map(|_| draw()).collect(),
-            Per::Batch => vec![draw(); batch],
-        };
-        let device = self.options.device;
-        let partner = Tensor::f_from_slice(&partner)?.f_to_device(device)?;
-        let share = Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?.f_to_device(device)?;
-        let images = mix(base, other, &partner, &share)?;
-        Ok(Mixed { anchors: unit_rows(&self.online.embed(&images)?)?, partner, share })
-    }
-
     fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
         let view = |view: &nearkin_augment::ViewBatch| {
-            images_to_tensor(&view.pixels, view.size_pixels, self.options.device)
+            let images = images_to_tensor(&view.pixels, view.size_pixels, self.options.device)?;
+            match self.setup.recipe.training.precision {
+                Precision::Single => Ok(images),
+                Precision::Double => images.f_to_kind(Kind::Double),
+            }
         };
         batch.views.iter().map(view).collect()
     }
@@ -548,7 +540,15 @@ impl Trainer {
     fn loader(&self) -> Result<Loader, TrainError> {
         let recipe = &self.setup.recipe;
         let (seed, batches) = (recipe.seed, recipe.training.accumulate_batches.get());
-        let mut order = Order::new(self.train.len(), recipe.training.batch_size, seed, true);
+        let (rank, size) =
+            (self.world.rank(), NonZeroUsize::MIN.saturating_add(self.world.size() - 1));
+        let order = Order::new(self.train.len(), recipe.training.batch_size, seed, true);
+        let mut order = order.of_rank(rank, size).ok_or(TrainError::Division {
+            what: BATCH_SIZE,
+            images: recipe.training.batch_size.get(),
+            into: PROCESSES,
+            parts: size.get(),
+        })?;
         let steps_per_epoch = self.steps_per_epoch;
         let plan = (self.step..self.total_steps).flat_map(move |step| {
             let (epoch, step) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
@@ -566,7 +566,8 @@ impl Trainer {
             false => ProgressBar::new(self.total_steps, epochs, self.step),
         };
         let every = self.setup.recipe.training.record_every_steps.get();
-        Ok(Monitor::new(&self.run, self.step, every, progress, self.epoch_sums.clone())?)
+        let run = (self.world.rank() == 0).then_some(&self.run);
+        Ok(Monitor::new(run, self.step, every, progress, self.epoch_sums.clone())?)
     }
 
     fn position(&self) -> Position {
@@ -589,7 +590,7 @@ impl Trainer {
             at,
             &format!(
                 "{} epoch(s) of {} steps, {} of {images} training images ({}) per step, on {:?} with \
-                 {} thread(s) and {} loader worker(s), seed {}",
+                 {} thread(s) and {} loader worker(s){}, seed {}",
                 recipe.training.epochs,
                 self.steps_per_epoch,
                 recipe.images_per_step(),
@@ -597,6 +598,10 @@ impl Trainer {
                 self.options.device,
                 self.threads,
                 self.options.workers,
+                match self.world.size() {
+                    1 => String::new(),
+                    size => format!(" in each of {size} processes"),
+                },
                 recipe.seed,
             ),
         )?;
@@ -634,9 +639,57 @@ impl Trainer {
         Ok(())
     }
 
+    /// Says what a run does otherwise with another number of processes.
+    fn describe_processes(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let (before, now) = (self.processes_before, self.world.size());
+        let Some(before) = before.filter(|&before| before != now) else { return Ok(()) };
+        let training = &self.setup.recipe.training;
+        let mut changes = vec!["sums are added in another order (the last digits differ)"];
+        if !training.synchronize_batch_norm {
+            changes.push("batch norms take their statistics from batches of another size");
+        }
+        if training.mixing_blocks.is_none() && !self.setup.mixed_inputs.is_empty() {
+            changes.push("other pairs of images are mixed (training.mixing_blocks keeps them)");
+        }
+        let message = format!(
+            "trained by {now} process(es), before by {before}: order, views and batches stay the same; \
+             {}",
+            changes.join("; ")
+        );
+        Ok(monitor.event(self.position(), &message)?)
+    }
+
+    /// Running statistics that each process keeps for its own images become those of all. They follow
+    /// the batches linearly, so averages now are what averages after every step would have been.
+    fn settle_statistics(&self) -> Result<(), TchError> {
+        let alone = self.world.size() == 1;
+        let synchronized = self.setup.recipe.training.synchronize_batch_norm;
+        let groups = self.setup.momentum_encoder.map_or(1, |own| own.batch_norm_splits.get());
+        if alone || (synchronized && groups == 1) {
+            return Ok(());
+        }
+        let statistics = self.buffers.live();
+        if statistics.is_empty() {
+            return Ok(());
+        }
+        let flat: Vec<Tensor> =
+            statistics.iter().map(|tensor| tensor.f_reshape([-1])).collect::<Result<_, _>>()?;
+        let mut all = Tensor::f_cat(&flat, 0)?;
+        self.world.sum(&mut all)?;
+        let all = all.f_div_scalar(self.world.size() as f64)?;
+        let lengths: Vec<i64> = flat.iter().map(|tensor| tensor.size()[0]).collect();
+        for (mut own, mean) in statistics.into_iter().zip(all.f_split_with_sizes(&lengths, 0)?) {
+            own.f_copy_(&mean.f_view_as(&own)?)?;
+        }
+        Ok(())
+    }
+
     /// k-NN accuracy where the data allows it; at step 0 of the pixels too.
     fn evaluate(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let Some(test) = &self.test else { return Ok(()) };
+        self.settle_statistics()?;
+        let Some(test) = self.test.as_ref().filter(|_| self.world.rank() == 0) else {
+            return Ok(());
+        };
         let batch_size = NonZeroUsize::MIN.saturating_add(255);
         let options = FeatureOptions { batch_size, workers: self.options.workers };
         let knn = |source: FeatureSource<'_>, view: &View| {
@@ -671,6 +724,10 @@ impl Trainer {
     }
 
     fn save(&self, epoch_sums: EpochSums) -> Result<(), TrainError> {
+        self.settle_statistics()?;
+        if self.world.rank() > 0 {
+            return Ok(());
+        }
         let recipe = &self.setup.recipe;
         let progress = Progress {
             format: FORMAT,
@@ -705,12 +762,138 @@ fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Makes the folder of a new run with its recipe in it.
-fn begin_run(path: &Path, setup: &Setup) -> Result<RunFolder, TrainError> {
+const BATCH_SIZE: &str = "training.batch_size";
+const PROCESSES: &str = "the number of processes";
+
+/// Whether batches divide among so many processes; the blocks within which images are mixed.
+fn divide(recipe: &Recipe, processes: usize) -> Result<usize, TrainError> {
+    let training = &recipe.training;
+    let batch = training.batch_size.get();
+    let divides = |what, images: usize, into, parts: usize| match images.is_multiple_of(parts) {
+        true => Ok(images / parts),
+        false => Err(TrainError::Division { what, images, into, parts }),
+    };
+    let here = divides(BATCH_SIZE, batch, PROCESSES, processes)?;
+    if let Some(micro) = training.micro_batch_size {
+        let what = "the share of training.batch_size of one process";
+        divides(what, here, "training.micro_batch_size", micro.get())?;
+    }
+    let blocks = training.mixing_blocks.map_or(processes, NonZeroUsize::get);
+    divides("training.mixing_blocks", blocks, PROCESSES, processes)?;
+    Ok(blocks)
+}
+
+/// What all processes must have in common.
+#[derive(Serialize, Deserialize)]
+struct Job {
+    program: String,
+    recipe: String,
+    images: String,
+}
+
+/// Refuses processes that were started with another program, recipe or data set.
+fn same_job(
+    world: &dyn World,
+    recipe: &Recipe,
+    train: &dyn ImageSet,
+    test: Option<&dyn ImageSet>,
+) -> Result<(), TrainError> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let program = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
+    let mut sets = Sha256::new();
+    for set in [Some(train), test].into_iter().flatten() {
+        sets.update(set.len().to_le_bytes());
+        // Names and labels of up to a thousand images, evenly over the set.
+        for index in (0..set.len()).step_by(set.len().div_ceil(1000).max(1)) {
+            sets.update(set.name(index).as_bytes());
+            sets.update(set.label(index).map_or(-1, |label| label as i64).to_le_bytes());
+        }
+    }
+    let job = Job {
+        program: format!("{} ({})", env!("CARGO_PKG_VERSION"), short(Sha256::digest(&program))),
+        recipe: recipe.digest().chars().take(SHOWN_DIGITS).collect(),
+        images: format!("{} images ({})", train.len(), short(sets.finalize())),
+    };
+    let message = serde_json::to_vec(&job).unwrap_or_default();
+    let jobs: Vec<Job> = world
+        .share("job", &message)?
+        .iter()
+        .map(|text| serde_json::from_slice(text).map_err(|error| nonsense(&error)))
+        .collect::<Result<_, _>>()?;
+    let Some((first, others)) = jobs.split_first() else { return Ok(()) };
+    for (rank, other) in (1..).zip(others) {
+        let parts = [
+            ("program", &first.program, &other.program),
+            ("recipe", &first.recipe, &other.recipe),
+            ("data set", &first.images, &other.images),
+        ];
+        for (what, first, theirs) in parts {
+            if first != theirs {
+                return Err(TrainError::Dist(DistError::Mismatch {
+                    rank,
+                    what: what.to_owned(),
+                    theirs: theirs.clone(),
+                    first: first.clone(),
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Digits of a digest that a message shows.
+const SHOWN_DIGITS: usize = 12;
+
+fn short(digest: impl IntoIterator<Item = u8>) -> String {
+    let digits = digest.into_iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    digits.chars().take(SHOWN_DIGITS).collect()
+}
+
+fn nonsense(error: &serde_json::Error) -> TrainError {
+    TrainError::Dist(DistError::Engine(format!("another process sent nonsense: {error}")))
+}
+
+/// Where a run begins, as the first process knows it.
+#[derive(Serialize, Deserialize)]
+struct Start {
+    threads: usize,
+    progress: Option<Progress>,
+}
+
+impl Start {
+    fn of_first(world: &dyn World, own: &Self) -> Result<Self, TrainError> {
+        let message = serde_json::to_vec(own).map_err(|error| nonsense(&error))?;
+        let said = world.share("start", if world.rank() == 0 { &message } else { b"" })?;
+        serde_json::from_slice(&said[0]).map_err(|error| nonsense(&error))
+    }
+}
+
+/// What to say of an error of one of several processes: another one's, if that is where it comes
+/// from; else the others are told of it.
+fn blame(world: &dyn World, error: TrainError) -> TrainError {
+    match &error {
+        _ if world.size() == 1 => error,
+        TrainError::Lost { .. } | TrainError::Dist(DistError::Elsewhere { .. }) => error,
+        TrainError::Tensor(inner) => match world.explain(&inner.to_string()) {
+            Some(message) => TrainError::Lost { message },
+            None => error,
+        },
+        _ => {
+            world.fail(&error.to_string());
+            error
+        }
+    }
+}
+
+/// Makes and locks the folder of a new run with its recipe in it.
+fn begin_run(path: &Path, setup: &Setup) -> Result<(RunFolder, Option<File>), TrainError> {
     let run = RunFolder::create(path)?;
     let text = setup.recipe.to_text();
     write_atomically(&run.recipe(), |file| std::io::Write::write_all(file, text.as_bytes()))?;
-    Ok(run)
+    let lock = run.lock()?;
+    Ok((run, Some(lock)))
 }
 
 #[cfg(test)]
@@ -766,24 +949,25 @@ mod tests {
             device: Device::Cpu,
             workers: 0,
             threads: Some(1),
+            processes_here: NonZeroUsize::MIN,
             quiet: true,
             environment: serde_json::json!({}),
         };
         let resume = Resume::New(folder.path().join("run"));
         let setup = Setup::new(recipe).unwrap();
-        let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone)).unwrap();
+        let mut trainer = Trainer::new(setup, &resume, options, Arc::new(Alone)).unwrap();
         let (mut monitor, mut loader) = (trainer.monitor().unwrap(), trainer.loader().unwrap());
         let next_key = |trainer: &Trainer| trainer.queue.as_ref().map(Queue::next);
 
         let before = state(&trainer);
-        let mut gradients = trainer.gradients(&mut loader).unwrap();
+        let mut gradients = trainer.gradients(&mut loader, Wishes::default()).unwrap();
         assert!(state(&trainer) != before, "the forward pass moves the running statistics");
         gradients.metrics.loss = f64::NAN;
         trainer.apply(gradients, &mut monitor).unwrap();
         assert!(state(&trainer) == before);
         assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (1, 1, Some(0)));
 
-        let gradients = trainer.gradients(&mut loader).unwrap();
+        let gradients = trainer.gradients(&mut loader, Wishes::default()).unwrap();
         trainer.apply(gradients, &mut monitor).unwrap();
         let after = state(&trainer);
         let changed = |name: &str| {

@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,37 +19,12 @@ use nearkin_recipe::Source;
 use nearkin_report::{Kind, Record, RunFolder, names, read_metrics};
 use nearkin_train::{Outcome, Resume, RunOptions, Setup, Trainer, load_tensors};
 use tch::{Device, Tensor};
-use toml::{Table, Value};
+use toml::Table;
 
-const WIDEST_LAYER: i64 = 16;
-const LONGEST_QUEUE: i64 = 32;
-const BATCH: i64 = 8;
+use crate::common::{recipes, shrink};
+
 const EPOCHS: i64 = 2;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
-}
-
-/// Paths relative to `recipes/`, in order, with the texts.
-fn recipes() -> Vec<(PathBuf, String)> {
-    let (mut folders, mut files) = (vec![root()], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "toml") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    let named = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).unwrap();
-        (path.strip_prefix(root()).unwrap().to_owned(), text)
-    };
-    files.into_iter().map(named).collect()
-}
+const BATCH: i64 = 8;
 
 fn setup(name: &Path, text: String) -> Setup {
     let recipe = Source::parse(&name.display().to_string(), text).unwrap().recipe().unwrap();
@@ -78,74 +56,6 @@ fn every_method_has_a_recipe() {
     }
 }
 
-fn table_of<'a>(table: &'a mut Table, key: &str) -> &'a mut Table {
-    let entry = table.entry(key).or_insert_with(|| Table::new().into());
-    entry.as_table_mut().unwrap()
-}
-
-fn at_most(table: &mut Table, key: &str, largest: i64) {
-    if let Some(Value::Integer(value)) = table.get_mut(key) {
-        *value = largest.min(*value);
-    }
-}
-
-/// From 224 pixels to 32 and from 32 to 16, so that views of different sizes stay different.
-fn cut_sizes(transforms: &mut Value) {
-    for transform in transforms.as_array_mut().unwrap() {
-        for (_, options) in transform.as_table_mut().unwrap() {
-            if let Some(Value::Integer(size)) = options.get_mut("size")
-                && *size > 16
-            {
-                *size = (*size / 7).max(16);
-            }
-        }
-    }
-}
-
-/// The recipe at a size that trains in a moment; what is not named here stays as it was.
-fn shrink(table: &mut Table) {
-    table.remove("limit_images");
-    let splits = table.get("momentum_encoder").and_then(|encoder| encoder.get("batch_norm_splits"));
-    let batch = BATCH.max(2 * splits.and_then(Value::as_integer).unwrap_or(1));
-
-    let data = Table::from_iter([
-        ("dataset".to_owned(), "shapes".into()),
-        ("train_images".to_owned(), batch.into()),
-        ("size_pixels".to_owned(), 32.into()),
-    ]);
-    table.insert("data".to_owned(), data.into());
-
-    let model = table_of(table, "model");
-    model.insert("base_width".to_owned(), 4.into());
-    for part in ["projector", "predictor"] {
-        for layer in model.get_mut(part).and_then(Value::as_array_mut).into_iter().flatten() {
-            at_most(layer.as_table_mut().unwrap(), "width", WIDEST_LAYER);
-        }
-    }
-    if let Some(queue) = table.get_mut("queue") {
-        at_most(queue.as_table_mut().unwrap(), "size", LONGEST_QUEUE);
-    }
-
-    let training = table_of(table, "training");
-    training.remove("accumulate_batches");
-    training.insert("epochs".to_owned(), EPOCHS.into());
-    training.insert("batch_size".to_owned(), batch.into());
-    training.insert("record_every_steps".to_owned(), 1.into());
-    // Weights may change for what the loss says about them only.
-    table_of(table, "optimizer").insert("weight_decay".to_owned(), 0.0.into());
-    table_of(table, "schedule").insert("warmup_epochs".to_owned(), 0.into());
-    let checkpoint = table_of(table, "checkpoint");
-    checkpoint.insert("every_epochs".to_owned(), 1.into());
-    checkpoint.insert("keep".to_owned(), EPOCHS.into());
-
-    let evaluation = table_of(table, "evaluation");
-    evaluation.insert("every_epochs".to_owned(), 0.into());
-    evaluation.get_mut("transforms").into_iter().for_each(cut_sizes);
-    for view in table.get_mut("views").and_then(Value::as_array_mut).into_iter().flatten() {
-        view.get_mut("transforms").into_iter().for_each(cut_sizes);
-    }
-}
-
 /// The online encoder after each step.
 fn weights_by_step(run: &RunFolder) -> Vec<Vec<(String, Tensor)>> {
     let mut checkpoints: Vec<PathBuf> = std::fs::read_dir(run.checkpoints())
@@ -163,17 +73,18 @@ fn every_recipe_learns_with_all_its_weights() {
     for (number, (name, text)) in recipes().into_iter().enumerate() {
         let shown = name.display();
         let mut table: Table = text.parse().unwrap();
-        shrink(&mut table);
+        shrink(&mut table, BATCH, EPOCHS);
         let setup = setup(&name, toml::to_string(&table).unwrap());
         let resume = Resume::New(folder.path().join(number.to_string()));
         let options = RunOptions {
             device: Device::Cpu,
             workers: 0,
             threads: Some(1),
+            processes_here: NonZeroUsize::MIN,
             quiet: true,
             environment: serde_json::json!({}),
         };
-        let trainer = Trainer::new(setup, &resume, options, Box::new(Alone));
+        let trainer = Trainer::new(setup, &resume, options, Arc::new(Alone));
         assert!(trainer.is_ok(), "{shown}: {}", trainer.err().unwrap());
         let mut trainer = trainer.unwrap();
         let outcome = trainer.run(&Arc::new(AtomicBool::new(false)));

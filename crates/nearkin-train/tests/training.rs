@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +70,7 @@ fn setup(method: &str, changes: &[&str]) -> Setup {
 
 fn trainer(setup: Setup, run: &Path, workers: usize) -> Trainer {
     let resume = Resume::New(run.to_owned());
-    Trainer::new(setup, &resume, options(workers, Some(1)), Box::new(Alone)).unwrap()
+    Trainer::new(setup, &resume, options(workers, Some(1)), Arc::new(Alone)).unwrap()
 }
 
 fn train(setup: Setup, run: &Path, workers: usize) -> Result<Outcome, TrainError> {
@@ -153,7 +154,7 @@ fn a_supervised_method_says_so_and_needs_labels() {
             .unwrap();
     let run = Resume::New(folder.path().join("unlabelled"));
     let setup = Setup::new(recipe).unwrap();
-    let error = Trainer::new(setup, &run, options(1, Some(1)), Box::new(Alone)).err().unwrap();
+    let error = Trainer::new(setup, &run, options(1, Some(1)), Arc::new(Alone)).err().unwrap();
     assert!(error.to_string().contains("supcon is supervised, but"), "{error}");
 }
 
@@ -233,7 +234,14 @@ fn a_diverged_run_stops_and_says_what_made_it() {
 
 fn options(workers: usize, threads: Option<usize>) -> RunOptions {
     let environment = serde_json::json!({});
-    RunOptions { device: Device::Cpu, workers, threads, quiet: true, environment }
+    RunOptions {
+        device: Device::Cpu,
+        workers,
+        threads,
+        processes_here: NonZeroUsize::MIN,
+        quiet: true,
+        environment,
+    }
 }
 
 /// Trains as many steps as there are, stopping and starting again after every one or two.
@@ -241,7 +249,7 @@ fn train_in_pieces(setup: impl Fn() -> Setup, run: &Path) {
     let mut resume = Resume::New(run.to_owned());
     loop {
         let mut trainer =
-            Trainer::new(setup(), &resume, options(2, Some(1)), Box::new(Alone)).unwrap();
+            Trainer::new(setup(), &resume, options(2, Some(1)), Arc::new(Alone)).unwrap();
         let interrupt = Arc::new(AtomicBool::new(false));
         let later = Arc::clone(&interrupt);
         let metrics = trainer.run_folder().metrics();
@@ -295,7 +303,7 @@ fn a_changed_recipe_is_refused_with_the_difference() {
     train(setup(SCE, &[]), &run, 1).unwrap();
     let resume = Resume::From(RunFolder::open(&run).unwrap());
     let changed = setup(SCE, &["method.coefficient=0.3"]);
-    let message = Trainer::new(changed, &resume, options(1, None), Box::new(Alone))
+    let message = Trainer::new(changed, &resume, options(1, None), Arc::new(Alone))
         .err()
         .unwrap()
         .to_string();
@@ -309,7 +317,7 @@ fn too_few_images_are_refused_before_anything_is_written() {
     let options = options(1, Some(1));
     let setup = setup(SCE, &["training.batch_size=128"]);
     let error =
-        Trainer::new(setup, &Resume::New(run.clone()), options, Box::new(Alone)).err().unwrap();
+        Trainer::new(setup, &Resume::New(run.clone()), options, Arc::new(Alone)).err().unwrap();
     assert!(
         error.to_string().contains("128 images") && error.to_string().contains("has 64"),
         "{error}"

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use nearkin_augment::LoadError;
 use nearkin_data::DataError;
+use nearkin_dist::DistError;
 use nearkin_eval::EvaluationError;
 use nearkin_model::DeviceError;
 use nearkin_recipe::RecipeError;
@@ -36,7 +37,12 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
 }
 
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(if error.chain().any(is_input) { 2 } else { 1 })
+    ExitCode::from(if is_bad_input(error) { 2 } else { 1 })
+}
+
+/// Whether the user's input is what has to change.
+pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
+    error.chain().any(is_input)
 }
 
 fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -51,6 +57,8 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
                     EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
                 )
                 | TrainError::TooFewImages { .. }
+                | TrainError::Division { .. }
+                | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
                 | TrainError::ChangedRecipe { .. }
                 | TrainError::ChangedData { .. }
                 | TrainError::Report(
@@ -71,6 +79,9 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
             error,
             ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
         );
+    }
+    if let Some(error) = error.downcast_ref::<DistError>() {
+        return matches!(error, DistError::Variable { .. });
     }
     error.is::<BadInput>()
         || error.is::<RecipeError>()

@@ -26,6 +26,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Pretrain(commands::pretrain::Arguments),
+    Launch(commands::launch::Arguments),
     /// Evaluate the encoder of a run.
     #[command(subcommand)]
     Eval(commands::eval::Command),
@@ -41,6 +42,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
+        Command::Launch(arguments) => commands::launch::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
         Command::Data(command) => commands::data::run(&command),
         Command::Methods(arguments) => commands::methods::run(&arguments),

@@ -2,6 +2,7 @@
 
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod launch;
 pub(crate) mod methods;
 pub(crate) mod pretrain;
 pub(crate) mod recipe;

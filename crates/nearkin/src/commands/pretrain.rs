@@ -1,13 +1,16 @@
 //! `nearkin pretrain`
 
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use nearkin_dist::Alone;
+use nearkin_dist::{Alone, Launch, Processes, World};
 use nearkin_model::DeviceChoice;
 use nearkin_recipe::{Override, Recipe};
 use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
@@ -16,6 +19,7 @@ use nearkin_train::{
 };
 
 use super::{bad_input, read_setup, unused};
+use crate::failure::{is_bad_input, message};
 
 /// TOML has no larger integer.
 const LARGEST_SEED: u64 = i64::MAX as u64;
@@ -29,7 +33,8 @@ const LARGEST_SEED: u64 = i64::MAX as u64;
     nearkin pretrain recipes/demo.toml\n  \
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce\n  \
     nearkin pretrain recipes/sce/cifar10.toml --data DIR --set method.coefficient=0.3 --seed 1\n  \
-    nearkin pretrain --resume runs/sce"
+    nearkin pretrain --resume runs/sce\n  \
+    nearkin launch --nproc 2 -- pretrain RECIPE --data DIR --out runs/sce --resume auto"
 )]
 pub(crate) struct Arguments {
     /// The recipe, a TOML file. Not needed with --resume RUN.
@@ -43,7 +48,8 @@ pub(crate) struct Arguments {
     /// Override a key of the recipe, for example optimizer.learning_rate=0.03. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<Override>,
-    /// Continue the run in this folder (or in --out) from its newest checkpoint, bit by bit.
+    /// Continue the run in this folder (or in --out) from its newest checkpoint, bit by bit. With
+    /// `auto`, continue the run in --out if it was begun, else begin it.
     #[arg(long, value_name = "RUN", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "clap's form of a flag with an optional value")]
     resume: Option<Option<PathBuf>>,
@@ -65,10 +71,16 @@ pub(crate) struct Arguments {
     /// Threads of libtorch; if absent, one per core, or what the resumed run began with.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// With several processes: how long each waits for the others before it gives up.
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout_seconds: u64,
     /// Show no progress.
     #[arg(long)]
     quiet: bool,
 }
+
+/// The value of `--resume` that leaves it to the folder.
+const AUTO: &str = "auto";
 
 impl Arguments {
     fn overrides(&self) -> anyhow::Result<Vec<Override>> {
@@ -86,60 +98,121 @@ impl Arguments {
         Ok(overrides)
     }
 
-    /// The run to continue, if one is.
-    fn resumed(&self) -> anyhow::Result<Option<RunFolder>> {
+    /// The run to continue, if one is. Only the first of several processes may tidy up its folder.
+    fn resumed(&self, first: bool) -> anyhow::Result<Option<RunFolder>> {
         let Some(resume) = &self.resume else { return Ok(None) };
-        if resume.is_some() && self.out.is_some() {
+        let auto = resume.as_deref() == Some(Path::new(AUTO));
+        if resume.is_some() && !auto && self.out.is_some() {
             return Err(bad_input("a run continues in its own folder: leave out --out"));
         }
-        let path = resume.as_ref().or(self.out.as_ref()).ok_or_else(|| {
+        if auto && (self.out.is_none() || self.recipe.is_none()) {
+            return Err(bad_input(
+                "--resume auto needs the recipe and, as --out, the folder of the run to begin or \
+                 continue",
+            ));
+        }
+        let path = resume.as_ref().filter(|_| !auto).or(self.out.as_ref()).ok_or_else(|| {
             bad_input("--resume needs the folder of the run to continue: --resume RUN")
         })?;
-        Ok(Some(RunFolder::open(path)?))
+        if auto && !RunFolder::of_others(path).recipe().exists() {
+            return Ok(None);
+        }
+        Ok(Some(match first {
+            true => RunFolder::open(path)?,
+            false => RunFolder::of_others(path),
+        }))
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let device = arguments.device.open()?;
-    let (setup, resume) = plan(arguments)?;
+    let launch = Launch::from_environment(Duration::from_secs(arguments.timeout_seconds))?;
+    let Some(launch) = launch else {
+        let device = arguments.device.open()?;
+        return train(arguments, device, NonZeroUsize::MIN, &(Arc::new(Alone) as Arc<dyn World>));
+    };
+    let (rank, size) = (launch.rank, launch.size);
+    let device = arguments.device.open_for(launch.local_rank)?;
+    let here = launch.local_size.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+    let processes = Processes::join(launch, device);
+    let result = processes.map_err(Into::into).and_then(|processes| {
+        let world: Arc<dyn World> = Arc::new(processes);
+        let result = train(arguments, device, here, &world);
+        if let Err(error) = &result {
+            // Of what the trainer met, the others know already.
+            world.fail(&message(error));
+            // The end of a world waits for the others, and may wait for one that is lost.
+            std::mem::forget(world);
+        }
+        result
+    });
+    if let Err(error) = &result {
+        eprintln!("error in process {rank} of {size}: {}", message(error));
+        // Threads may still be inside of exchanges with processes that are no more.
+        std::process::exit(if is_bad_input(error) { 2 } else { 1 });
+    }
+    result
+}
+
+fn train(
+    arguments: &Arguments,
+    device: tch::Device,
+    processes_here: NonZeroUsize,
+    world: &Arc<dyn World>,
+) -> anyhow::Result<ExitCode> {
+    let first = world.rank() == 0;
+    let (setup, resume) = plan(arguments, world.as_ref())?;
     let options = RunOptions {
         device,
         workers: arguments.workers,
         threads: arguments.threads.map(usize::from),
+        processes_here,
         quiet: arguments.quiet,
         environment: environment(arguments, device),
     };
-    let interrupt = interrupt_on_signals()?;
-    let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone))?;
+    let interrupt = interrupt_on_signals(first)?;
+    let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
     let run = trainer.run_folder().clone();
     match trainer.run(&interrupt)? {
-        Outcome::Finished => {
+        Outcome::Finished if first => {
             summarise(&run, arguments.quiet)?;
             Ok(ExitCode::SUCCESS)
         }
+        Outcome::Finished => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted { step } => {
             let so_far = match step {
                 0 => "interrupted before the first step".to_owned(),
                 step => format!("interrupted after step {step}; a checkpoint was written"),
             };
-            eprintln!(
-                "{so_far}. To continue:\n  nearkin pretrain --resume {}",
-                run.path().display()
-            );
+            if first {
+                eprintln!(
+                    "{so_far}. To continue:\n  nearkin pretrain --resume {}",
+                    run.path().display()
+                );
+            }
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
 /// What to train, and where the run begins.
-fn plan(arguments: &Arguments) -> anyhow::Result<(Setup, Resume)> {
+fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resume)> {
     let (changes, data) = (arguments.overrides()?, arguments.data.as_deref());
-    let Some(run) = arguments.resumed()? else {
+    let Some(run) = arguments.resumed(world.rank() == 0)? else {
         let path = arguments.recipe.as_ref().ok_or_else(|| {
             bad_input("give a recipe (for example recipes/demo.toml), or --resume RUN")
         })?;
         let setup = read_setup(path, &changes, data)?;
-        let out = arguments.out.clone().unwrap_or_else(|| default_out(path, &setup.recipe));
+        let out = match &arguments.out {
+            Some(out) => out.clone(),
+            None => {
+                let out = default_out(path, &setup.recipe);
+                // Once the first process has made its folder, the others would see the next name.
+                let said = world.share("run folder", out.as_os_str().as_encoded_bytes())?;
+                PathBuf::from(std::ffi::OsString::from_vec(
+                    said.into_iter().next().unwrap_or_default(),
+                ))
+            }
+        };
         return Ok((setup, Resume::New(out)));
     };
     let begun = read_setup(&run.recipe(), &[], data)?;
@@ -160,14 +233,16 @@ fn default_out(recipe_path: &Path, recipe: &Recipe) -> PathBuf {
 }
 
 /// The first signal asks for a checkpoint, the second ends the process.
-fn interrupt_on_signals() -> anyhow::Result<Interrupt> {
+fn interrupt_on_signals(first: bool) -> anyhow::Result<Interrupt> {
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupt);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nwriting a checkpoint after this step; once more to stop at once");
+        if first {
+            eprintln!("\nwriting a checkpoint after this step; once more to stop at once");
+        }
     })
     .context("cannot handle Ctrl-C")?;
     Ok(interrupt)

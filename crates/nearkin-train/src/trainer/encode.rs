@@ -1,0 +1,254 @@
+//! From the views of a batch to the loss's gradient in the encoder.
+//!
+//! What a method compares is made here: every view through the encoders of its role, mixtures, and
+//! the rows of all processes. The gradient comes back in one of two ways. As a rule the activations
+//! of the whole batch are kept. With micro-batches they are not: all images are encoded once without
+//! them, the loss of the whole batch gives the gradient of each embedding, and then each micro-batch
+//! is encoded again, this time with its activations, to carry its part of that gradient into the
+//! weights (gradient caching). The weights do not change in between, so both ways give the same.
+
+use nearkin_data::Random;
+use nearkin_data::random::Purpose;
+use nearkin_model::{MomentumEncoder, Queue};
+use nearkin_objective::{Embedding, Encoded, Labels, Mixed, MixedInput, Per, mix, unit_rows};
+use tch::{TchError, Tensor};
+
+use super::Trainer;
+use crate::guard::Buffers;
+
+/// Inputs of the online encoder that share the statistics of batch norm: `[batch, ...]` each.
+type Inputs = Vec<Tensor>;
+
+/// What the online encoder makes of each of [`Inputs`], not normalised, before and after the
+/// predictor.
+struct Outputs {
+    projected: Vec<Tensor>,
+    embedded: Vec<Tensor>,
+}
+
+/// A batch on its way through the encoders.
+pub(super) struct Batch {
+    inputs: Vec<Inputs>,
+    outputs: Vec<Outputs>,
+    /// What the method gets.
+    pub(super) encoded: Encoded,
+}
+
+impl Trainer {
+    /// Every view through the encoders that its role names, and mixtures of views.
+    pub(super) fn encode(
+        &self,
+        views: &[Tensor],
+        batch_of_step: usize,
+        labels: &Labels,
+    ) -> Result<Batch, TchError> {
+        let (roles, method) = (&self.setup.roles, &self.setup.method);
+        let place = |index: usize| (batch_of_step * views.len() + index) as u64;
+        let mixtures = self.setup.mixed_inputs.iter().enumerate();
+        let mixtures: Vec<Mixture> = mixtures
+            .map(|(index, input)| self.mixture(views, input, place(index)))
+            .collect::<Result<_, TchError>>()?;
+
+        let online = views.iter().zip(roles).filter(|(_, role)| role.online);
+        let online = online.map(|(view, _)| view.shallow_clone());
+        let mut inputs: Vec<Inputs> = match method.encodes_views_together() {
+            true => vec![online.collect()],
+            false => online.map(|view| vec![view]).collect(),
+        };
+        inputs.extend(mixtures.iter().map(|mixture| vec![mixture.images.shallow_clone()]));
+        let outputs =
+            inputs.iter().map(|inputs| self.run_online(inputs)).collect::<Result<Vec<_>, _>>()?;
+
+        let spread = |local: Tensor| -> Result<Embedding, TchError> {
+            Ok(Embedding { everywhere: self.world.gather(&local)?, local })
+        };
+        let mut of_views =
+            outputs.iter().flat_map(|outputs| outputs.projected.iter().zip(&outputs.embedded));
+        let (mut projected, mut embedded) = (Vec::new(), Vec::new());
+        for role in roles {
+            let outputs = if role.online { of_views.next() } else { None };
+            embedded.push(outputs.map(|both| spread(unit_rows(both.1)?)).transpose()?);
+            let detached = |both: (&Tensor, &Tensor)| spread(unit_rows(&both.0.f_detach()?)?);
+            projected.push(outputs.map(detached).transpose()?);
+        }
+        if !method.needs_projections() {
+            projected.clear();
+        }
+        let mixed = mixtures.into_iter().zip(of_views).map(|(mixture, (_, embedded))| {
+            let Mixture { partner, share, .. } = mixture;
+            Ok(Mixed { anchors: unit_rows(embedded)?, partner, share })
+        });
+        let mixed = mixed.collect::<Result<_, TchError>>()?;
+        let mut momentum = Vec::with_capacity(views.len());
+        for (index, (view, role)) in views.iter().zip(roles).enumerate() {
+            momentum.push(match &self.teacher {
+                Some(teacher) if role.momentum => {
+                    Some(spread(unit_rows(&self.run_momentum(teacher, view, place(index))?)?)?)
+                }
+                _ => None,
+            });
+        }
+        let encoded = Encoded {
+            online: embedded,
+            momentum,
+            projected,
+            mixed,
+            queue: self.queue.as_ref().map(Queue::rows),
+            labels: method.uses_labels().then(|| labels.shallow_clone()),
+            offset: labels.offset,
+            progress: nearkin_objective::Progress {
+                step: self.step,
+                total_steps: self.total_steps,
+                steps_per_epoch: self.steps_per_epoch,
+            },
+        };
+        Ok(Batch { inputs, outputs, encoded })
+    }
+
+    /// Adds the gradient of a batch's `loss` to that of the weights. The `last` of a step also
+    /// averages over the processes.
+    pub(super) fn backward(
+        &mut self,
+        loss: &Tensor,
+        batch: &Batch,
+        last: bool,
+    ) -> Result<(), TchError> {
+        let Some(rows) = self.setup.recipe.training.micro_batch_size else {
+            if last {
+                self.reducer.before_backward()?;
+            }
+            loss.f_backward()?;
+            return if last { self.reducer.after_backward() } else { Ok(()) };
+        };
+        loss.f_backward()?;
+        // Running statistics have met these images already.
+        let mut statistics = Buffers::of([self.online.parameters()]);
+        statistics.save()?;
+        let micro_batches =
+            batch.inputs.iter().zip(&batch.outputs).flat_map(|(inputs, outputs)| {
+                chunks(inputs, rows.get()).map(move |range| (inputs, outputs, range))
+            });
+        let mut micro_batches = micro_batches.peekable();
+        while let Some((inputs, outputs, range)) = micro_batches.next() {
+            let again = self.run_at_once(&narrow(inputs, range)?)?;
+            let mut product = Tensor::f_zeros([], (loss.kind(), loss.device()))?;
+            for (leaf, embedded) in outputs.embedded.iter().zip(&again.embedded) {
+                let gradient = leaf.f_grad()?;
+                if gradient.defined() {
+                    let part = gradient.f_narrow(0, range.0, range.1)?;
+                    product = product.f_add(&embedded.f_mul(&part)?.f_sum(loss.kind())?)?;
+                }
+            }
+            if last && micro_batches.peek().is_none() {
+                self.reducer.before_backward()?;
+            }
+            product.f_backward()?;
+        }
+        statistics.restore()?;
+        if last { self.reducer.after_backward() } else { Ok(()) }
+    }
+
+    /// The online encoder's outputs, with the graph to the weights or, with micro-batches, as leaves
+    /// that will receive a gradient.
+    fn run_online(&self, inputs: &Inputs) -> Result<Outputs, TchError> {
+        let Some(rows) = self.setup.recipe.training.micro_batch_size else {
+            return self.run_at_once(inputs);
+        };
+        let parts = tch::no_grad(|| {
+            chunks(inputs, rows.get())
+                .map(|range| self.run_at_once(&narrow(inputs, range)?))
+                .collect::<Result<Vec<_>, TchError>>()
+        })?;
+        let join = |of: &dyn Fn(&Outputs) -> &Vec<Tensor>, leaf: bool| {
+            let whole = |member: usize| {
+                let parts: Vec<&Tensor> = parts.iter().map(|part| &of(part)[member]).collect();
+                Tensor::f_cat(&parts, 0)?.f_set_requires_grad(leaf)
+            };
+            (0..inputs.len()).map(whole).collect::<Result<Vec<_>, TchError>>()
+        };
+        Ok(Outputs {
+            projected: join(&|part| &part.projected, false)?,
+            embedded: join(&|part| &part.embedded, true)?,
+        })
+    }
+
+    fn run_at_once(&self, inputs: &Inputs) -> Result<Outputs, TchError> {
+        if let [alone] = &inputs[..] {
+            let (projected, embedded) = self.online.project_and_embed(alone)?;
+            return Ok(Outputs { projected: vec![projected], embedded: vec![embedded] });
+        }
+        let rows: Vec<i64> = inputs.iter().map(|input| input.size()[0]).collect();
+        let (projected, embedded) = self.online.project_and_embed(&Tensor::f_cat(inputs, 0)?)?;
+        Ok(Outputs {
+            projected: projected.f_split_with_sizes(&rows, 0)?,
+            embedded: embedded.f_split_with_sizes(&rows, 0)?,
+        })
+    }
+
+    fn run_momentum(
+        &self,
+        teacher: &MomentumEncoder,
+        view: &Tensor,
+        place: u64,
+    ) -> Result<Tensor, TchError> {
+        if let Some(rows) = self.setup.recipe.training.micro_batch_size {
+            let parts = view.f_split(rows.get() as i64, 0)?;
+            let parts = parts.iter().map(|part| teacher.embed(part, &[]));
+            return Tensor::f_cat(&parts.collect::<Result<Vec<_>, TchError>>()?, 0);
+        }
+        let images = view.size()[0] as usize * self.world.size();
+        let seed = self.setup.recipe.seed;
+        let mut random = Random::new(Purpose::Shuffle, seed, self.step, place);
+        teacher.embed(view, &random.permutation(images))
+    }
+
+    /// Two views' images, mixed within blocks of the batch of all processes.
+    fn mixture(
+        &self,
+        views: &[Tensor],
+        input: &MixedInput,
+        place: u64,
+    ) -> Result<Mixture, TchError> {
+        let (base, other) = (&views[input.base], &views[input.other]);
+        let batch = base.size()[0] as usize;
+        let blocks_here = self.mixing_blocks / self.world.size();
+        let rows = batch / blocks_here;
+        let (mut partner, mut shares) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
+        for block in 0..blocks_here {
+            let number = (self.world.rank() * blocks_here + block) as u64;
+            let place = place | (number << 32);
+            let mut random = Random::new(Purpose::Mixup, self.setup.recipe.seed, self.step, place);
+            let order = random.permutation(rows).into_iter();
+            partner.extend(order.map(|index| (block * rows + index) as i64));
+            let mut draw = || {
+                let share = random.symmetric_beta(input.mixing.concentration);
+                if input.mixing.larger_share { share.max(1.0 - share) } else { share }
+            };
+            match input.mixing.per {
+                Per::Sample => shares.extend((0..rows).map(|_| draw())),
+                Per::Batch => shares.extend(vec![draw(); rows]),
+            }
+        }
+        let device = self.options.device;
+        let partner = Tensor::f_from_slice(&partner)?.f_to_device(device)?;
+        let share = Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?.f_to_device(device)?;
+        Ok(Mixture { images: mix(base, other, &partner, &share)?, partner, share })
+    }
+}
+
+/// Mixed images, each row's partner, and its own share.
+struct Mixture {
+    images: Tensor,
+    partner: Tensor,
+    share: Tensor,
+}
+
+/// Micro-batches as first row and number of rows.
+fn chunks(inputs: &Inputs, rows: usize) -> impl Iterator<Item = (i64, i64)> + use<> {
+    let batch = inputs.first().map_or(0, |input| input.size()[0]);
+    (0..batch).step_by(rows).map(move |start| (start, (batch - start).min(rows as i64)))
+}
+
+fn narrow(inputs: &Inputs, (start, rows): (i64, i64)) -> Result<Inputs, TchError> {
+    inputs.iter().map(|input| input.f_narrow(0, start, rows)).collect()
+}

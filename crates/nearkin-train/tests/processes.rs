@@ -1,0 +1,181 @@
+//! Several processes train what one process trains.
+//!
+//! Losses that are scaled wrongly, gathers without gradients and statistics of half a batch all train
+//! without an error, and badly. So every method is trained for ten steps by one process and by two
+//! and three, in double precision: losses, the first gradient, and everything that a checkpoint
+//! holds must agree.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nearkin_dist::testing::together;
+use nearkin_dist::{Alone, World};
+use nearkin_recipe::Source;
+use nearkin_report::{Kind, RunFolder, names, read_metrics};
+use nearkin_train::{Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors};
+use tch::{Device, Tensor};
+use toml::{Table, Value};
+
+use crate::common::{recipes, shrink, table_of};
+
+/// Divides by two and three processes, with at least two images left for a group of batch norm.
+const BATCH: i64 = 12;
+const STEPS: i64 = 10;
+
+/// One recipe of every method, and all free combinations, tiny, with one step to an epoch.
+fn tables() -> Vec<(String, Table)> {
+    let mut seen = Vec::new();
+    let mut tables = Vec::new();
+    for (path, text) in recipes() {
+        let mut table: Table = text.parse().unwrap();
+        let method = table["method"]["name"].as_str().unwrap().to_owned();
+        let vision_transformer =
+            table["model"]["backbone"].as_str().is_some_and(|name| name.starts_with("vit"));
+        let combination = method == "combination";
+        if path.parent() == Some(Path::new("")) || vision_transformer {
+            continue;
+        }
+        if seen.contains(&method) && !combination {
+            continue;
+        }
+        shrink(&mut table, BATCH, STEPS);
+        let training = table_of(&mut table, "training");
+        training.insert("batch_size".into(), BATCH.into());
+        training.insert("precision".into(), "double".into());
+        training.insert("mixing_blocks".into(), 6.into());
+        table_of(&mut table, "data").insert("train_images".into(), BATCH.into());
+        // Other optimisers divide by what may be rounding errors only.
+        let sgd = [("name", Value::from("sgd")), ("learning_rate", 0.001.into())];
+        let sgd = Table::from_iter(sgd.map(|(key, value)| (key.to_owned(), value)));
+        table.insert("optimizer".into(), sgd.into());
+        if let Some(encoder) = table.get_mut("momentum_encoder").and_then(Value::as_table_mut)
+            && encoder.contains_key("batch_norm_splits")
+        {
+            encoder.insert("batch_norm_splits".into(), 6.into());
+            encoder.insert("shuffle".into(), true.into());
+        }
+        let name = path.with_extension("").display().to_string().replace('/', "-");
+        seen.push(method);
+        tables.push((name, table));
+    }
+    tables
+}
+
+fn setup(table: &Table) -> Setup {
+    let text = toml::to_string(table).unwrap();
+    Setup::new(Source::parse("test", text).unwrap().recipe().unwrap()).unwrap()
+}
+
+fn options() -> RunOptions {
+    RunOptions {
+        device: Device::Cpu,
+        workers: 0,
+        threads: Some(1),
+        processes_here: NonZeroUsize::MIN,
+        quiet: true,
+        environment: serde_json::json!({}),
+    }
+}
+
+fn train(table: &Table, run: &Path, world: Arc<dyn World>) -> Result<Outcome, TrainError> {
+    let mut trainer = Trainer::new(setup(table), &Resume::New(run.to_owned()), options(), world)?;
+    trainer.run(&Arc::new(AtomicBool::new(false)))
+}
+
+/// What a run wrote of its steps, and every tensor of its first and last checkpoint.
+struct Written {
+    losses: Vec<(f64, Vec<(String, f64)>)>,
+    tensors: Vec<(String, Tensor)>,
+}
+
+fn written(run: &Path) -> Written {
+    let run = RunFolder::open(run).unwrap();
+    let records = read_metrics(&run.metrics()).unwrap();
+    let steps = records.iter().filter(|record| record.kind == Kind::Step);
+    let measures =
+        ["reference_loss", "agreement", "positive_mass", "kin_mass", "kin_share", "label_distance"];
+    let losses = steps
+        .map(|record| {
+            let measured = measures
+                .iter()
+                .filter_map(|&name| record.number(name).map(|value| (name.to_owned(), value)));
+            (record.number(names::LOSS).unwrap(), measured.collect())
+        })
+        .collect();
+    let mut tensors = Vec::new();
+    for step in [1, STEPS] {
+        let folder = run.checkpoints().join(format!("step-{step:09}"));
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().unwrap() == "safetensors") {
+            let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
+            for (name, tensor) in load_tensors(file).unwrap() {
+                tensors.push((format!("step {step}: {stem} {name}"), tensor));
+            }
+        }
+    }
+    Written { losses, tensors }
+}
+
+fn assert_same(name: &str, one: &Written, other: &Written) {
+    assert_eq!(one.losses.len(), STEPS as usize, "{name}");
+    for (step, (one, other)) in one.losses.iter().zip(&other.losses).enumerate() {
+        assert!((one.0 - other.0).abs() < 1e-8, "{name}, step {step}: {one:?} {other:?}");
+        assert_eq!(one.1.len(), other.1.len(), "{name}, step {step}");
+        for (one, other) in one.1.iter().zip(&other.1) {
+            assert!((one.1 - other.1).abs() < 1e-8, "{name}, step {step}: {one:?} {other:?}");
+        }
+    }
+    assert_eq!(one.tensors.len(), other.tensors.len(), "{name}");
+    for (one, other) in one.tensors.iter().zip(&other.tensors) {
+        assert_eq!(one.0, other.0, "{name}");
+        let apart = (&one.1 - &other.1).abs().max().double_value(&[]);
+        assert!(one.1.allclose(&other.1, 1e-8, 1e-8, false), "{name}: {} by {apart}", one.0);
+    }
+}
+
+/// The folder in which the processes of a test find each other's runs.
+fn place(test: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    // What a test that failed left behind, unless this is one of the processes themselves.
+    if std::env::var_os("RANK").is_none() && folder.exists() {
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    folder
+}
+
+fn every_method(test: &str, processes: usize) {
+    let folder = place(test);
+    if let Some(world) = together(test, processes) {
+        let world: Arc<dyn World> = Arc::new(world);
+        for (name, table) in tables() {
+            let outcome = train(&table, &folder.join(&name), Arc::clone(&world));
+            assert_eq!(outcome.unwrap(), Outcome::Finished, "{name}");
+        }
+        return;
+    }
+    let alone = tempfile::tempdir().unwrap();
+    for (name, table) in tables() {
+        let run = alone.path().join(&name);
+        train(&table, &run, Arc::new(Alone)).unwrap();
+        assert_same(&name, &written(&run), &written(&folder.join(&name)));
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn two_processes_train_every_method_as_one_does() {
+    every_method("two_processes_train_every_method_as_one_does", 2);
+}
+
+#[test]
+fn three_processes_train_every_method_as_one_does() {
+    every_method("three_processes_train_every_method_as_one_does", 3);
+}
