@@ -15,7 +15,7 @@ use clap::Args;
 use super::bad_input;
 
 /// How long the others may take to end by themselves after one has failed.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Start several processes on this machine that train together.
