@@ -7,7 +7,8 @@ use nearkin_augment::View;
 use nearkin_data::ImageSet;
 use tch::{Kind, TchError, Tensor};
 
-use crate::features::{EvaluationError, FeatureOptions, FeatureSource, stream};
+use crate::features::{EvaluationError, FeatureOptions, FeatureSource, check_labels, stream};
+use crate::quality::{Spread, spread};
 
 /// One way to vote: `k` neighbours, each with weight exp(cosine / temperature).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,30 +120,28 @@ impl Search {
 }
 
 /// Classifies the images of `test` by their nearest neighbours in `train`, see [`Search`]; images
-/// without a label play no part.
+/// without a label play no part. Of a backbone it also says how the features of `test` spread.
 pub fn knn(
     source: FeatureSource<'_>,
     [train, test]: [&Arc<dyn ImageSet>; 2],
     view: &View,
     votes: &[Votes],
     options: FeatureOptions,
-) -> Result<Vec<KnnResult>, EvaluationError> {
-    if !train.has_labels() {
-        return Err(EvaluationError::NoLabels("the training set"));
-    }
-    if !test.has_labels() {
-        return Err(EvaluationError::NoLabels("the test set"));
-    }
+) -> Result<(Vec<KnnResult>, Option<Spread>), EvaluationError> {
+    check_labels(train, test)?;
     let (mut queries, mut truth) = (Vec::new(), Vec::new());
     stream(source, test, view, options, |rows, labels| {
         queries.push(rows);
         truth.push(labels);
         Ok(())
     })?;
-    let mut search = Search::new(Tensor::f_cat(&queries, 0)?, Tensor::f_cat(&truth, 0)?, votes)?;
+    let rows = Tensor::f_cat(&queries, 0)?;
     drop(queries);
+    let of_backbone = matches!(source, FeatureSource::Backbone(_));
+    let spread = of_backbone.then(|| spread(&rows)).transpose()?;
+    let mut search = Search::new(rows, Tensor::f_cat(&truth, 0)?, votes)?;
     stream(source, train, view, options, |rows, labels| search.add(rows, labels))?;
-    Ok(search.finish(train.classes().len() as i64)?)
+    Ok((search.finish(train.classes().len() as i64)?, spread))
 }
 
 /// The vote for every class, `[queries, classes]`, from cosines and classes of the nearest
@@ -317,7 +316,7 @@ mod tests {
         let options = FeatureOptions { batch_size, workers: 0 };
         let votes = [Votes { k: 1, temperature: 0.1 }, Votes { k: 9, temperature: 0.1 }];
         let results = |bank, queries| {
-            knn(FeatureSource::Pixels, [bank, queries], &view, &votes, options).unwrap()
+            knn(FeatureSource::Pixels, [bank, queries], &view, &votes, options).unwrap().0
         };
         let expected = results(&train, &test);
         assert!(expected[0].top_1 < 1.0, "{expected:?}");
