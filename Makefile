@@ -38,9 +38,10 @@ parity: ## compare the reference values of the tests with PyTorch and torchvisio
 fixtures: ## compute the reference values of the tests anew
 	@scripts/parity --write
 
-bench: setup ## measure how fast views are made, and what the loss costs in memory and time
+bench: setup ## measure how fast views are made, and what the loss and k-NN cost in memory and time
 	$(CARGO) run --release -p nearkin-augment --example throughput
 	$(CARGO) run --release -p nearkin-objective --example loss_memory
+	$(CARGO) run --release -p nearkin-eval --example knn_memory
 
 clean: ## remove what was built; downloads and runs stay
 	$(CARGO) clean

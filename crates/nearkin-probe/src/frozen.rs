@@ -21,7 +21,7 @@ impl Frozen {
     /// Remembers the encoder; `images`, `[batch, 3, height, width]`, are the fixed batch.
     pub fn new(encoder: &Encoder, images: Tensor) -> Result<Self, ProbeError> {
         let named = encoder.parameters().named().into_iter();
-        let copies = named.map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?.f_copy()?)));
+        let copies = named.map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)));
         Ok(Self {
             tensors: copies.collect::<Result<_, ProbeError>>()?,
             features: encoder.extract(&images)?,
@@ -85,7 +85,7 @@ mod tests {
     fn an_encoder_that_was_only_looked_at_is_frozen() {
         let encoder = encoder();
         let frozen = Frozen::new(&encoder, images(0)).unwrap();
-        encoder.extract(&images(1)).unwrap();
+        let _ = encoder.extract(&images(1)).unwrap();
         frozen.check(&encoder).unwrap();
     }
 
@@ -93,7 +93,7 @@ mod tests {
     fn running_statistics_that_moved_are_named() {
         let encoder = encoder();
         let frozen = Frozen::new(&encoder, images(0)).unwrap();
-        tch::no_grad(|| encoder.train_features(&images(1))).unwrap();
+        let _ = tch::no_grad(|| encoder.train_features(&images(1))).unwrap();
         let message = frozen.check(&encoder).unwrap_err().to_string();
         assert!(message.contains("backbone.bn1.running_mean"), "{message}");
         assert!(!message.contains("conv1.weight"), "{message}");

@@ -174,7 +174,7 @@ const CACHED_EPOCHS: u64 = 50;
 const CACHED_BATCH: usize = 1024;
 
 /// A value with a remark where it is not that of the protocol.
-pub(crate) fn stated<T: PartialEq + fmt::Display>(value: T, published: T) -> String {
+pub(crate) fn stated<T: Copy + PartialEq + fmt::Display>(value: T, published: T) -> String {
     match value == published {
         true => value.to_string(),
         false => format!("{value} (the protocol has {published})"),
@@ -231,7 +231,7 @@ fn fixed_batch(
     train: &Arc<dyn ImageSet>,
     machine: Machine,
 ) -> Result<Tensor, ProbeError> {
-    let few = crate::Chosen::new(train, (0..train.len().min(8)).collect());
+    let few = crate::Chosen::of(train, (0..train.len().min(8)).collect());
     let passes = Passes {
         epochs: 1,
         batch_size: NonZeroUsize::MIN.saturating_add(7),
@@ -279,21 +279,18 @@ fn online(
         loss.f_backward()?;
         Ok(optimizer.step(rate * protocol.fall.factor(number, per_epoch, epochs))?)
     };
-    let images = match protocol.augmentation {
-        Some(augmentation) => {
-            let view = augmentation.view(&subject.recipe)?;
-            passes.over_images(train, &view, machine, |number, images, labels| {
-                step(number, encoder.extract(&images)?, labels)
-            })?;
-            augmentation.text()
-        }
-        None => {
-            let view = subject.recipe.evaluation_view()?;
-            let source = FeatureSource::Backbone(encoder);
-            let features = Features::of(source, train, &view, machine.features())?;
-            passes.over_rows(&features.rows, &features.labels, step)?;
-            "features computed once".to_owned()
-        }
+    let images = if let Some(augmentation) = protocol.augmentation {
+        let view = augmentation.view(&subject.recipe)?;
+        passes.over_images(train, &view, machine, |number, images, labels| {
+            step(number, encoder.extract(&images)?, labels)
+        })?;
+        augmentation.text()
+    } else {
+        let view = subject.recipe.evaluation_view()?;
+        let source = FeatureSource::Backbone(encoder);
+        let features = Features::of(source, train, &view, machine.features())?;
+        passes.over_rows(&features.rows, &features.labels, step)?;
+        "features computed once".to_owned()
     };
     let view = protocol.test.view(&subject.recipe)?;
     let accuracies = test(encoder, test_set, &view, machine, |rows| classifier.forward(rows))?;

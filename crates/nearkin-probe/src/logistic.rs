@@ -90,6 +90,9 @@ impl Logistic {
     }
 }
 
+/// A point, and the value and gradient there.
+type Point = (Vec<f64>, f64, Vec<f64>);
+
 /// The mean loss and its gradient, which the solver asks for one after the other at the same point.
 #[derive(Debug)]
 struct Problem {
@@ -97,7 +100,7 @@ struct Problem {
     wanted: Tensor,
     classes: i64,
     l2: f64,
-    last: RefCell<Option<(Vec<f64>, f64, Vec<f64>)>>,
+    last: RefCell<Option<Point>>,
 }
 
 impl Problem {

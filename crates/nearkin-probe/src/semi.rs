@@ -93,7 +93,7 @@ pub fn semi(
     };
     let few = places.len() as f64 <= FEW * train.len() as f64;
     let published_epochs = if few { 60 } else { 30 };
-    let chosen = Chosen::new(&train, places);
+    let chosen = Chosen::of(&train, places);
     if chosen.len() < 2 {
         return Err(ProbeError::Request(
             "one labelled image is too few to fine-tune with: batch norm needs at least 2".into(),

@@ -18,7 +18,7 @@ pub struct Chosen {
 
 impl Chosen {
     /// The images at these places.
-    pub fn new(set: &Arc<dyn ImageSet>, indices: Vec<usize>) -> Arc<dyn ImageSet> {
+    pub fn of(set: &Arc<dyn ImageSet>, indices: Vec<usize>) -> Arc<dyn ImageSet> {
         Arc::new(Self { set: Arc::clone(set), indices })
     }
 }
@@ -118,7 +118,7 @@ mod tests {
 
     /// 40 images of class 0, 20 of class 2, one of class 3.
     fn classes() -> Vec<usize> {
-        (0..61).map(|place| [0, 2, 0][place % 3]).map(|label| label).take(60).chain([3]).collect()
+        (0..61).map(|place| [0, 2, 0][place % 3]).take(60).chain([3]).collect()
     }
 
     fn count(labels: &[usize], places: &[usize], class: usize) -> usize {

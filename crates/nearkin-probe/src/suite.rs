@@ -67,7 +67,9 @@ pub fn suite(
             with_labels(subject, [&train, &test], options, machine, say, &mut scores)?;
         }
         _ => {
-            say("the data has no labelled training and test images: nothing else is measured on it")
+            say(
+                "the data has no labelled training and test images: nothing else is measured on it",
+            );
         }
     }
     for target in &options.targets {
@@ -144,7 +146,7 @@ pub fn quality_of(subject: &Subject, machine: Machine) -> Result<(Quality, Split
     };
     // Spread over the set, which may lie in the order of its classes.
     let every = set.len().div_ceil(MEASURED_IMAGES);
-    let set = Chosen::new(&set, (0..set.len()).step_by(every.max(1)).collect());
+    let set = Chosen::of(&set, (0..set.len()).step_by(every.max(1)).collect());
     let encoder = subject.encoder(machine.device)?;
     let view = subject.recipe.evaluation_view()?;
     let views = subject.recipe.training_views()?;

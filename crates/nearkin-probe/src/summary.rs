@@ -103,7 +103,8 @@ pub fn to_markdown(evaluations: &[Evaluation]) -> String {
     let mut text = String::from("# Evaluation\n\n");
     for evaluation in evaluations {
         let step = evaluation.step.map_or(String::new(), |step| format!(", step {step}"));
-        text += &format!("- `{}`{step}, seed {}\n", evaluation.subject, evaluation.training_seed);
+        let (subject, seed) = (&evaluation.subject, evaluation.training_seed.to_string());
+        text += &["- `", subject, "`", &step, ", seed ", &seed, "\n"].concat();
     }
     let headers = headers(several);
     text += "\n";
@@ -114,7 +115,8 @@ pub fn to_markdown(evaluations: &[Evaluation]) -> String {
     }
     text += "\nWhat was measured, of the first run:\n\n";
     for score in evaluations.first().into_iter().flat_map(|evaluation| &evaluation.scores) {
-        text += &format!("- {}, {}: {}\n", score.protocol, score.metric, score.definition);
+        text +=
+            &["- ", &score.protocol, ", ", score.metric, ": ", &score.definition, "\n"].concat();
     }
     text
 }
@@ -153,7 +155,10 @@ mod tests {
         assert!((lines[0].standard_deviation.unwrap() - 0.1).abs() < 1e-12);
         assert_eq!((lines[1].values.len(), lines[1].standard_deviation), (1, None));
         let text = summary_table(&all);
-        assert!(text.contains("linear    top-1 %  60.00  10.00     3"), "{text}");
+        let cells: Vec<Vec<&str>> =
+            text.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(cells[0], ["linear", "top-1", "%", "60.00", "10.00", "3"]);
+        assert_eq!(cells[1], ["k-NN", "top-1", "%", "40.00", "-", "1"]);
         assert!(to_markdown(&all).contains("| linear | top-1 % | 60.00 | 10.00 | 3 |"));
     }
 

@@ -32,19 +32,15 @@ impl Target {
         let train = nearkin_data::open(&source, Split::Train)?;
         let test = nearkin_data::open(&source, Split::Test)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self::new(name, train, test)
+        Self::new(name, [&train, &test])
     }
 
     /// Of images that are open already.
-    pub fn new(
-        name: String,
-        train: Arc<dyn ImageSet>,
-        test: Arc<dyn ImageSet>,
-    ) -> Result<Self, ProbeError> {
-        check_labels(&*train, &*test)?;
+    pub fn new(name: String, [train, test]: [&Arc<dyn ImageSet>; 2]) -> Result<Self, ProbeError> {
+        check_labels(&**train, &**test)?;
         let lower = name.to_lowercase();
         let mean_per_class = MEAN_PER_CLASS.iter().any(|word| lower.contains(word));
-        Ok(Self { name, train: labelled(&train), test: labelled(&test), mean_per_class })
+        Ok(Self { name, train: labelled(train), test: labelled(test), mean_per_class })
     }
 }
 

@@ -6,6 +6,7 @@ use nearkin_augment::LoadError;
 use nearkin_data::DataError;
 use nearkin_eval::EvaluationError;
 use nearkin_model::DeviceError;
+use nearkin_probe::ProbeError;
 use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
 use nearkin_train::TrainError;
@@ -40,40 +41,63 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<ProbeError>() {
+        return match error {
+            ProbeError::Train(error) => of_training(error),
+            ProbeError::Evaluation(error) => of_evaluation(error),
+            ProbeError::Report(error) => of_report(error),
+            ProbeError::Data(_)
+            | ProbeError::View(_)
+            | ProbeError::Load(LoadError::Data(_))
+            | ProbeError::NoCheckpoint(_)
+            | ProbeError::Weights { .. }
+            | ProbeError::Request(_)
+            | ProbeError::Names { .. } => true,
+            _ => false,
+        };
+    }
     if let Some(error) = error.downcast_ref::<TrainError>() {
-        return matches!(
-            error,
-            TrainError::Setup(_)
-                | TrainError::View(_)
-                | TrainError::Data(_)
-                | TrainError::Load(LoadError::Data(_))
-                | TrainError::Evaluation(
-                    EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
-                )
-                | TrainError::TooFewImages { .. }
-                | TrainError::ChangedRecipe { .. }
-                | TrainError::ChangedData { .. }
-                | TrainError::Report(
-                    ReportError::RunExists { .. }
-                        | ReportError::NoRun { .. }
-                        | ReportError::Busy { .. }
-                )
-        );
+        return of_training(error);
     }
     if let Some(error) = error.downcast_ref::<EvaluationError>() {
-        return matches!(
-            error,
-            EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
-        );
+        return of_evaluation(error);
     }
     if let Some(error) = error.downcast_ref::<ReportError>() {
-        return matches!(
-            error,
-            ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
-        );
+        return of_report(error);
     }
     error.is::<BadInput>()
         || error.is::<RecipeError>()
         || error.is::<DataError>()
         || error.is::<DeviceError>()
+}
+
+fn of_training(error: &TrainError) -> bool {
+    match error {
+        TrainError::Setup(_)
+        | TrainError::View(_)
+        | TrainError::Data(_)
+        | TrainError::Load(LoadError::Data(_))
+        | TrainError::TooFewImages { .. }
+        | TrainError::ChangedRecipe { .. }
+        | TrainError::ChangedData { .. } => true,
+        TrainError::Evaluation(error) => of_evaluation(error),
+        TrainError::Report(error) => of_report(error),
+        _ => false,
+    }
+}
+
+fn of_evaluation(error: &EvaluationError) -> bool {
+    matches!(
+        error,
+        EvaluationError::Load(LoadError::Data(_))
+            | EvaluationError::NoLabels(_)
+            | EvaluationError::Classes { .. }
+    )
+}
+
+fn of_report(error: &ReportError) -> bool {
+    matches!(
+        error,
+        ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
+    )
 }
