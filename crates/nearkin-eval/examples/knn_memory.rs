@@ -15,8 +15,7 @@ use tch::{Device, Kind, Tensor};
 type Failure = Box<dyn std::error::Error>;
 
 const CLASSES: i64 = 10;
-const VOTES: [Votes; 2] =
-    [Votes { k: 200, temperature: 0.1 }, Votes { k: 20, temperature: 0.07 }];
+const VOTES: [Votes; 2] = [Votes { k: 200, temperature: 0.1 }, Votes { k: 20, temperature: 0.07 }];
 /// Rows that arrive at once, as from a network.
 const BATCH: i64 = 256;
 

@@ -76,12 +76,15 @@ impl Classifier {
 
 /// How long something is trained, and on which batches.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Passes {
-    pub(crate) epochs: u64,
-    pub(crate) batch_size: NonZeroUsize,
-    pub(crate) seed: u64,
+pub struct Passes {
+    /// Passes over all images.
+    pub epochs: u64,
+    /// Images of a step.
+    pub batch_size: NonZeroUsize,
+    /// Of the order of the images.
+    pub seed: u64,
     /// Leave out the short batch at the end of an epoch; its batch statistics would be poor.
-    pub(crate) drop_last: bool,
+    pub drop_last: bool,
 }
 
 impl Passes {

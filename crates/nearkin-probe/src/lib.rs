@@ -23,7 +23,7 @@ mod summary;
 mod transfer;
 mod views;
 
-pub use classifier::{Accuracies, Machine, Tally};
+pub use classifier::{Accuracies, Machine, Passes, Tally};
 pub use error::ProbeError;
 pub use frozen::Frozen;
 pub use linear::{LinearOptions, LinearPreset, linear};

@@ -52,7 +52,7 @@ impl SideBySide {
     /// `[images]`, all from zeros, by SGD as torch has it.
     ///
     /// A setting whose learning rate is too large may diverge without harm to the others.
-    pub(crate) fn train(
+    pub fn train(
         rows: &Tensor,
         labels: &Tensor,
         classes: i64,

@@ -43,6 +43,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<ProbeError>() {
         return match error {
+            // A file that was given to be evaluated is input, unlike the checkpoint of a run that
+            // trains.
+            ProbeError::Train(TrainError::Checkpoint { .. }) => true,
             ProbeError::Train(error) => of_training(error),
             ProbeError::Evaluation(error) => of_evaluation(error),
             ProbeError::Report(error) => of_report(error),
