@@ -323,7 +323,7 @@ fn cached(
     let rows = standard.apply(&features.rows)?;
 
     let settings = grid();
-    let [learn, held] = hold_out(&labels(&**train), options.seed);
+    let [learn, held] = hold_out(&labels(&**train), options.seed)?;
     let part = |places: &[usize]| -> Result<(Tensor, Tensor), ProbeError> {
         let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
         let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;

@@ -53,12 +53,21 @@ pub fn balanced_share(labels: &[usize], share: f64, seed: u64) -> Vec<usize> {
 
 /// Splits the places of `labels` into those to learn from and those held out to choose on: a tenth of
 /// every class, rounded, but one where a class has more than one image.
-pub fn hold_out(labels: &[usize], seed: u64) -> [Vec<usize>; 2] {
+///
+/// Where every class has but one image nothing can be held out, which is a [`ProbeError::Request`].
+pub fn hold_out(labels: &[usize], seed: u64) -> Result<[Vec<usize>; 2], ProbeError> {
     let tenth = |images: usize| ((images as f64 / 10.0).round() as usize).clamp(1, images - 1);
     let held = draw(labels, seed, |images| if images > 1 { tenth(images) } else { 0 });
+    if held.is_empty() {
+        return Err(ProbeError::Request(
+            "no class has two training images, so there is nothing to choose a setting on: give more \
+             images, or take a protocol that chooses nothing"
+                .to_owned(),
+        ));
+    }
     let mut learn: Vec<usize> = (0..labels.len()).collect();
     learn.retain(|place| held.binary_search(place).is_err());
-    [learn, held]
+    Ok([learn, held])
 }
 
 fn draw(labels: &[usize], seed: u64, count: impl Fn(usize) -> usize) -> Vec<usize> {
@@ -114,6 +123,10 @@ pub fn named(set: &dyn ImageSet, list: &Path) -> Result<Vec<usize>, ProbeError> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     /// 40 images of class 0, 20 of class 2, one of class 3.
@@ -137,14 +150,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_out_is_not_learned_from() {
+    fn a_tenth_of_every_class_is_held_out_if_it_can_be() {
         let labels = classes();
-        let [learn, held] = hold_out(&labels, 5);
+        let [learn, held] = hold_out(&labels, 5).unwrap();
         assert_eq!([0, 2, 3].map(|class| count(&labels, &held, class)), [4, 2, 0]);
-        let mut all = [learn.clone(), held].concat();
-        all.sort_unstable();
-        assert_eq!(all, (0..labels.len()).collect::<Vec<_>>());
         assert_eq!(count(&labels, &learn, 3), 1, "the only image of a class is learned from");
+        let message = hold_out(&[0, 1, 2], 0).unwrap_err().to_string();
+        assert!(message.contains("no class has two training images"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn parts_hold_every_image_once_and_no_class_is_left_out(
+            labels in prop::collection::vec(0_usize..6, 2..80),
+            share in 0.0_f64..1.0,
+            seed: u64,
+        ) {
+            let classes_of = |places: &[usize]| {
+                places.iter().map(|&place| labels[place]).collect::<BTreeSet<usize>>()
+            };
+            let all: Vec<usize> = (0..labels.len()).collect();
+            let drawn = balanced_share(&labels, share, seed);
+            prop_assert!(drawn.is_sorted_by(|a, b| a < b));
+            prop_assert_eq!(classes_of(&drawn), classes_of(&all));
+            if let Ok([learn, held]) = hold_out(&labels, seed) {
+                prop_assert_eq!(classes_of(&learn), classes_of(&all));
+                let mut both = [learn, held].concat();
+                both.sort_unstable();
+                prop_assert_eq!(both, all);
+            }
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn regression(
         )?,
     )?;
     let classes = target.train.classes().len() as i64;
-    let [learn, held] = hold_out(&labels(&*target.train), seed);
+    let [learn, held] = hold_out(&labels(&*target.train), seed)?;
     let part = |places: &[usize]| -> Result<[Tensor; 2], ProbeError> {
         let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
         let places = Tensor::f_from_slice(&places)?.f_to_device(train.rows.device())?;

@@ -45,17 +45,17 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
         return match error {
             // A file that was given to be evaluated is input, unlike the checkpoint of a run that
             // trains.
-            ProbeError::Train(TrainError::Checkpoint { .. }) => true,
-            ProbeError::Train(error) => of_training(error),
-            ProbeError::Evaluation(error) => of_evaluation(error),
-            ProbeError::Report(error) => of_report(error),
-            ProbeError::Data(_)
+            ProbeError::Train(TrainError::Checkpoint { .. })
+            | ProbeError::Data(_)
             | ProbeError::View(_)
             | ProbeError::Load(LoadError::Data(_))
             | ProbeError::NoCheckpoint(_)
             | ProbeError::Weights { .. }
             | ProbeError::Request(_)
             | ProbeError::Names { .. } => true,
+            ProbeError::Train(error) => of_training(error),
+            ProbeError::Evaluation(error) => of_evaluation(error),
+            ProbeError::Report(error) => of_report(error),
             _ => false,
         };
     }

@@ -1,11 +1,12 @@
 //! `nearkin eval` on a tiny run: what each command prints, and what it refuses.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "the shared helpers fail by panicking")]
 
 mod support;
 
 use serde_json::Value;
-use support::{Place, TINY, tiny_with};
+use support::{Place, tiny_on, tiny_with};
 
 /// A place with a finished run called `run`.
 fn trained() -> Place {
@@ -54,6 +55,25 @@ fn knn_takes_lists_of_neighbours_and_temperatures() {
     assert_eq!(measured(&json(&place, "knn run"))[0], "k-NN k=5 temperature=0.1, top-1");
     let refused = place.nearkin("eval knn run --temperature 0").refused();
     assert!(refused.contains("it must be a finite number above 0"), "{refused}");
+}
+
+/// Training records of the features what `eval quality` finds in the last checkpoint.
+#[test]
+fn training_records_how_the_features_spread() {
+    let place = trained();
+    let metrics = place.read("run/metrics.jsonl");
+    let records = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let knn: Vec<Value> = records.filter(|record| record["kind"] == "knn").collect();
+    assert!(knn.iter().any(|record| record["features"] == "raw pixels"));
+    for record in &knn {
+        let has = record["rank_me"].is_number() && record["feature_deviation"].is_number();
+        assert_eq!(has, record["features"] == "backbone", "{record}");
+    }
+    let quality = json(&place, "quality run");
+    for (place, name) in ["rank_me", "feature_deviation"].into_iter().enumerate() {
+        let (now, then) = (&quality["scores"][place]["value"], &knn[knn.len() - 1][name]);
+        assert!((now.as_f64().unwrap() - then.as_f64().unwrap()).abs() < 1e-4, "{now} {then}");
+    }
 }
 
 #[test]
@@ -168,9 +188,7 @@ fn data_that_does_not_fit_is_refused() {
     let refused = place.nearkin("eval transfer run --to unlabelled --device cpu").refused();
     assert!(refused.contains("the training set has no labels"), "{refused}");
     // Without labels the measures that need none are left.
-    let folder = TINY
-        .replace("\"shapes\"\ntrain_images = 64\ntest_images = 20\nsize_pixels = 16", "\"folder\"");
-    place.write("folder.toml", folder);
+    place.write("folder.toml", tiny_on("folder"));
     let said = place.nearkin(
         "eval all run/checkpoints/step-000000004/model.safetensors --recipe folder.toml \
          --data unlabelled --out alone --device cpu",
