@@ -170,7 +170,7 @@ impl Protocol {
 }
 
 /// Epochs and batch of the cached protocol: our own choice, the same for all settings.
-const CACHED_EPOCHS: u64 = 50;
+const CACHED_EPOCHS: u64 = 30;
 const CACHED_BATCH: usize = 1024;
 
 /// A value with a remark where it is not that of the protocol.

@@ -36,7 +36,7 @@ pub fn grid() -> Vec<Setting> {
 pub struct SideBySide {
     /// `[settings, classes, length]`.
     weight: Tensor,
-    /// `[settings, 1, classes]`.
+    /// `[settings, classes, 1]`.
     bias: Tensor,
 }
 
@@ -70,21 +70,22 @@ impl SideBySide {
         let decays = column(&|setting| setting.weight_decay)?;
         let mut probes = Self {
             weight: Tensor::f_zeros([count, classes, length], options)?,
-            bias: Tensor::f_zeros([count, 1, classes], options)?,
+            bias: Tensor::f_zeros([count, classes, 1], options)?,
         };
         let mut velocity =
             [Tensor::f_zeros_like(&probes.weight)?, Tensor::f_zeros_like(&probes.bias)?];
         let per_epoch = passes.steps_per_epoch(rows.size()[0] as usize);
         passes.over_rows(rows, labels, |step, rows, labels| {
-            let rates = rates.f_mul_scalar(Fall::Cosine.factor(step, per_epoch, passes.epochs))?;
-            let [weight, bias] = probes.gradients(&rows, &labels)?;
-            let weight = weight.f_addcmul(&probes.weight, &decays)?;
+            let factor = Fall::Cosine.factor(step, per_epoch, passes.epochs);
+            let rates = rates.f_mul_scalar(-factor)?;
+            let [mut weight, bias] = probes.gradients(&rows, &labels)?;
+            let weight = weight.f_addcmul_(&probes.weight, &decays)?;
             for (own, (velocity, gradient)) in [&mut probes.weight, &mut probes.bias]
                 .into_iter()
                 .zip(velocity.iter_mut().zip([weight, bias]))
             {
                 let velocity = velocity.f_mul_scalar_(MOMENTUM)?.f_add_(&gradient)?;
-                let _ = own.f_sub_(&velocity.f_mul(&rates)?)?;
+                let _ = own.f_addcmul_(&velocity, &rates)?;
             }
             Ok(())
         })?;
@@ -93,24 +94,28 @@ impl SideBySide {
 
     /// `[settings, batch, classes]` of rows `[batch, length]`.
     pub fn logits(&self, rows: &Tensor) -> Result<Tensor, TchError> {
+        self.by_image(rows)?.f_transpose(0, 1)
+    }
+
+    /// `[batch, settings, classes]`: as the product of the matrices leaves them in memory.
+    fn by_image(&self, rows: &Tensor) -> Result<Tensor, TchError> {
         let (settings, classes, length) = self.weight.size3()?;
         let weight = self.weight.f_view([settings * classes, length])?;
-        let flat = rows.f_matmul(&weight.f_transpose(0, 1)?)?;
-        flat.f_view([-1, settings, classes])?.f_transpose(0, 1)?.f_add(&self.bias)
+        rows.f_linear(&weight, Some(&self.bias.f_view([-1])?))?.f_view([-1, settings, classes])
     }
 
     /// Of the mean cross-entropy of every setting, with respect to weight and bias.
     fn gradients(&self, rows: &Tensor, labels: &Tensor) -> Result<[Tensor; 2], TchError> {
         let (settings, classes, length) = self.weight.size3()?;
         let images = rows.size()[0];
-        let logits = self.logits(rows)?;
-        let wanted = labels.f_one_hot(classes)?.f_to_kind(rows.kind())?.f_unsqueeze(0)?;
-        let error = logits.f_softmax(2, None::<Kind>)?.f_sub_(&wanted)?;
-        let mut error = error.f_div_scalar(images as f64)?;
-        let _ = error.f_nan_to_num_(0.0, None, None)?;
-        let bias = error.f_sum_dim_intlist([1].as_slice(), true, None::<Kind>)?;
-        let flat = error.f_transpose(1, 2)?.f_reshape([settings * classes, images])?;
-        Ok([flat.f_matmul(rows)?.f_view([settings, classes, length])?, bias])
+        let wanted = labels.f_one_hot(classes)?.f_to_kind(rows.kind())?.f_unsqueeze(1)?;
+        let mut error = self.by_image(rows)?.f_softmax(2, None::<Kind>)?.f_sub_(&wanted)?;
+        // What has diverged learns no more, and harms no other.
+        let _ = error.f_div_scalar_(images as f64)?.f_nan_to_num_(0.0, None, None)?;
+        let flat = error.f_view([images, settings * classes])?;
+        let bias = flat.f_sum_dim_intlist([0].as_slice(), false, None::<Kind>)?;
+        let weight = flat.f_transpose(0, 1)?.f_matmul(rows)?;
+        Ok([weight.f_view([settings, classes, length])?, bias.f_view([settings, classes, 1])?])
     }
 
     /// The setting with most right on rows `[images, length]`; of equal ones the first.

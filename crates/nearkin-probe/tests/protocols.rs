@@ -71,7 +71,7 @@ fn every_linear_preset_runs_and_states_what_was_changed() {
         (LinearPreset::SceImagenet, ["cosine to 0", "the protocol has 1024"]),
         (LinearPreset::Fnc, ["Nesterov's momentum", "the protocol has 90"]),
         (LinearPreset::SaneCifar, ["Adam, learning rate 0.01", "the protocol has 200"]),
-        (LinearPreset::Cached, ["among 40 settings on 10 held-out", "the protocol has 50"]),
+        (LinearPreset::Cached, ["among 40 settings on 10 held-out", "the protocol has 30"]),
     ] {
         let scores = linear(&subject, [&train, &test], probe(preset, 0), MACHINE).unwrap();
         check(&scores, &format!("linear {preset}"), &parts);
