@@ -38,9 +38,11 @@ parity: ## compare the reference values of the tests with PyTorch and torchvisio
 fixtures: ## compute the reference values of the tests anew
 	@scripts/parity --write
 
-bench: setup ## measure how fast views are made, and what the loss costs in memory and time
+bench: setup ## measure how fast views are made, and what loss, k-NN and probes cost
 	$(CARGO) run --release -p nearkin-augment --example throughput
 	$(CARGO) run --release -p nearkin-objective --example loss_memory
+	$(CARGO) run --release -p nearkin-eval --example knn_memory
+	$(CARGO) run --release -p nearkin-probe --example side_by_side
 
 clean: ## remove what was built; downloads and runs stay
 	$(CARGO) clean

@@ -19,8 +19,38 @@ pub enum EvaluationError {
     #[error("evaluation failed in libtorch: {0}")]
     Tensor(#[from] TchError),
     /// The set has no labels to compare with.
-    #[error("{0} has no labels, and k-NN needs them: give a folder with one sub-folder per class")]
+    #[error(
+        "{0} has no labels, and this evaluation needs them: give a folder with one sub-folder per class"
+    )]
     NoLabels(&'static str),
+    /// The two sets do not speak of the same classes.
+    #[error("the training images have {train}, the test images {test}: both need the same classes")]
+    Classes {
+        /// How many classes the training set has, and their first names.
+        train: String,
+        /// The same of the test set.
+        test: String,
+    },
+}
+
+/// Refuses sets that cannot be evaluated against each other: both need labels, of the same classes.
+pub fn check_labels(train: &dyn ImageSet, test: &dyn ImageSet) -> Result<(), EvaluationError> {
+    if !train.has_labels() {
+        return Err(EvaluationError::NoLabels("the training set"));
+    }
+    if !test.has_labels() {
+        return Err(EvaluationError::NoLabels("the test set"));
+    }
+    if train.classes() == test.classes() {
+        return Ok(());
+    }
+    let describe = |set: &dyn ImageSet| {
+        let classes = set.classes();
+        let first: Vec<&str> = classes.iter().take(5).map(String::as_str).collect();
+        let more = if classes.len() > 5 { ", ..." } else { "" };
+        format!("{} classes ({}{more})", classes.len(), first.join(", "))
+    };
+    Err(EvaluationError::Classes { train: describe(train), test: describe(test) })
 }
 
 /// How features are computed; none of it changes them.
@@ -42,7 +72,7 @@ pub enum FeatureSource<'a> {
 }
 
 impl FeatureSource<'_> {
-    fn features(self, view: &ViewBatch) -> Result<Tensor, TchError> {
+    pub(crate) fn features(self, view: &ViewBatch) -> Result<Tensor, TchError> {
         match self {
             Self::Backbone(encoder) => {
                 let images = images_to_tensor(&view.pixels, view.size_pixels, encoder.device())?;
@@ -66,21 +96,66 @@ pub fn stream(
     mut each: impl FnMut(Tensor, Tensor) -> Result<(), TchError>,
 ) -> Result<(), EvaluationError> {
     let set = labelled(set);
+    stream_raw(source, &set, view, options, |rows, images| {
+        let labels = labels_of(&*set, images)?.f_to_device(rows.device())?;
+        each(unit_rows(&rows)?, labels)
+    })
+}
+
+/// Hands the features of every batch of a set, `[batch, length]` and not normalised, and the indices
+/// of its images to `each`, in the order of the set; labels play no part.
+pub fn stream_raw(
+    source: FeatureSource<'_>,
+    set: &Arc<dyn ImageSet>,
+    view: &View,
+    options: FeatureOptions,
+    mut each: impl FnMut(Tensor, &[usize]) -> Result<(), TchError>,
+) -> Result<(), EvaluationError> {
     let plan = Sequential::new(set.len(), options.batch_size);
     let loading = LoaderOptions { workers: options.workers, prefetch_batches: 2 };
     let views = Arc::from([view.clone()]);
-    for batch in Loader::start(Arc::clone(&set), views, 0, plan, loading)? {
+    for batch in Loader::start(Arc::clone(set), views, 0, plan, loading)? {
         let batch = batch?;
-        let rows = source.features(&batch.views[0])?;
-        let norm = rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-12)?;
-        let rows = rows.f_div(&norm)?;
-        let labels: Vec<i64> = batch
-            .images
-            .iter()
-            .filter_map(|&index| set.label(index))
-            .map(|label| label as i64)
-            .collect();
-        each(rows.shallow_clone(), Tensor::f_from_slice(&labels)?.f_to_device(rows.device())?)?;
+        each(source.features(&batch.views[0])?, &batch.images)?;
     }
     Ok(())
+}
+
+/// Rows divided by their Euclidean length; rows of zeros stay.
+pub fn unit_rows(rows: &Tensor) -> Result<Tensor, TchError> {
+    let norm = rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-12)?;
+    rows.f_div(&norm)
+}
+
+/// The labels of some images, `[images]`, on the CPU; -1 stands for none.
+pub fn labels_of(set: &dyn ImageSet, images: &[usize]) -> Result<Tensor, TchError> {
+    let label = |&index: &usize| set.label(index).map_or(-1, |label| label as i64);
+    Tensor::f_from_slice(&images.iter().map(label).collect::<Vec<i64>>())
+}
+
+/// The features of a set in memory.
+#[derive(Debug)]
+pub struct Features {
+    /// `[images, length]`, not normalised.
+    pub rows: Tensor,
+    /// `[images]`, on the device of the rows; -1 where an image has no label.
+    pub labels: Tensor,
+}
+
+impl Features {
+    /// Of all images of a set, in its order.
+    pub fn of(
+        source: FeatureSource<'_>,
+        set: &Arc<dyn ImageSet>,
+        view: &View,
+        options: FeatureOptions,
+    ) -> Result<Self, EvaluationError> {
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        stream_raw(source, set, view, options, |batch, images| {
+            labels.push(labels_of(&**set, images)?.f_to_device(batch.device())?);
+            rows.push(batch);
+            Ok(())
+        })?;
+        Ok(Self { rows: Tensor::f_cat(&rows, 0)?, labels: Tensor::f_cat(&labels, 0)? })
+    }
 }

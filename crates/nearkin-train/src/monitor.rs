@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nearkin_augment::View;
 use nearkin_data::{ImageSet, labelled};
-use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource, KnnResult, Votes, knn};
+use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource, KnnResult, Spread, Votes, knn};
 use nearkin_recipe::Neighbours;
 use nearkin_report::{
     EventWriter, Kind, MetricsWriter, Progress, ProgressState, Record, ReportError, RunFolder,
@@ -23,6 +23,9 @@ const FEATURES: &str = "features";
 const NEIGHBOURS: &str = "k";
 const TEMPERATURE: &str = "temperature";
 const TOP_5: &str = "top_5_accuracy";
+/// RankMe of the backbone's test features, and their standard deviation: see [`Spread`].
+const RANK_ME: &str = "rank_me";
+const DEVIATION: &str = "feature_deviation";
 
 /// A k-NN accuracy with what it means.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct KnnAccuracy {
     pub result: KnnResult,
     /// Which features of which images, how compared.
     pub definition: String,
+    /// How the backbone's features of the test images spread.
+    pub spread: Option<Spread>,
 }
 
 /// k-NN accuracy of the backbone's features, or of the pixels, with its definition.
@@ -49,7 +54,9 @@ pub fn evaluate_knn(
         FeatureSource::Backbone(_) => "backbone features in evaluation mode",
         FeatureSource::Pixels => "pixels",
     };
+    let (results, spread) = knn(source, [train, test], view, &votes, options)?;
     let define = |result: KnnResult| KnnAccuracy {
+        spread,
         definition: format!(
             "k-NN, {what} of un-augmented images ({} pixels), L2-normalised, cosine, k={}, \
              temperature={}, {} training and {} test images",
@@ -61,7 +68,7 @@ pub fn evaluate_knn(
         ),
         result,
     };
-    Ok(knn(source, [train, test], view, &votes, options)?.into_iter().map(define).collect())
+    Ok(results.into_iter().map(define).collect())
 }
 
 /// k-NN accuracies of a run, by way to vote.
@@ -303,7 +310,7 @@ impl Monitor {
         let Some(records) = &mut self.records else { return Ok(()) };
         for accuracy in accuracies {
             let KnnResult { votes, top_1, top_5 } = accuracy.result;
-            let record = at
+            let mut record = at
                 .record(Kind::Knn)
                 .with_text(names::DEFINITION, &accuracy.definition)
                 .with_text(FEATURES, features)
@@ -312,6 +319,9 @@ impl Monitor {
                 .with(names::ACCURACY, top_1)
                 .with(TOP_5, top_5)
                 .with(names::CHANCE_ACCURACY, 1.0 / classes.max(1) as f64);
+            if let Some(spread) = accuracy.spread {
+                record = record.with(RANK_ME, spread.rank_me).with(DEVIATION, spread.deviation);
+            }
             records.metrics.append(&record)?;
             let tag = format!("knn/{features} k={} temperature={}", votes.k, votes.temperature);
             records.events.scalars(at.step, &[(&tag, top_1)])?;
@@ -322,6 +332,9 @@ impl Monitor {
                 100.0 * top_5,
                 accuracy.definition
             ));
+        }
+        if let Some(warning) = accuracies.iter().find_map(|accuracy| accuracy.spread?.warning()) {
+            self.event(at, &format!("warning: {warning}"))?;
         }
         Ok(())
     }

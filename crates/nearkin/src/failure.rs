@@ -7,6 +7,7 @@ use nearkin_data::DataError;
 use nearkin_dist::DistError;
 use nearkin_eval::EvaluationError;
 use nearkin_model::DeviceError;
+use nearkin_probe::ProbeError;
 use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
 use nearkin_train::TrainError;
@@ -46,39 +47,32 @@ pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
 }
 
 fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<ProbeError>() {
+        return match error {
+            // A file that was given to be evaluated is input, unlike the checkpoint of a run that
+            // trains.
+            ProbeError::Train(TrainError::Checkpoint { .. })
+            | ProbeError::Data(_)
+            | ProbeError::View(_)
+            | ProbeError::Load(LoadError::Data(_))
+            | ProbeError::NoCheckpoint(_)
+            | ProbeError::Weights { .. }
+            | ProbeError::Request(_)
+            | ProbeError::Names { .. } => true,
+            ProbeError::Train(error) => of_training(error),
+            ProbeError::Evaluation(error) => of_evaluation(error),
+            ProbeError::Report(error) => of_report(error),
+            _ => false,
+        };
+    }
     if let Some(error) = error.downcast_ref::<TrainError>() {
-        return matches!(
-            error,
-            TrainError::Setup(_)
-                | TrainError::View(_)
-                | TrainError::Data(_)
-                | TrainError::Load(LoadError::Data(_))
-                | TrainError::Evaluation(
-                    EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
-                )
-                | TrainError::TooFewImages { .. }
-                | TrainError::Division { .. }
-                | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
-                | TrainError::ChangedRecipe { .. }
-                | TrainError::ChangedData { .. }
-                | TrainError::Report(
-                    ReportError::RunExists { .. }
-                        | ReportError::NoRun { .. }
-                        | ReportError::Busy { .. }
-                )
-        );
+        return of_training(error);
     }
     if let Some(error) = error.downcast_ref::<EvaluationError>() {
-        return matches!(
-            error,
-            EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
-        );
+        return of_evaluation(error);
     }
     if let Some(error) = error.downcast_ref::<ReportError>() {
-        return matches!(
-            error,
-            ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
-        );
+        return of_report(error);
     }
     if let Some(error) = error.downcast_ref::<DistError>() {
         return matches!(error, DistError::Variable { .. });
@@ -87,4 +81,35 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
         || error.is::<RecipeError>()
         || error.is::<DataError>()
         || error.is::<DeviceError>()
+}
+
+fn of_training(error: &TrainError) -> bool {
+    match error {
+        TrainError::Setup(_)
+        | TrainError::View(_)
+        | TrainError::Data(_)
+        | TrainError::Load(LoadError::Data(_))
+        | TrainError::TooFewImages { .. }
+        | TrainError::ChangedRecipe { .. }
+        | TrainError::ChangedData { .. } => true,
+        TrainError::Evaluation(error) => of_evaluation(error),
+        TrainError::Report(error) => of_report(error),
+        _ => false,
+    }
+}
+
+fn of_evaluation(error: &EvaluationError) -> bool {
+    matches!(
+        error,
+        EvaluationError::Load(LoadError::Data(_))
+            | EvaluationError::NoLabels(_)
+            | EvaluationError::Classes { .. }
+    )
+}
+
+fn of_report(error: &ReportError) -> bool {
+    matches!(
+        error,
+        ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
+    )
 }

@@ -90,8 +90,14 @@ fn help_of_eval() {
     Usage: nearkin eval <COMMAND>
 
     Commands:
-      knn   k-NN accuracy of the newest checkpoint of a run
-      help  Print this message or the help of the given subcommand(s)
+      knn       k-NN accuracy of the newest checkpoint of a run
+      linear    Accuracy of a linear classifier on the frozen backbone
+      semi      Accuracy after fine-tuning the whole network with the labels of a few images
+      transfer  Accuracy on other data sets: logistic regression on frozen features, and fine-tuning
+      quality   Measures of the features that need no labels, and a warning where they have collapsed
+      all       Everything that the data allows, as one table; of several runs mean and standard
+                deviation
+      help      Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help  Print help
@@ -110,11 +116,14 @@ fn help_of_eval_knn() {
 
     Arguments:
       <RUN>
-              The run's folder
+              The run's folder, or a safetensors file with --recipe
 
     Options:
           --data <PATH>
               Where the images are, if not where the run found them
+
+          --recipe <FILE>
+              What a file of weights is: its model, images and view. A run has its own
 
           --device <DEVICE>
               auto, cpu or cuda:N
@@ -125,6 +134,16 @@ fn help_of_eval_knn() {
               Threads that read images; no result depends on it
 
               [default: 1]
+
+          --json
+              Print everything as JSON
+
+          --neighbors <K>
+              How many neighbours vote, a list such as 20,200; with --temperature instead of the votes
+              of the recipe. Every combination of the two lists is reported
+
+          --temperature <T>
+              What divides the cosine, a list such as 0.07,0.1
 
           --pixels
               Also the pixels themselves, for comparison

@@ -1,77 +1,163 @@
 //! `nearkin eval`
 
+mod all;
+mod knn;
+mod linear;
+mod quality;
+mod semi;
+mod transfer;
+
+use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use clap::Subcommand;
-use nearkin_data::Split;
-use nearkin_eval::{FeatureOptions, FeatureSource};
-use nearkin_model::{DeviceChoice, Encoder};
+use clap::{Args, Subcommand};
+use nearkin_data::{ImageSet, Split};
+use nearkin_model::DeviceChoice;
+use nearkin_probe::{Evaluation, Machine, Score, Subject};
 use nearkin_report::{RunFolder, table};
-use nearkin_train::{Checkpoint, evaluate_knn};
 
 use super::{bad_input, read_setup};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// k-NN accuracy of the newest checkpoint of a run.
-    ///
-    /// The neighbours are the training images of the run, the queries the images of its test split:
-    /// backbone features in evaluation mode, without augmentation, L2-normalised, compared by cosine.
-    Knn {
-        /// The run's folder.
-        run: PathBuf,
-        /// Where the images are, if not where the run found them.
-        #[arg(long, value_name = "PATH")]
-        data: Option<PathBuf>,
-        /// auto, cpu or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: DeviceChoice,
-        /// Threads that read images; no result depends on it.
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        workers: usize,
-        /// Also the pixels themselves, for comparison.
-        #[arg(long)]
-        pixels: bool,
-    },
+    Knn(knn::Arguments),
+    Linear(linear::Arguments),
+    Semi(semi::Arguments),
+    Transfer(transfer::Arguments),
+    Quality(quality::Arguments),
+    All(all::Arguments),
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    let Command::Knn { run, data, device, workers, pixels } = command;
-    let device = device.open()?;
-    let run = RunFolder::open(run)?;
-    let setup = read_setup(&run.recipe(), &[], data.as_deref())?;
-    let recipe = &setup.recipe;
-    let checkpoint = Checkpoint::latest(&run)?
-        .ok_or_else(|| bad_input(format!("{} has no checkpoint yet", run.path().display())))?;
-    let encoder = Encoder::new(&recipe.model, 0, device, tch::Kind::Float)?;
-    checkpoint.restore_encoder(&encoder)?;
-
-    let train = recipe.open_training_images()?;
-    let test = nearkin_data::open(&recipe.data, Split::Test)?;
-    let options =
-        FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(255), workers: *workers };
-    let knn = |source, view: &nearkin_augment::View| {
-        let votes = &recipe.evaluation.neighbours;
-        evaluate_knn(source, [&train, &test], view, votes, options)
-    };
-    let backbone = FeatureSource::Backbone(&encoder);
-    let mut results = vec![("encoder", knn(backbone, &recipe.evaluation_view()?)?)];
-    if *pixels {
-        results.push(("raw pixels", knn(FeatureSource::Pixels, &recipe.pixel_view()?)?));
+    match command {
+        Command::Knn(arguments) => knn::run(arguments),
+        Command::Linear(arguments) => linear::run(arguments),
+        Command::Semi(arguments) => semi::run(arguments),
+        Command::Transfer(arguments) => transfer::run(arguments),
+        Command::Quality(arguments) => quality::run(arguments),
+        Command::All(arguments) => all::run(arguments),
     }
-    let percent = |share: f64| format!("{:.2}", 100.0 * share);
-    let rows: Vec<Vec<String>> = results
-        .iter()
-        .flat_map(|(name, accuracies)| accuracies.iter().map(move |accuracy| (name, accuracy)))
-        .map(|(name, accuracy)| {
-            let result = &accuracy.result;
-            let (top_1, top_5) = (percent(result.top_1), percent(result.top_5));
-            vec![(*name).to_owned(), top_1, top_5, accuracy.definition.clone()]
-        })
-        .collect();
-    println!("{}, step {}", run.path().display(), checkpoint.progress.step);
-    print!("{}", table::render(&["features", "top-1 %", "top-5 %", "definition"], &rows));
-    Ok(ExitCode::SUCCESS)
+}
+
+/// What every evaluation can be told.
+#[derive(Args)]
+struct Common {
+    /// Where the images are, if not where the run found them.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// What a file of weights is: its model, images and view. A run has its own.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Threads that read images; no result depends on it.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: usize,
+    /// Print everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What evaluations that train something can be told.
+#[derive(Args)]
+struct Training {
+    /// Passes over the images, if not those of the protocol; the result says so.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    epochs: Option<u64>,
+    /// Images of a step, if not those of the protocol; the result says so.
+    #[arg(long, value_name = "N")]
+    batch_size: Option<NonZeroUsize>,
+    /// Seed of everything that is drawn.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl Common {
+    fn machine(&self) -> anyhow::Result<Machine> {
+        Ok(Machine { device: self.device.open()?, workers: self.workers })
+    }
+
+    /// The encoder in a run's folder, or in a safetensors file.
+    fn subject(&self, path: &PathBuf) -> anyhow::Result<Subject> {
+        let data = self.data.as_deref();
+        let is_file = path.is_file() || path.extension().is_some_and(|end| end == "safetensors");
+        if !is_file {
+            if self.recipe.is_some() {
+                return Err(bad_input("a run has its own recipe: leave out --recipe"));
+            }
+            let run = RunFolder::open(path)?;
+            let recipe = read_setup(&run.recipe(), &[], data)?.recipe;
+            return Ok(Subject::of_run(&run, recipe)?);
+        }
+        let recipe = self.recipe.as_ref().ok_or_else(|| {
+            let path = path.display();
+            bad_input(format!(
+                "{path} is a file of weights: say with --recipe FILE what model it is"
+            ))
+        })?;
+        Ok(Subject::of_weights(path, read_setup(recipe, &[], data)?.recipe))
+    }
+
+    /// Prints the scores of one subject.
+    fn show(&self, subject: &Subject, scores: Vec<Score>) -> anyhow::Result<ExitCode> {
+        let evaluation = evaluation(subject, scores);
+        let text = match self.json {
+            true => serde_json::to_string_pretty(&evaluation)? + "\n",
+            false => format!("{}\n{}", subject.title(), scores_table(&evaluation.scores)),
+        };
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
+    Evaluation {
+        subject: subject.name().to_owned(),
+        step: subject.step(),
+        training_seed: subject.recipe.seed,
+        scores,
+    }
+}
+
+/// Protocol, measure and value, and below what each protocol did.
+fn scores_table(scores: &[Score]) -> String {
+    let row = |score: &Score| {
+        let metric = match score.unit {
+            nearkin_probe::Unit::Share => format!("{} %", score.metric),
+            nearkin_probe::Unit::Number => score.metric.to_owned(),
+        };
+        vec![score.protocol.clone(), metric, score.shown()]
+    };
+    let rows: Vec<Vec<String>> = scores.iter().map(row).collect();
+    let mut text = table::render(&["protocol", "measure", "value"], &rows);
+    let mut said: Vec<&str> = Vec::new();
+    for score in scores {
+        if !said.contains(&score.definition.as_str()) {
+            said.push(&score.definition);
+        }
+    }
+    for definition in said {
+        text += "\n";
+        text += definition;
+        text += "\n";
+    }
+    text
+}
+
+/// The images of training and of the test split.
+fn sets(subject: &Subject) -> anyhow::Result<[Arc<dyn ImageSet>; 2]> {
+    let train = subject.recipe.open_training_images()?;
+    Ok([train, nearkin_data::open(&subject.recipe.data, Split::Test)?])
+}
+
+/// Tables are piped into programs that may stop reading.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

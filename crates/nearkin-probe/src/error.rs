@@ -1,0 +1,82 @@
+//! Why an evaluation cannot be done.
+
+use std::path::PathBuf;
+
+use nearkin_augment::{LoadError, ViewError};
+use nearkin_data::DataError;
+use nearkin_eval::EvaluationError;
+use nearkin_report::ReportError;
+use nearkin_train::TrainError;
+use tch::TchError;
+
+/// Why an evaluation cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// Training, a checkpoint or a file of weights.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Features, or sets that do not go together.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// The images cannot be opened.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// An image cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A view is not valid.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The run folder cannot be read or written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// libtorch refused an operation.
+    #[error("evaluation failed in libtorch: {0}")]
+    Tensor(#[from] TchError),
+    /// The run has nothing to evaluate.
+    #[error("{} has no checkpoint yet", .0.display())]
+    NoCheckpoint(PathBuf),
+    /// The weights are not those of the recipe's model.
+    #[error("{} does not fit the recipe's [model]: {problems}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Which tensors are missing, unexpected or of another shape.
+        problems: String,
+    },
+    /// The protocol cannot be used here.
+    #[error("{0}")]
+    Request(String),
+    /// A file of names does not fit the images.
+    #[error("{}: {problem}", path.display())]
+    Names {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An encoder that had to stay as it was did not.
+    #[error(
+        "the backbone changed while a classifier was trained on it ({0}), so its accuracy would not \
+         be that of frozen features; please report this"
+    )]
+    NotFrozen(String),
+    /// The classifier diverged.
+    #[error(
+        "the loss of the classifier is not finite after step {step}: a smaller learning rate is the \
+         usual remedy"
+    )]
+    Diverged {
+        /// Steps done.
+        step: u64,
+    },
+    /// L-BFGS gave up.
+    #[error("L-BFGS failed at l2 = {l2:e}: {reason}")]
+    Optimise {
+        /// The penalty.
+        l2: f64,
+        /// What the solver said.
+        reason: String,
+    },
+}
