@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
-use nearkin_data::{ImageSet, Random, Split};
+use nearkin_data::{BadImages, ImageSet, Random, Split};
 use nearkin_dist::World;
 use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
@@ -73,6 +73,7 @@ pub struct Trainer {
     run: RunFolder,
     train: Arc<dyn ImageSet>,
     test: Option<Arc<dyn ImageSet>>,
+    bad_images: Arc<BadImages>,
     online: Encoder,
     teacher: Option<MomentumEncoder>,
     queue: Option<Queue>,
@@ -177,6 +178,9 @@ impl Trainer {
             Resume::From(run) => run.clone(),
         };
         let lock = run.lock()?;
+        let bad_images = Arc::new(BadImages::of_run(run.path(), world.rank())?);
+        let train = recipe.tolerate(train, Split::Train, &bad_images);
+        let test = test.map(|test| recipe.tolerate(test, Split::Test, &bad_images));
         if !run.environment().exists() {
             let mut environment = options.environment.clone();
             environment["threads"] = threads.into();
@@ -195,6 +199,7 @@ impl Trainer {
             world,
             train,
             test,
+            bad_images,
             online,
             teacher,
             queue,
@@ -266,6 +271,9 @@ impl Trainer {
             let every = self.setup.recipe.evaluation.every_epochs;
             if epoch_ends && every > 0 && (last || epochs_done.is_multiple_of(every)) {
                 self.evaluate(&mut monitor)?;
+            }
+            if epoch_ends && let Some(news) = self.bad_images.news() {
+                monitor.event(self.position(), &news)?;
             }
             let interrupted = interrupt.load(Ordering::Relaxed);
             let saving = &self.setup.recipe.checkpoint;
