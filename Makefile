@@ -46,7 +46,7 @@ fuzz: export RUSTC_BOOTSTRAP = 1
 fuzz: ## feed the readers of files with damaged bytes, each for SECONDS (needs cargo-fuzz)
 	$(foreach target,$(FUZZ),mkdir -p fuzz/corpus/$(target) && cargo fuzz run --sanitizer none \
 		$(target) fuzz/corpus/$(target) fuzz/seeds/$(target) -- -max_total_time=$(SECONDS) \
-		-timeout=20 -rss_limit_mb=3000 -max_len=8192 &&) true
+		-timeout=120 -rss_limit_mb=3000 -max_len=8192 &&) true
 
 bench: setup ## measure how fast views are made, and what the loss costs in memory and time
 	$(CARGO) run --release -p nearkin-augment --example throughput

@@ -267,7 +267,7 @@ fn open_exact(path: &Path, records: usize, record_bytes: usize) -> Result<File, 
 
 fn open_pixels(path: PathBuf, images: usize) -> Result<Pixels, DataError> {
     let place = Place::File(open_exact(&path, images, IMAGE_BYTES)?);
-    Ok(Pixels { place, path, images })
+    Ok(Pixels { path, place, images })
 }
 
 /// The labels of a file, from 0.

@@ -83,8 +83,11 @@ fn a_run_passes_over_damaged_images_and_lists_them() {
     assert!(place.read("run/metrics.jsonl").contains("image(s) cannot be read"));
     assert!(place.read("run/metrics.jsonl").contains("32 training and 4 test images"));
 
-    let said = place.pretrain(&format!("{run} --out strict --set bad_image_limit=0")).refused();
+    let strict = format!("{run} --out strict");
+    let said = place.pretrain(&format!("{strict} --set bad_image_limit=0")).refused();
     assert!(said.contains("bad_image_limit = 0 allows 0; strict/bad_images.jsonl lists"), "{said}");
+    // The limit is the one key that a continued run may change.
+    place.pretrain("--resume strict --data photos --quiet --set bad_image_limit=0.1").done();
 }
 
 #[test]

@@ -129,6 +129,11 @@ struct ChunkRead<R> {
 impl<R: ReadAt> Read for ChunkRead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read_at(buffer, self.at)?;
+        // The parquet crate passes over what it does not know without looking whether there is any,
+        // so a damaged page could keep it at the end of the file for minutes.
+        if read == 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         self.at += read as u64;
         Ok(read)
     }
@@ -749,6 +754,17 @@ mod tests {
         let folder = folder(&[("train.parquet", sound)]);
         let message = Parquet::open(folder.path(), Split::Test).unwrap_err().to_string();
         assert!(message.contains("has no test split"), "{message}");
+    }
+
+    /// The file, which fuzzing found, has a page with a list of two thousand million unknown values.
+    #[test]
+    fn a_list_that_goes_on_behind_the_end_is_refused_at_once() {
+        let bytes = include_bytes!("../../tests/fixtures/endless-list.parquet");
+        let folder = folder(&[("train.parquet", bytes.to_vec())]);
+        let begin = std::time::Instant::now();
+        let message = Parquet::open(folder.path(), Split::Train).unwrap_err().to_string();
+        assert!(message.contains("row group 0 cannot be read"), "{message}");
+        assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
     }
 
     #[test]
