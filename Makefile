@@ -4,7 +4,7 @@ CARGO ?= cargo
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint parity fixtures bench clean
+.PHONY: help setup demo test lint parity fixtures fuzz bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ parity: ## compare the reference values of the tests with PyTorch and torchvisio
 
 fixtures: ## compute the reference values of the tests anew
 	@scripts/parity --write
+
+# Each reader of untrusted bytes in turn; fuzz/README.md has more.
+FUZZ = cifar idx image list packed parquet pickle shards
+SECONDS ?= 60
+
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz: ## feed the readers of files with damaged bytes, each for SECONDS (needs cargo-fuzz)
+	$(foreach target,$(FUZZ),mkdir -p fuzz/corpus/$(target) && cargo fuzz run --sanitizer none \
+		$(target) fuzz/corpus/$(target) fuzz/seeds/$(target) -- -max_total_time=$(SECONDS) \
+		-timeout=120 -rss_limit_mb=3000 -max_len=8192 &&) true
 
 bench: setup ## measure how fast views are made, and what loss, k-NN and probes cost
 	$(CARGO) run --release -p nearkin-augment --example throughput

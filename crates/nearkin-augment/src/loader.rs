@@ -3,6 +3,10 @@
 //! The consumer hands out jobs and keeps, for each, the channel on which its batch will come back;
 //! reading these channels in the order of the jobs gives batches in the order of the plan whatever
 //! thread was faster. A thread that dies drops its end of the channel, which the consumer sees.
+//!
+//! An image that cannot be read is replaced while the batch is made, as its [`Plan`] says, or left
+//! out. The set learns of it when the batch is handed over, in the order of the plan, and decides
+//! whether to go on: [`ImageSet::tolerate`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,7 +46,8 @@ pub struct ViewBatch {
 pub struct Batch {
     /// The epoch from the plan.
     pub epoch: u64,
-    /// The images from the plan, as indices into the set.
+    /// The images, as indices into the set: those of the plan, but for the unreadable ones, which
+    /// are replaced or left out.
     pub images: Vec<usize>,
     /// In the order of the views.
     pub views: Vec<ViewBatch>,
@@ -52,9 +57,18 @@ pub struct Batch {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// An image could not be read; the message names its file.
+    /// An image could not be read, or too many; the message names the file.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// No readable image was found in place of another.
+    #[error(
+        "{name} and the next {MAX_SPARES} images of the epoch cannot be read; nearkin data inspect \
+         says why"
+    )]
+    NoSpare {
+        /// The image.
+        name: String,
+    },
     /// The system gave no thread.
     #[error("cannot start loader thread {index} of {workers}: {source}; ask for fewer workers")]
     Thread {
@@ -73,6 +87,18 @@ pub enum LoadError {
     },
 }
 
+/// So many images are tried in place of one that cannot be read, or all of the epoch if it has less.
+const MAX_SPARES: usize = 1_000;
+
+/// A batch, and what it took to make it.
+struct Made {
+    batch: Batch,
+    asked: usize,
+    unreadable: Vec<(usize, DataError)>,
+    /// The image that nothing was found to replace; the batch ends before it.
+    unreplaced: Option<usize>,
+}
+
 /// What every thread needs.
 struct Source {
     set: Arc<dyn ImageSet>,
@@ -83,40 +109,71 @@ struct Source {
 
 impl Source {
     /// Makes a batch: each image is decoded once for all its views.
-    fn batch(&self, plan: Plan, scratch: &mut Scratch) -> Result<Batch, LoadError> {
-        let Plan { epoch, images, .. } = plan;
+    fn batch(&self, plan: &Plan, scratch: &mut Scratch) -> Made {
         let mut views: Vec<ViewBatch> = self
             .views
             .iter()
             .map(|view| ViewBatch {
                 size_pixels: view.size_pixels(),
-                pixels: vec![0.0; images.len() * view.values()],
+                pixels: vec![0.0; plan.images.len() * view.values()],
             })
             .collect();
-        for (position, &index) in images.iter().enumerate() {
+        let (mut images, mut unreadable) = (Vec::with_capacity(plan.images.len()), Vec::new());
+        let mut unreplaced = None;
+        for (row, &planned) in plan.images.iter().enumerate() {
             // Nobody waits for the batch of a loader that was dropped.
             if self.stopping.load(Ordering::Relaxed) {
                 break;
             }
-            let image = self.set.image(index)?;
+            let mut read = |index| match self.set.image(index) {
+                Ok(image) => Some((index, image)),
+                Err(error) => {
+                    unreadable.push((index, error));
+                    None
+                }
+            };
+            let mut spares = plan.spares(row).take(MAX_SPARES).peekable();
+            let may_leave_out = spares.peek().is_none();
+            let Some((index, image)) = read(planned).or_else(|| spares.find_map(&mut read)) else {
+                if may_leave_out {
+                    continue;
+                }
+                unreplaced = Some(planned);
+                break;
+            };
             for (number, (view, made)) in self.views.iter().zip(&mut views).enumerate() {
-                let mut random = Random::for_view(self.seed, epoch, index as u64, number as u64);
-                let out = &mut made.pixels[position * view.values()..][..view.values()];
+                let mut random =
+                    Random::for_view(self.seed, plan.epoch, index as u64, number as u64);
+                let out = &mut made.pixels[images.len() * view.values()..][..view.values()];
                 view.apply(&image, &mut random, scratch, out);
             }
+            images.push(index);
         }
-        Ok(Batch { epoch, images, views })
+        for (view, made) in self.views.iter().zip(&mut views) {
+            made.pixels.truncate(images.len() * view.values());
+        }
+        let batch = Batch { epoch: plan.epoch, images, views };
+        Made { batch, asked: plan.images.len(), unreadable, unreplaced }
+    }
+
+    /// The batch, if the set puts up with what could not be read.
+    fn accept(&self, made: Made) -> Result<Batch, LoadError> {
+        self.set.tolerate(made.asked, made.unreadable)?;
+        match made.unreplaced {
+            Some(index) => Err(LoadError::NoSpare { name: self.set.name(index) }),
+            None => Ok(made.batch),
+        }
     }
 }
 
 struct Job {
     plan: Plan,
-    reply: Sender<Result<Batch, LoadError>>,
+    reply: Sender<Made>,
 }
 
 struct Pending {
     images: Vec<usize>,
-    reply: Receiver<Result<Batch, LoadError>>,
+    reply: Receiver<Made>,
 }
 
 /// The threads and the jobs they have been given.
@@ -138,8 +195,8 @@ impl Pool {
             let thread = thread::Builder::new().name(format!("loader-{index}")).spawn(move || {
                 let mut scratch = Scratch::default();
                 for Job { plan, reply } in receiver {
-                    let batch = shared.batch(plan, &mut scratch);
-                    if reply.send(batch).is_err() || shared.stopping.load(Ordering::Relaxed) {
+                    let made = shared.batch(&plan, &mut scratch);
+                    if reply.send(made).is_err() || shared.stopping.load(Ordering::Relaxed) {
                         break;
                     }
                 }
@@ -238,15 +295,26 @@ impl Iterator for Loader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let start = Instant::now();
-        let result = match &mut self.work {
-            Work::Here(scratch) => self.source.batch(self.plan.next()?, scratch),
-            Work::Threads(pool) => {
-                let Pending { images, reply } = pool.pending.pop_front()?;
-                let result = reply.recv().unwrap_or(Err(LoadError::Panic { images }));
-                pool.fill(&mut self.plan);
-                result
+        let result = loop {
+            let made = match &mut self.work {
+                Work::Here(scratch) => Ok(self.source.batch(&self.plan.next()?, scratch)),
+                Work::Threads(pool) => {
+                    let Pending { images, reply } = pool.pending.pop_front()?;
+                    let made = reply.recv().map_err(|_| LoadError::Panic { images });
+                    pool.fill(&mut self.plan);
+                    made
+                }
+                Work::Ended => return None,
+            };
+            let result = made.and_then(|made| {
+                let asked = made.asked;
+                self.source.accept(made).map(|batch| (asked, batch))
+            });
+            match result {
+                // All of its images were left out.
+                Ok((asked, batch)) if asked > 0 && batch.images.is_empty() => {}
+                result => break result.map(|(_, batch)| batch),
             }
-            Work::Ended => return None,
         };
         self.waited += start.elapsed();
         if result.is_err() {
@@ -267,7 +335,8 @@ mod tests {
     use std::num::NonZeroUsize;
     use std::sync::atomic::AtomicUsize;
 
-    use nearkin_data::Image;
+    use nearkin_data::{BadImages, Image, Split, Tolerant};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::order::{Order, Sequential};
@@ -279,7 +348,7 @@ mod tests {
     struct Drawn {
         images: usize,
         delay: Duration,
-        unreadable: Option<usize>,
+        unreadable: Vec<usize>,
         fatal: Option<usize>,
         reads: AtomicUsize,
     }
@@ -293,7 +362,7 @@ mod tests {
             self.reads.fetch_add(1, Ordering::Relaxed);
             thread::sleep(self.delay * (index % 3) as u32);
             assert_ne!(Some(index), self.fatal, "this test wants a panic");
-            if self.unreadable == Some(index) {
+            if self.unreadable.contains(&index) {
                 let path = format!("images/{index}.png").into();
                 return Err(DataError::Malformed { path, reason: "truncated".into() });
             }
@@ -384,7 +453,7 @@ mod tests {
     #[test]
     fn an_unreadable_image_ends_the_loader_with_its_name() {
         for workers in [0, 1, 3] {
-            let set = Drawn { images: 40, unreadable: Some(13), ..Drawn::default() };
+            let set = Drawn { images: 40, unreadable: vec![13], ..Drawn::default() };
             let plan = Sequential::new(40, size(4));
             let loader = Loader::start(Arc::new(set), views(), 0, plan, options(workers));
             let mut loader = loader.expect("threads");
@@ -396,6 +465,68 @@ mod tests {
             assert_eq!(error.to_string(), "images/13.png: truncated");
             assert!(loader.next().is_none());
         }
+    }
+
+    /// The set behind a list of damaged images, of which any number is allowed.
+    fn tolerant(set: Drawn) -> (tempfile::TempDir, Arc<dyn ImageSet>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = BadImages::open(&folder.path().join("bad.jsonl")).expect("no list yet");
+        (folder, Arc::new(Tolerant::new(set, Split::Train, 1.0, Arc::new(list))))
+    }
+
+    #[test]
+    fn damaged_images_are_replaced_by_those_of_the_next_batch() {
+        let sound: Vec<usize> = plans(19, 1).flat_map(|plan| plan.images).collect();
+        // The second row of the first batch, and the image that would replace it.
+        let unreadable = vec![sound[1], sound[5]];
+        let load = |workers| -> Vec<Batch> {
+            let set = Drawn { images: 19, unreadable: unreadable.clone(), ..Drawn::default() };
+            let (folder, set) = tolerant(set);
+            let loader = Loader::start(set, views(), 5, plans(19, 2), options(workers));
+            let batches = loader.expect("threads").map(|batch| batch.expect("batch")).collect();
+            let list = std::fs::read_to_string(folder.path().join("bad.jsonl")).expect("a list");
+            assert_eq!(list.lines().count(), 2);
+            assert!(list.contains(&format!("images/{}.png: truncated", sound[5])), "{list}");
+            batches
+        };
+        let here = load(0);
+        assert_eq!(here[0].images, [sound[0], sound[6], sound[2], sound[3]]);
+        assert_eq!(here[1].images, [sound[4], sound[9], sound[6], sound[7]]);
+        assert!(here.iter().all(|batch| !batch.images.iter().any(|i| unreadable.contains(i))));
+        // The same image has the same pixels in both places.
+        let pixels = |batch: &Batch, row: usize| {
+            let view = &batch.views[0];
+            let length = view.pixels.len() / batch.images.len();
+            view.pixels[row * length..][..length].to_vec()
+        };
+        assert_eq!(pixels(&here[0], 1), pixels(&here[1], 2));
+        for workers in [1, 3] {
+            assert!(load(workers) == here, "{workers} workers gave other batches");
+        }
+    }
+
+    #[test]
+    fn an_evaluation_leaves_damaged_images_out() {
+        for workers in [0, 2] {
+            let unreadable = vec![1, 4, 5, 6, 7];
+            let (_folder, set) = tolerant(Drawn { images: 10, unreadable, ..Drawn::default() });
+            let plan = Sequential::new(10, size(4));
+            let loader = Loader::start(set, views(), 0, plan, options(workers)).expect("threads");
+            let batches: Vec<Batch> = loader.map(|batch| batch.expect("batch")).collect();
+            let images: Vec<_> = batches.iter().map(|batch| batch.images.clone()).collect();
+            assert_eq!(images, [vec![0, 2, 3], vec![8, 9]]);
+            assert_eq!(batches[0].views[1].pixels.len(), 3 * 12 * 12 * 3);
+        }
+    }
+
+    #[test]
+    fn a_set_of_damaged_images_alone_is_an_error() {
+        let unreadable = (0..10).collect();
+        let (_folder, set) = tolerant(Drawn { images: 10, unreadable, ..Drawn::default() });
+        let mut loader = Loader::start(set, views(), 0, plans(10, 1), options(1)).expect("threads");
+        let error = loader.next().expect("an answer").expect_err("no image can be read");
+        assert!(error.to_string().contains("the next 1000 images of the epoch"), "{error}");
+        assert!(loader.next().is_none());
     }
 
     #[test]
@@ -458,5 +589,76 @@ mod tests {
         loader.by_ref().for_each(|batch| assert!(batch.is_ok()));
         // Two epochs of images that sleep 0, 1, 2, 0, 1 and 2 times.
         assert!(loader.wait() > delay * 6, "{:?}", loader.wait());
+    }
+
+    /// Process `rank` of `ranks`, from a batch on, over two epochs.
+    fn load(
+        set: &Arc<dyn ImageSet>,
+        order: &Order,
+        (rank, ranks): (usize, usize),
+        from: usize,
+        workers: usize,
+    ) -> Vec<Batch> {
+        let mut order = order.clone().of_rank(rank, size(ranks)).expect("it divides");
+        let batches = order.batches_per_epoch();
+        let plan = (from..2 * batches)
+            .map(move |batch| order.plan((batch / batches) as u64, batch % batches));
+        Loader::start(Arc::clone(set), views(), 5, plan, options(workers))
+            .expect("threads")
+            .map(|batch| batch.expect("batch"))
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// What one process without threads loads is what any number of processes load together,
+        /// with any number of threads, from the beginning or after an interruption.
+        #[test]
+        fn ranks_workers_and_resume_change_nothing(
+            images in 6_usize..40,
+            rows in 1_usize..3,
+            seed in 0_u64..100,
+            drop_last: bool,
+            unreadable in prop::collection::vec(0_usize..40, 0..3),
+            from in 0_usize..20,
+        ) {
+            let set = Drawn { images, unreadable: unreadable.clone(), ..Drawn::default() };
+            let (_folder, set) = tolerant(set);
+            let order = Order::new(images, size(3 * rows), seed, drop_last);
+            let expected = load(&set, &order, (0, 1), 0, 0);
+            let batches = order.batches_per_epoch();
+            prop_assert_eq!(expected.len(), 2 * batches);
+
+            // Without damage, every epoch is its permutation.
+            if !unreadable.iter().any(|&index| index < images) {
+                for epoch in expected.chunks(batches) {
+                    let mut seen: Vec<usize> =
+                        epoch.iter().flat_map(|batch| batch.images.clone()).collect();
+                    seen.sort_unstable();
+                    seen.dedup();
+                    let whole = if drop_last { images / (3 * rows) * (3 * rows) } else { images };
+                    prop_assert_eq!(seen.len(), whole);
+                }
+            }
+            let from = from % (2 * batches);
+            for workers in 1..=4 {
+                prop_assert!(load(&set, &order, (0, 1), 0, workers) == expected);
+                prop_assert!(load(&set, &order, (0, 1), from, workers) == expected[from..]);
+                let ranks: Vec<Vec<Batch>> =
+                    (0..3).map(|rank| load(&set, &order, (rank, 3), from, workers)).collect();
+                for (number, whole) in expected[from..].iter().enumerate() {
+                    let parts = || ranks.iter().map(|rank| &rank[number]);
+                    let images: Vec<usize> =
+                        parts().flat_map(|batch| batch.images.clone()).collect();
+                    prop_assert_eq!(&images, &whole.images);
+                    for (view, joint) in whole.views.iter().enumerate() {
+                        let pixels: Vec<f32> =
+                            parts().flat_map(|batch| batch.views[view].pixels.clone()).collect();
+                        prop_assert!(pixels == joint.pixels);
+                    }
+                }
+            }
+        }
     }
 }

@@ -674,6 +674,41 @@ impl ImageSet for Cifar {
     }
 }
 
+/// CIFAR-10 with fewer records: the code only sees the numbers.
+#[cfg(any(test, feature = "fuzzing"))]
+const SMALL_10: Layout = Layout {
+    binary: Form {
+        train: &[("data_batch_1.bin", 3), ("data_batch_2.bin", 3)],
+        test: &[("test_batch.bin", 2)],
+        ..CIFAR_10.binary
+    },
+    python: Form {
+        train: &[("data_batch_1", 3), ("data_batch_2", 3)],
+        test: &[("test_batch", 2)],
+        ..CIFAR_10.python
+    },
+    ..CIFAR_10
+};
+
+/// Reads any bytes as a file of either version, as a batch in a pickle and as an archive of a small
+/// CIFAR-10.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let path = Path::new("fuzzed");
+    for layout in [&CIFAR_10, &CIFAR_100] {
+        let mut records = Records::default();
+        if layout.parse_binary(path, bytes, &mut records).is_ok() {
+            assert_eq!(records.labels.len() * layout.record_bytes(), bytes.len());
+            assert_eq!(records.pixels.len(), records.labels.len() * IMAGE_BYTES);
+        }
+    }
+    let _ = SMALL_10.parse_pickle(path, bytes, 2, &mut Records::default());
+    if let Ok(found) = SMALL_10.read_tar(path, Split::Test, bytes) {
+        let _ = SMALL_10.class_names(&found);
+        assert_eq!(found.files.len(), found.form.test.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -681,20 +716,7 @@ mod tests {
 
     use super::*;
 
-    /// CIFAR-10 and CIFAR-100 with fewer records: the code only sees the numbers.
-    const SMALL_10: Layout = Layout {
-        binary: Form {
-            train: &[("data_batch_1.bin", 3), ("data_batch_2.bin", 3)],
-            test: &[("test_batch.bin", 2)],
-            ..CIFAR_10.binary
-        },
-        python: Form {
-            train: &[("data_batch_1", 3), ("data_batch_2", 3)],
-            test: &[("test_batch", 2)],
-            ..CIFAR_10.python
-        },
-        ..CIFAR_10
-    };
+    /// CIFAR-100 likewise.
     const SMALL_100: Layout = Layout {
         binary: Form { train: &[("train.bin", 3)], test: &[("test.bin", 2)], ..CIFAR_100.binary },
         python: Form { train: &[("train", 3)], test: &[("test", 2)], ..CIFAR_100.python },
@@ -1124,6 +1146,16 @@ mod tests {
             message(&giant).contains("a/other: has 2147483648 bytes; CIFAR-10 has less in all")
         );
         let file = entry("test_batch.bin", tar::EntryType::Regular, 6146, &[0; 6146]);
+        // Nothing is unpacked, so a name can lead nowhere.
+        let mut outside = file.clone();
+        outside[..100].fill(0);
+        outside[..21].copy_from_slice(b"../../test_batch.bin\0");
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes().copy_from_slice(&outside[..512]);
+        header.set_cksum();
+        outside[..512].copy_from_slice(header.as_bytes());
+        let found = SMALL_10.read_tar(Path::new("a/b.tar.gz"), Split::Test, &outside[..]).unwrap();
+        assert_eq!(found.files[0].0, Path::new("a/b.tar.gz/test_batch.bin"));
         assert!(message(&file.repeat(2)).contains("test_batch.bin: is in the archive twice"));
         let cut = message(&file[..5000]);
         assert!(cut.contains("test_batch.bin: ends after 4488 of its 6146 bytes"), "{cut}");

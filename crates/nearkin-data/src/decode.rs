@@ -15,6 +15,7 @@
 
 use std::ffi::OsStr;
 use std::io::Cursor;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -43,7 +44,14 @@ pub(crate) fn is_image(name: &Path) -> bool {
 /// [`DataError::Malformed`] with `path` if the content is not that of an image, is damaged or cut,
 /// or has more pixels or a longer side than any picture.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Image<'static>, DataError> {
-    try_decode(bytes).map_err(|reason| DataError::malformed(path, reason))
+    guarded(|| try_decode(bytes)).map_err(|reason| DataError::malformed(path, reason))
+}
+
+/// Readers of other crates are large, and not all of them return from every damaged file. One that
+/// panics must not end a run, so its panic becomes a reason; what it held is dropped.
+pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err("it is damaged in a way that its reader does not foresee".into()))
 }
 
 /// The error is the reason, to follow the name of the file.
@@ -72,6 +80,9 @@ fn try_decode(bytes: &[u8]) -> Result<Image<'static>, String> {
             "{width}x{height}: one side is over {MAX_ASPECT_RATIO} times the other"
         ));
     }
+    if format == image::ImageFormat::Png && png_palette_is_damaged(bytes) {
+        return Err("cannot decode the image: its palette is not one of whole colours".into());
+    }
     if format == image::ImageFormat::Jpeg && jpeg_is_truncated(bytes) {
         return Err("the JPEG is truncated: its end marker is missing".into());
     }
@@ -82,6 +93,22 @@ fn try_decode(bytes: &[u8]) -> Result<Image<'static>, String> {
     let rgb = decoded.into_rgb8();
     Image::new(rgb.width() as usize, rgb.height() as usize, rgb.into_raw())
         .ok_or_else(|| format!("the image has no pixels ({width}x{height})"))
+}
+
+/// Whether a palette ends within a colour, at which the decoder panics.
+fn png_palette_is_damaged(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let [a, b, c, d, kind @ ..] = rest
+        && !kind.starts_with(b"IDAT")
+    {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if kind.starts_with(b"PLTE") {
+            return !length.is_multiple_of(3);
+        }
+        // Its kind before the content, its checksum behind.
+        rest = length.checked_add(8).and_then(|end| kind.get(end..)).unwrap_or_default();
+    }
+    false
 }
 
 /// Whether no end marker follows the start of the pixel data.
@@ -156,6 +183,34 @@ mod tests {
             }
         }
         assert_eq!(differing, []);
+    }
+
+    #[test]
+    fn a_palette_that_is_none_is_refused() {
+        let (_, sound, _) =
+            cases().into_iter().find(|(case, _, _)| case.name == "palette.png").unwrap();
+        let at = sound.windows(4).position(|kind| kind == b"PLTE").unwrap();
+        let length = usize::from(sound[at - 1]);
+        let chunk = [b"PLTE", &sound[at + 4..][..length - 2]].concat();
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk);
+        let damaged = [
+            &sound[..at - 4],
+            &(length as u32 - 2).to_be_bytes(),
+            &chunk,
+            &crc.sum().to_be_bytes(),
+            &sound[at + 8 + length..],
+        ]
+        .concat();
+        let message = decode(&damaged, Path::new("some.png")).unwrap_err().to_string();
+        assert!(message.contains("its palette is not one of whole colours"), "{message}");
+    }
+
+    #[test]
+    fn a_reader_that_panics_is_a_reason() {
+        let read = |bytes: &[u8]| guarded(|| Ok(bytes[9]));
+        assert_eq!(read(&[0; 10]), Ok(0));
+        assert!(read(&[]).unwrap_err().contains("damaged in a way that its reader"));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    CifarVersion, DataError, Idx, ImageSet, List, Packed, Source, Split, Stl10Part, WebDataset,
-    has_split, open, scan,
+    CifarVersion, DataError, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
+    WebDataset, has_split, open, parquet, scan,
 };
 
 /// All that was found at a path.
@@ -106,8 +106,14 @@ pub fn detect(path: &Path) -> Result<Source, DataError> {
     if let Some(version) = CifarVersion::recognise(path) {
         return Ok(cifar(version, place));
     }
+    if Stl10::is_archive(path) {
+        return Ok(Source::Stl10 { path: place, part: Stl10Part::Train });
+    }
     if List::is_at(path) {
         return Ok(Source::List { path: place, root: None });
+    }
+    if parquet::is_at(path) {
+        return Ok(Source::Parquet { path: place });
     }
     Err(DataError::malformed(
         path,
@@ -115,7 +121,8 @@ pub fn detect(path: &Path) -> Result<Source, DataError> {
             true => "is one of several idx files; give their folder",
             false => {
                 "is no folder and none of the files that hold a set: a packed file, a .tar.gz \
-                 archive of CIFAR-10 or CIFAR-100, a shard (.tar), a list (.txt, .csv or .tsv)"
+                 archive of CIFAR-10, CIFAR-100 or STL-10, a shard (.tar), a list (.txt, .csv or .tsv), a \
+                 parquet file"
             }
         },
     ))
@@ -137,6 +144,9 @@ fn detect_folder(path: &Path, place: Option<PathBuf>) -> Result<Source, DataErro
     // Archives may lie beside the images that were unpacked from them.
     if WebDataset::is_at(path) && !scan::holds_images(path)? {
         return Ok(Source::Webdataset { path: place });
+    }
+    if parquet::is_at(path) && !scan::holds_images(path)? {
+        return Ok(Source::Parquet { path: place });
     }
     // Where the splits are folders, lists only repeat what is in them.
     if List::is_at(path) && !path.join("train").is_dir() {
@@ -378,6 +388,8 @@ mod tests {
             ("MNIST/raw/t10k-labels-idx1-ubyte", "idx"),
             ("part-0001.tar", "webdataset"),
             ("train/0.TAR", "webdataset"),
+            ("data/train-00000-of-00001.parquet", "parquet"),
+            ("train/0000.parquet", "parquet"),
             ("train.csv", "list"),
             ("val.txt", "folder"),
             ("train/train.txt", "folder"),

@@ -3,12 +3,13 @@
 //! This crate exists so that everything behind it (augmentation, the loader, evaluation) sees one
 //! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory
 //! ([`cifar`], [`idx`]) or are read from files ([`stl10`], [`folder`], [`list`], [`packed`],
-//! [`webdataset`]). It knows nothing of tensors and builds without libtorch.
+//! [`parquet`], [`webdataset`]). It knows nothing of tensors and builds without libtorch.
 //!
 //! - A recipe names its data as a [`Source`]; [`open`] turns that and a [`Split`] into a set.
 //! - A set hands out [`Image`]s: 8-bit RGB, each of its own size, safe to ask for from any thread.
 //! - Whatever is wrong with a file is a [`DataError`] that names it. What can be known without
-//!   decoding pixels is reported by `open`; a damaged image when it is asked for.
+//!   decoding pixels is reported by `open`; a damaged image when it is asked for. Runs pass over a few
+//!   of these ([`tolerant`]).
 //! - Random numbers come from [`random`], as a pure function of where they are used.
 //!
 //! ```
@@ -26,11 +27,15 @@ pub mod cifar;
 mod classes;
 pub mod decode;
 pub mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod idx;
 mod image;
 pub mod inspect;
 pub mod list;
 pub mod packed;
+pub mod parquet;
 pub mod pickle;
 pub mod random;
 pub mod scan;
@@ -38,6 +43,7 @@ mod set;
 pub mod shapes;
 mod source;
 pub mod stl10;
+pub mod tolerant;
 pub mod webdataset;
 
 pub use cifar::{Cifar, CifarVersion};
@@ -46,9 +52,12 @@ pub use idx::Idx;
 pub use image::Image;
 pub use list::List;
 pub use packed::{PackWriter, Packed};
+#[cfg(feature = "parquet")]
+pub use parquet::Parquet;
 pub use random::Random;
 pub use set::{DataError, ImageSet, Split, Subset, labelled};
 pub use shapes::{Shapes, ShapesOptions};
 pub use source::{Source, has_split, open};
 pub use stl10::{Stl10, Stl10Part};
+pub use tolerant::{BadImages, Tolerant};
 pub use webdataset::WebDataset;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Image, Random, random::Purpose};
 
 /// What can go wrong while opening or reading an image set. Every message names the file.
@@ -42,6 +44,26 @@ pub enum DataError {
         /// What was looked for.
         reason: String,
     },
+    /// More images are damaged than the recipe allows.
+    #[error(
+        "{bad} of the {asked} {split} images asked for so far cannot be read, and bad_image_limit = \
+         {limit} allows {allowed}; {} lists them: repair or remove them, or raise bad_image_limit",
+        list.display()
+    )]
+    TooManyBad {
+        /// Images that cannot be read.
+        bad: usize,
+        /// Images that were asked for.
+        asked: usize,
+        /// Of which split.
+        split: Split,
+        /// The share that is allowed.
+        limit: f64,
+        /// The number that follows from it.
+        allowed: usize,
+        /// The file that lists them.
+        list: PathBuf,
+    },
     /// The request itself makes no sense for this set.
     #[error("{0}")]
     Request(String),
@@ -63,7 +85,8 @@ impl DataError {
 }
 
 /// Which part of a data set: the images to learn from, or those held back to measure with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Split {
     /// The images to learn from.
     Train,
@@ -106,6 +129,14 @@ pub trait ImageSet: Send + Sync {
     fn has_labels(&self) -> bool {
         (0..self.len()).any(|index| self.label(index).is_some())
     }
+
+    /// Is told by a loader, batch by batch in the order of its plan, how many images it asked for
+    /// and which it could not read. The loader goes on without these, or ends with the error that
+    /// is returned: here the first of them, but see [`Tolerant`](crate::Tolerant).
+    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+        let _ = asked;
+        unreadable.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
 }
 
 /// Some images of another set, in a fixed order.
@@ -145,6 +176,11 @@ impl<S: ImageSet> ImageSet for Subset<S> {
     fn name(&self, index: usize) -> String {
         self.set.name(self.indices[index])
     }
+
+    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+        let place = |(index, error): (usize, DataError)| (self.indices[index], error);
+        self.set.tolerate(asked, unreadable.into_iter().map(place).collect())
+    }
 }
 
 /// The images of a set that have a label, in its order; the set itself where all of them have one.
@@ -176,5 +212,9 @@ impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
 
     fn name(&self, index: usize) -> String {
         (**self).name(index)
+    }
+
+    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+        (**self).tolerate(asked, unreadable)
     }
 }

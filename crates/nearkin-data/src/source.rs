@@ -32,7 +32,7 @@ pub enum Source {
     },
     /// STL-10, binary version.
     Stl10 {
-        /// `stl10_binary` or the folder that holds it.
+        /// `stl10_binary`, its archive, or the folder that holds it.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
         /// Which images make the train split.
@@ -63,6 +63,12 @@ pub enum Source {
     /// A file that `nearkin data pack` wrote; see [`packed`](crate::packed).
     Packed {
         /// The file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// Parquet files as on the Hugging Face hub; see [`parquet`](crate::parquet).
+    Parquet {
+        /// A file, or the folder of the files.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
@@ -112,6 +118,7 @@ impl Source {
             Self::Idx { .. } => "idx",
             Self::List { .. } => "list",
             Self::Packed { .. } => "packed",
+            Self::Parquet { .. } => "parquet",
             Self::Webdataset { .. } => "webdataset",
             Self::Shapes { .. } => "shapes",
         }
@@ -127,6 +134,7 @@ impl Source {
             | Self::Idx { path }
             | Self::List { path, .. }
             | Self::Packed { path }
+            | Self::Parquet { path }
             | Self::Webdataset { path } => path.as_deref(),
             Self::Shapes { .. } => None,
         }
@@ -142,6 +150,7 @@ impl Source {
             | Self::Idx { path }
             | Self::List { path, .. }
             | Self::Packed { path }
+            | Self::Parquet { path }
             | Self::Webdataset { path } => {
                 *path = Some(new.into());
                 Ok(())
@@ -187,6 +196,7 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
         Source::Packed { path } => {
             Arc::new(Packed::open(source.require_path(path.as_ref())?, split)?)
         }
+        Source::Parquet { path } => open_parquet(source.require_path(path.as_ref())?, split)?,
         Source::Webdataset { path } => {
             Arc::new(WebDataset::open(source.require_path(path.as_ref())?, split)?)
         }
@@ -200,6 +210,17 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
     })
 }
 
+#[cfg(feature = "parquet")]
+fn open_parquet(path: &Path, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
+    Ok(Arc::new(crate::Parquet::open(path, split)?))
+}
+
+/// A path that is not there is told first, as for every other set.
+#[cfg(not(feature = "parquet"))]
+fn open_parquet(path: &Path, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
+    crate::parquet::has_split(path, split).and(Err(crate::parquet::refuse(path)))
+}
+
 /// Whether the source has the split, without opening it: what a user put together may lack one.
 pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
     match source {
@@ -207,6 +228,9 @@ pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
         Source::Idx { path } => Idx::has_split(source.require_path(path.as_ref())?, split),
         Source::List { path, .. } => List::has_split(source.require_path(path.as_ref())?, split),
         Source::Packed { path } => Packed::has_split(source.require_path(path.as_ref())?, split),
+        Source::Parquet { path } => {
+            crate::parquet::has_split(source.require_path(path.as_ref())?, split)
+        }
         Source::Webdataset { path } => {
             WebDataset::has_split(source.require_path(path.as_ref())?, split)
         }
@@ -235,6 +259,7 @@ mod tests {
             ("idx", Source::Idx { path: None }),
             ("list", Source::List { path: None, root: None }),
             ("packed", Source::Packed { path: None }),
+            ("parquet", Source::Parquet { path: None }),
             ("webdataset", Source::Webdataset { path: None }),
         ] {
             let text = format!("dataset = \"{kind}\"\n");
@@ -332,6 +357,7 @@ mod tests {
             Source::Idx { path: None },
             Source::List { path: None, root: None },
             Source::Packed { path: None },
+            Source::Parquet { path: None },
             Source::Webdataset { path: None },
         ] {
             let message = open(&source, Split::Train).err().unwrap().to_string();
@@ -355,6 +381,7 @@ mod tests {
             Source::Idx { path: None },
             Source::List { path: None, root: None },
             Source::Packed { path: None },
+            Source::Parquet { path: None },
             Source::Webdataset { path: None },
         ] {
             source.set_path(&missing).unwrap();

@@ -10,12 +10,18 @@
 //!
 //! The unlabelled images take 2.8 GB. So pixels stay in their files, and an image is read when it is
 //! asked for; the system keeps in memory what fits.
+//!
+//! Of the archive `stl10_binary.tar.gz` as it is published the labelled images are read into memory
+//! (138 MB of the train split, 221 MB of the test split), which takes as long as unpacking what comes
+//! before them. The unlabelled ones are not read from it: gzip has no way to one image but through all
+//! before it. They need the archive unpacked; `nearkin data pack` then makes one file of it.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Image, ImageSet, Split};
@@ -25,6 +31,9 @@ const PLANE_BYTES: usize = SIDE_PIXELS * SIDE_PIXELS;
 const IMAGE_BYTES: usize = 3 * PLANE_BYTES;
 
 const FOLDER: &str = "stl10_binary";
+const ARCHIVE: &str = "stl10_binary.tar.gz";
+/// Members of an archive that may come before the first one that tells what it is.
+const MEMBERS_BEFORE: usize = 16;
 const NAMES_FILE: &str = "class_names.txt";
 const KNOWN_NAMES: [&str; 10] =
     ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
@@ -54,8 +63,23 @@ const PUBLISHED: Layout = Layout { train: 5_000, test: 8_000, unlabeled: 100_000
 /// A file of pixels.
 struct Pixels {
     path: PathBuf,
-    file: File,
+    place: Place,
     images: usize,
+}
+
+/// Where pixels are.
+enum Place {
+    File(File),
+    Memory(Vec<u8>),
+}
+
+impl Place {
+    fn read_exact_at(&self, planes: &mut [u8], at: usize) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(planes, at as u64),
+            Self::Memory(bytes) => bytes.get(at..).unwrap_or_default().read_exact(planes),
+        }
+    }
 }
 
 /// One split of STL-10: 96x96 images, read from their files when asked for.
@@ -67,19 +91,33 @@ pub struct Stl10 {
 }
 
 impl Stl10 {
-    /// Opens a split of `stl10_binary`, or of the folder that holds it; `part` says which images make
-    /// the train split.
+    /// Opens a split of `stl10_binary`, of the folder that holds it or its archive, or of the archive;
+    /// `part` says which images make the train split, of an archive [`Stl10Part::Train`] alone.
     ///
     /// Errors name the file that is absent, is not of the exact size, or holds a label out of range
     /// (with the record, counted from 0).
     pub fn open(path: &Path, split: Split, part: Stl10Part) -> Result<Self, DataError> {
         PUBLISHED.open(path, split, part)
     }
+
+    /// Whether a file is the archive, told by the names in it.
+    pub(crate) fn is_archive(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
+        let Ok(entries) = archive.entries() else { return false };
+        entries.raw(true).take(MEMBERS_BEFORE).map_while(Result::ok).any(|entry| {
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            name.split('/').any(|part| part == FOLDER)
+        })
+    }
 }
 
 impl Layout {
     fn open(&self, path: &Path, split: Split, part: Stl10Part) -> Result<Stl10, DataError> {
         let folder = locate(path)?;
+        if !folder.is_dir() {
+            return self.open_archive(&folder, split, part);
+        }
         let labelled = match (split, part) {
             (Split::Test, _) => Some(("test", self.test)),
             (Split::Train, Stl10Part::Unlabeled) => None,
@@ -100,12 +138,74 @@ impl Layout {
     }
 }
 
-/// The folder with the files, given it or its parent.
+impl Layout {
+    /// Reads the labelled images of a split out of the archive, up to where they end.
+    fn open_archive(&self, path: &Path, split: Split, part: Stl10Part) -> Result<Stl10, DataError> {
+        let (name, count) = match (split, part) {
+            (Split::Test, _) => ("test", self.test),
+            (Split::Train, Stl10Part::Train) => ("train", self.train),
+            (Split::Train, Stl10Part::Unlabeled | Stl10Part::TrainAndUnlabeled) => {
+                return Err(DataError::malformed(
+                    path,
+                    format!(
+                        "is an archive, of which the unlabelled images cannot be read one by one: \
+                         unpack it (tar -xzf {}) and give the folder {FOLDER}, or what nearkin data \
+                         pack makes of that, or ask for the labelled images alone with part = \
+                         \"train\"",
+                        path.display()
+                    ),
+                ));
+            }
+        };
+        let damaged = |error: io::Error| {
+            let reason = format!("cannot unpack the archive: {error}; download it again");
+            DataError::malformed(path, reason)
+        };
+        let files = [format!("{name}_X.bin"), format!("{name}_y.bin")];
+        let lengths = [count * IMAGE_BYTES, count];
+        let mut found = [None, None];
+        let file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
+        let mut archive = tar::Archive::new(GzDecoder::new(file));
+        // Raw entries, because long names and other extensions would be read whole into memory.
+        for entry in archive.entries().map_err(damaged)?.raw(true) {
+            let mut entry = entry.map_err(damaged)?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let file = name.rsplit('/').next().unwrap_or_default();
+            let Some(which) = files.iter().position(|wanted| wanted == file) else { continue };
+            let place = path.join(name.trim_start_matches(['/', '.']));
+            let is_file = entry.header().entry_type().is_file();
+            if !is_file || entry.size() != lengths[which] as u64 || found[which].is_some() {
+                let reason = format!(
+                    "is not the one file of {} bytes that STL-10 has; download it again",
+                    lengths[which]
+                );
+                return Err(DataError::malformed(&place, reason));
+            }
+            let mut bytes = vec![0; lengths[which]];
+            entry.read_exact(&mut bytes).map_err(damaged)?;
+            found[which] = Some((place, bytes));
+            if let [Some((path, pixels)), Some((label_path, labels))] = &mut found {
+                return Ok(Stl10 {
+                    labels: from_zero(std::mem::take(labels), label_path)?,
+                    files: vec![Pixels {
+                        path: path.clone(),
+                        place: Place::Memory(std::mem::take(pixels)),
+                        images: count,
+                    }],
+                    classes: KNOWN_NAMES.map(str::to_owned).to_vec(),
+                });
+            }
+        }
+        let reason = format!("the archive lacks {} or {}; download it again", files[0], files[1]);
+        Err(DataError::empty(path, reason))
+    }
+}
+
+/// The folder with the files, or the archive, given it or its parent.
 fn locate(path: &Path) -> Result<PathBuf, DataError> {
     let metadata = fs::metadata(path).map_err(DataError::read(path))?;
     if !metadata.is_dir() {
-        let reason = format!("is a file; give the unpacked folder {FOLDER} or its parent");
-        return Err(DataError::malformed(path, reason));
+        return Ok(path.to_owned());
     }
     let inner = path.join(FOLDER);
     if inner.is_dir() {
@@ -114,6 +214,10 @@ fn locate(path: &Path) -> Result<PathBuf, DataError> {
     let files = ["train_X.bin", "test_X.bin", "unlabeled_X.bin"];
     if files.iter().any(|file| path.join(file).exists()) {
         return Ok(path.to_owned());
+    }
+    let archive = path.join(ARCHIVE);
+    if archive.is_file() {
+        return Ok(archive);
     }
     Err(DataError::empty(
         path,
@@ -162,7 +266,8 @@ fn open_exact(path: &Path, records: usize, record_bytes: usize) -> Result<File, 
 }
 
 fn open_pixels(path: PathBuf, images: usize) -> Result<Pixels, DataError> {
-    Ok(Pixels { file: open_exact(&path, images, IMAGE_BYTES)?, path, images })
+    let place = Place::File(open_exact(&path, images, IMAGE_BYTES)?);
+    Ok(Pixels { path, place, images })
 }
 
 /// The labels of a file, from 0.
@@ -170,6 +275,11 @@ fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
     let mut labels = vec![0; images];
     let file = open_exact(path, images, 1)?;
     file.read_exact_at(&mut labels, 0).map_err(DataError::read(path))?;
+    from_zero(labels, path)
+}
+
+/// Labels of 1 to 10 as 0 to 9.
+fn from_zero(mut labels: Vec<u8>, path: &Path) -> Result<Vec<u8>, DataError> {
     let classes = KNOWN_NAMES.len();
     for (record, label) in labels.iter_mut().enumerate() {
         if !(1..=classes).contains(&usize::from(*label)) {
@@ -223,8 +333,8 @@ impl ImageSet for Stl10 {
         let (pixels, record) = self.find(index).ok_or_else(missing)?;
         let mut planes = vec![0; IMAGE_BYTES];
         pixels
-            .file
-            .read_exact_at(&mut planes, (record * IMAGE_BYTES) as u64)
+            .place
+            .read_exact_at(&mut planes, record * IMAGE_BYTES)
             .map_err(DataError::read(&pixels.path))?;
         Image::new(SIDE_PIXELS, SIDE_PIXELS, interleave(&planes)).ok_or_else(missing)
     }
@@ -319,6 +429,62 @@ mod tests {
             let pixel = &image.rgb()[3 * (96 * row + column)..][..3];
             assert_eq!(pixel, [0, 1, 2].map(|plane| byte(2, plane, row, column)));
         }
+    }
+
+    /// The archive of the small set, with these files left out.
+    fn archive(folder: &Path, without: &[&str]) -> Vec<u8> {
+        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut builder = tar::Builder::new(gzip);
+        for file in ["test_X.bin", "test_y.bin", "train_X.bin", "train_y.bin", "unlabeled_X.bin"] {
+            if !without.contains(&file) {
+                let name = format!("{FOLDER}/{file}");
+                builder.append_path_with_name(folder.join(file), name).unwrap();
+            }
+        }
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn labelled_images_are_read_from_the_archive() {
+        let (parent, folder) = small();
+        let file = parent.path().join(ARCHIVE);
+        fs::write(&file, archive(&folder, &[])).unwrap();
+        assert!(Stl10::is_archive(&file) && !Stl10::is_archive(&folder.join("train_y.bin")));
+        fs::remove_dir_all(&folder).unwrap();
+        for path in [parent.path(), &file] {
+            let train = SMALL.open(path, Split::Train, Stl10Part::Train).unwrap();
+            assert_eq!(
+                (seeds(&train), labels(&train)),
+                (vec![0, 1, 2], vec![Some(9), Some(0), Some(3)])
+            );
+            let test = SMALL.open(path, Split::Test, Stl10Part::TrainAndUnlabeled).unwrap();
+            assert_eq!((seeds(&test), labels(&test)), (vec![7, 8], vec![Some(1), Some(8)]));
+            assert!(test.name(1).ends_with("stl10_binary.tar.gz/stl10_binary/test_X.bin record 1"));
+            for part in [Stl10Part::Unlabeled, Stl10Part::TrainAndUnlabeled] {
+                let message = failure(path, Split::Train, part);
+                assert!(message.contains("unpack it (tar -xzf "), "{message}");
+                assert!(message.contains("nearkin data pack"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_archives_are_refused() {
+        let (parent, folder) = small();
+        let file = parent.path().join("some.tar.gz");
+        let check = |bytes: &[u8], expected: &str| {
+            fs::write(&file, bytes).unwrap();
+            let message = failure(&file, Split::Train, Stl10Part::Train);
+            assert!(message.contains(expected), "{message}");
+        };
+        let sound = archive(&folder, &[]);
+        check(&sound[..sound.len() / 3], "cannot unpack the archive");
+        check(b"no archive", "cannot unpack the archive");
+        check(&archive(&folder, &["train_y.bin"]), "the archive lacks train_X.bin or train_y.bin");
+        fs::write(folder.join("train_y.bin"), [0, 1, 2]).unwrap();
+        check(&archive(&folder, &[]), "record 0 has label 0; the labels are 1 to 10");
+        fs::write(folder.join("train_y.bin"), [1, 1]).unwrap();
+        check(&archive(&folder, &[]), "is not the one file of 3 bytes that STL-10 has");
     }
 
     #[test]
@@ -454,7 +620,7 @@ mod tests {
         let archive = folder.path().join("stl10_binary.tar.gz");
         fs::write(&archive, "x").unwrap();
         let message = failure(&archive, Split::Train, Stl10Part::Train);
-        assert!(message.contains("stl10_binary.tar.gz: is a file"), "{message}");
+        assert!(message.contains("stl10_binary.tar.gz: cannot unpack the archive"), "{message}");
     }
 
     #[test]

@@ -8,7 +8,13 @@
 //!
 //! Other readers stream shards and shuffle within a buffer. Here the headers of all shards are read
 //! once, which tells where every image lies; then any image can be read by its position, and a set
-//! in shards shuffles as well as one in folders. This is why shards must not be compressed.
+//! in shards shuffles as well as one in folders: no order of shards, threads or processes plays a part,
+//! and each process takes its images from the plan of the epoch. This is why shards must not be
+//! compressed.
+//!
+//! What is kept of a sample is 16 bytes and its key, so 25 bytes with the usual nine digits: 250 MB for
+//! ten million samples, and 8 bytes each for the permutation of the epoch. While a set with labels is
+//! opened they are held as text besides, some 32 bytes each.
 //!
 //! A path is a shard, a pattern of shards such as `train-{000..012}.tar`, or a folder. In a folder
 //! with `train` and `val` or `test` in it these are the splits; otherwise shards with the word
@@ -46,19 +52,33 @@ pub struct Sample {
     pub label: Option<Box<str>>,
 }
 
-/// An image: its shard, where it begins, and its length.
+/// What is kept of a sample, of which there may be millions.
 struct Place {
-    shard: u32,
+    /// Where the image begins in its shard, in blocks of tar.
+    block: u32,
     bytes: u32,
-    offset: u64,
+    /// Where the key ends among those of its shard; it begins where the one before ends.
+    key_end: u32,
+    /// All ones for none.
+    label: u32,
+}
+
+const BLOCK_BYTES: u64 = 512;
+const NO_LABEL: u32 = u32::MAX;
+
+/// A shard and what its samples share.
+struct Shard {
+    path: PathBuf,
+    /// The number of its first sample among all.
+    first: usize,
+    /// The keys of its samples, end to end.
+    keys: String,
 }
 
 /// The images of one split, read from their shards when asked for.
 pub struct WebDataset {
-    shards: Vec<PathBuf>,
+    shards: Vec<Shard>,
     places: Vec<Place>,
-    keys: Vec<Box<str>>,
-    labels: Vec<Option<u32>>,
     classes: Vec<String>,
 }
 
@@ -81,21 +101,12 @@ impl WebDataset {
                 "{path} has no {split} split: give a folder of shards named train and val"
             )));
         }
-        let mut set = Self {
-            shards: own.clone(),
-            places: Vec::new(),
-            keys: Vec::new(),
-            labels: Vec::new(),
-            classes: Vec::new(),
-        };
+        let mut set = Self { shards: Vec::new(), places: Vec::new(), classes: Vec::new() };
         let mut written = Written::new();
-        for (shard, path) in own.iter().enumerate() {
-            for Sample { key, offset, bytes, label } in index_file(path)? {
-                set.places.push(Place { shard: shard as u32, bytes: bytes as u32, offset });
-                set.keys.push(key);
-                written.push(label);
-            }
+        for path in own {
+            set.push(path, index_file(path)?, &mut written)?;
         }
+        set.places.shrink_to_fit();
         if set.places.is_empty() {
             let reason = format!("the shards hold no {} files", EXTENSIONS.join(", "));
             return Err(DataError::empty(path, reason));
@@ -111,9 +122,39 @@ impl WebDataset {
         };
         let numbered = numbered
             .map_err(|(place, reason)| DataError::malformed(&set.place_name(place), reason))?;
-        set.labels = numbered.labels;
+        for (place, label) in set.places.iter_mut().zip(numbered.labels) {
+            place.label = label.unwrap_or(NO_LABEL);
+        }
         set.classes = numbered.classes;
         Ok(set)
+    }
+
+    /// Appends the samples of a shard, and their labels as written.
+    fn push(
+        &mut self,
+        path: &Path,
+        samples: Vec<Sample>,
+        written: &mut Written,
+    ) -> Result<(), DataError> {
+        let first = self.places.len();
+        let mut keys = String::with_capacity(samples.iter().map(|sample| sample.key.len()).sum());
+        for Sample { key, offset, bytes, label } in samples {
+            keys.push_str(&key);
+            let small = |number: u64| {
+                u32::try_from(number).map_err(|_| {
+                    DataError::malformed(path, "is larger than 2 TiB, or its names than 4 GiB")
+                })
+            };
+            self.places.push(Place {
+                block: small(offset / BLOCK_BYTES)?,
+                bytes: small(bytes)?,
+                key_end: small(keys.len() as u64)?,
+                label: NO_LABEL,
+            });
+            written.push(label);
+        }
+        self.shards.push(Shard { path: path.to_owned(), first, keys });
+        Ok(())
     }
 
     /// Whether a file is a shard, a folder holds some, or `path` is a pattern of some, told by names.
@@ -133,8 +174,18 @@ impl WebDataset {
         })
     }
 
+    fn shard(&self, index: usize) -> &Shard {
+        let after = self.shards.partition_point(|shard| shard.first <= index);
+        &self.shards[after.saturating_sub(1)]
+    }
+
     fn place_name(&self, index: usize) -> PathBuf {
-        self.shards[self.places[index].shard as usize].join(&*self.keys[index])
+        let shard = self.shard(index);
+        let begin = match index == shard.first {
+            true => 0,
+            false => self.places[index - 1].key_end as usize,
+        };
+        shard.path.join(&shard.keys[begin..self.places[index].key_end as usize])
     }
 }
 
@@ -145,16 +196,18 @@ impl ImageSet for WebDataset {
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
         let place = &self.places[index];
-        let shard = &self.shards[place.shard as usize];
+        let shard = &self.shard(index).path;
         // Opened anew each time: there may be more shards than a process may hold open.
         let file = File::open(shard).map_err(DataError::read(shard))?;
         let mut bytes = vec![0; place.bytes as usize];
-        file.read_exact_at(&mut bytes, place.offset).map_err(DataError::read(shard))?;
+        let offset = u64::from(place.block) * BLOCK_BYTES;
+        file.read_exact_at(&mut bytes, offset).map_err(DataError::read(shard))?;
         decode(&bytes, &self.place_name(index))
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels[index].map(|label| label as usize)
+        let label = self.places[index].label;
+        (label != NO_LABEL).then_some(label as usize)
     }
 
     fn classes(&self) -> &[String] {
@@ -480,6 +533,47 @@ mod tests {
 
     fn failure(path: &Path, split: Split) -> String {
         WebDataset::open(path, split).err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn a_sample_takes_few_bytes_of_memory() {
+        let names: Vec<String> = (0..1000).map(|number| format!("{number:09}.png")).collect();
+        let members: Vec<Member<'_>> =
+            names.iter().map(|name| (name.as_str(), &b"not opened"[..])).collect();
+        let shards =
+            folder(&[("a.tar", &members), ("b.tar", &[("1.txt", b"")]), ("c.tar", &members)]);
+        let set = WebDataset::open(shards.path(), Split::Train).unwrap();
+        assert_eq!((set.len(), set.shards.len()), (2000, 3));
+        let keys: usize = set.shards.iter().map(|shard| shard.keys.capacity()).sum();
+        let bytes = keys + set.places.capacity() * size_of::<Place>();
+        assert_eq!(bytes / set.len(), 25);
+        for (index, end) in
+            [(0, "a.tar/000000000"), (999, "a.tar/000000999"), (1000, "c.tar/000000000")]
+        {
+            assert!(set.name(index).ends_with(end), "{}", set.name(index));
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_out_of_the_shard_is_only_a_name() {
+        let outside = tempfile::tempdir().unwrap();
+        let place = outside.path().join("1.png");
+        fs::write(&place, png(99)).unwrap();
+        for name in ["../1.png", "/etc/1.png", "a/../../1.png", place.to_str().unwrap()] {
+            let bytes = png(7);
+            let mut header = tar::Header::new_gnu();
+            // Written by hand, since the tar crate refuses to.
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(bytes.len() as u64);
+            header.set_cksum();
+            let padding = vec![0; bytes.len().next_multiple_of(512) - bytes.len()];
+            let shard = outside.path().join("set/train.tar");
+            fs::create_dir_all(shard.parent().unwrap()).unwrap();
+            fs::write(&shard, [header.as_bytes(), &bytes[..], &padding].concat()).unwrap();
+            let set = WebDataset::open(&shard, Split::Train).unwrap();
+            assert_eq!(set.image(0).unwrap().rgb()[0], 7, "{name}");
+            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2, "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use nearkin_augment::{CenterCrop, Interpolation, Resize, Transform, View, ViewError, ViewOptions};
-use nearkin_data::{DataError, ImageSet, Split, Subset};
+use nearkin_data::{BadImages, DataError, ImageSet, Split, Subset, Tolerant, tolerant};
 use serde::{Deserialize, Serialize};
 
 use crate::{Backbone, Fraction, Model, NonNegative, Positive, RecipeError};
@@ -20,6 +20,10 @@ pub struct Recipe {
     /// Use only this many training images, drawn with the seed; all of them if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_images: Option<NonZeroUsize>,
+    /// The share of images, of those asked for so far but at least of 1000, that may be damaged; they
+    /// are passed over and listed in the run folder, and one more ends the run. 0.01 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad_image_limit: Option<Fraction>,
     /// `[data]`: which images.
     pub data: nearkin_data::Source,
     /// `[method]`: its `name` and hyper-parameters (checked by the crate of the objectives).
@@ -663,6 +667,17 @@ impl Recipe {
             }
             _ => all,
         })
+    }
+
+    /// A set of this recipe that passes over damaged images, up to `bad_image_limit`.
+    pub fn tolerate(
+        &self,
+        set: Arc<dyn ImageSet>,
+        split: Split,
+        list: &Arc<BadImages>,
+    ) -> Arc<dyn ImageSet> {
+        let limit = self.bad_image_limit.map_or(tolerant::DEFAULT_LIMIT, Fraction::get);
+        Arc::new(Tolerant::new(set, split, limit, Arc::clone(list)))
     }
 
     /// The one view of evaluation: no augmentation.

@@ -150,12 +150,12 @@ impl Checkpoint {
 }
 
 /// Refuses to continue a run that was `begun` with one recipe under another, naming every key that
-/// differs. Where the images lie may change.
+/// differs. Where the images lie and how many of them may be damaged may change.
 pub fn refuse_changes(run: &RunFolder, begun: &Recipe, asked: &Recipe) -> Result<(), TrainError> {
     let differences: Vec<String> = begun
         .differences(asked)
         .iter()
-        .filter(|difference| difference.key != "data.path")
+        .filter(|difference| !["data.path", "bad_image_limit"].contains(&difference.key.as_str()))
         .map(|difference| format!("  {difference}"))
         .collect();
     if differences.is_empty() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
-use nearkin_data::{ImageSet, Random, Split};
+use nearkin_data::{BadImages, ImageSet, Random, Split};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
@@ -77,6 +77,7 @@ pub struct Trainer {
     run: RunFolder,
     train: Arc<dyn ImageSet>,
     test: Option<Arc<dyn ImageSet>>,
+    bad_images: Arc<BadImages>,
     online: Encoder,
     teacher: Option<MomentumEncoder>,
     queue: Option<Queue>,
@@ -236,6 +237,9 @@ impl Trainer {
             .trainable()
             .map(|parameter| parameter.tensor.shallow_clone())
             .collect();
+        let bad_images = Arc::new(BadImages::of_run(run.path(), world.rank())?);
+        let train = recipe.tolerate(train, Split::Train, &bad_images);
+        let test = test.map(|test| recipe.tolerate(test, Split::Test, &bad_images));
         let mut trainer = Self {
             optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
@@ -250,6 +254,7 @@ impl Trainer {
             world,
             train,
             test,
+            bad_images,
             online,
             teacher,
             queue,
@@ -340,6 +345,9 @@ impl Trainer {
             let every = self.setup.recipe.evaluation.every_epochs;
             if epoch_ends && every > 0 && (last || epochs_done.is_multiple_of(every)) {
                 self.evaluate(&mut monitor)?;
+            }
+            if epoch_ends && let Some(news) = self.bad_images.news() {
+                monitor.event(self.position(), &news)?;
             }
             let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
             if last || interrupted || by_epoch || by_time {

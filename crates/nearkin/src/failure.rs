@@ -90,6 +90,8 @@ fn of_training(error: &TrainError) -> bool {
         | TrainError::Data(_)
         | TrainError::Load(LoadError::Data(_))
         | TrainError::TooFewImages { .. }
+        | TrainError::Division { .. }
+        | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
         | TrainError::ChangedRecipe { .. }
         | TrainError::ChangedData { .. } => true,
         TrainError::Evaluation(error) => of_evaluation(error),

@@ -56,8 +56,38 @@ fn inspect_as_json_lists_everything() {
 #[test]
 fn inspect_refuses_what_it_does_not_know() {
     let place = Place::new();
-    assert_snapshot!(place.nearkin("data inspect tiny.toml").refused(), @"error: tiny.toml: is no folder and none of the files that hold a set: a packed file, a .tar.gz archive of CIFAR-10 or CIFAR-100, a shard (.tar), a list (.txt, .csv or .tsv)");
+    assert_snapshot!(place.nearkin("data inspect tiny.toml").refused(), @"error: tiny.toml: is no folder and none of the files that hold a set: a packed file, a .tar.gz archive of CIFAR-10, CIFAR-100 or STL-10, a shard (.tar), a list (.txt, .csv or .tsv), a parquet file");
     assert!(place.nearkin("data inspect gone").refused().starts_with("error: cannot read gone: "));
+}
+
+#[test]
+fn a_run_passes_over_damaged_images_and_lists_them() {
+    let place = Place::new();
+    place.images("photos/train/cats", 20);
+    place.images("photos/train/dogs", 12);
+    place.images("photos/val/cats", 4);
+    place.write("photos/train/dogs/bad.jpg", "no image");
+    place.write("photos/val/cats/bad.png", "");
+    place.write("tiny.toml", tiny_on("folder"));
+    let run = "tiny.toml --data photos --epochs 2 --quiet";
+    place.pretrain(&format!("{run} --out run")).done();
+    let list = place.read("run/bad_images.jsonl");
+    let lines: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let image = |split: &str| {
+        let line = lines.iter().find(|line| line["split"] == split).expect("a line of the split");
+        line["image"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(lines.len(), 2, "{list}");
+    assert_eq!(image("train"), "photos/train/dogs/bad.jpg");
+    assert_eq!(image("test"), "photos/val/cats/bad.png");
+    assert!(place.read("run/metrics.jsonl").contains("image(s) cannot be read"));
+    assert!(place.read("run/metrics.jsonl").contains("32 training and 4 test images"));
+
+    let strict = format!("{run} --out strict");
+    let said = place.pretrain(&format!("{strict} --set bad_image_limit=0")).refused();
+    assert!(said.contains("bad_image_limit = 0 allows 0; strict/bad_images.jsonl lists"), "{said}");
+    // The limit is the one key that a continued run may change.
+    place.pretrain("--resume strict --data photos --quiet --set bad_image_limit=0.1").done();
 }
 
 #[test]

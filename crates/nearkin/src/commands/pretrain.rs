@@ -215,13 +215,14 @@ fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resu
         };
         return Ok((setup, Resume::New(out)));
     };
-    let begun = read_setup(&run.recipe(), &[], data)?;
+    let mut begun = read_setup(&run.recipe(), &[], data)?;
     if arguments.recipe.is_none() && changes.is_empty() {
         return Ok((begun, Resume::From(run)));
     }
     let recipe = arguments.recipe.clone().unwrap_or_else(|| run.recipe());
     let asked = read_setup(&recipe, &changes, data)?;
     refuse_changes(&run, &begun.recipe, &asked.recipe)?;
+    begun.recipe.bad_image_limit = asked.recipe.bad_image_limit;
     Ok((begun, Resume::From(run)))
 }
 

@@ -1,0 +1,307 @@
+//! Sets of which some images may be damaged.
+//!
+//! Among a million files a few are cut or empty, and a run of days must not end at the first of
+//! them; nor may it go on quietly when a disk fails and every second image is missing. So damaged
+//! images are counted and written down, and above a share of them the run ends.
+//!
+//! The count is kept in the order of the loader's plan, so a run ends at the same batch whatever the
+//! number of its threads. It begins anew with every process; the list does not.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DataError, Image, ImageSet, Split};
+
+/// The share is taken of at least so many images, so that the first damaged image of a run does not
+/// end it.
+pub const FEWEST_ASKED: usize = 1_000;
+
+/// Without another wish, one image in a hundred may be damaged.
+pub const DEFAULT_LIMIT: f64 = 0.01;
+
+/// A line of the list.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    split: Split,
+    /// Its place in the set of the run.
+    index: usize,
+    /// Its path or record.
+    image: String,
+    reason: String,
+}
+
+/// The file that lists damaged images, each once: a JSON object per line with `split`, `index`,
+/// `image` (its path or record) and `reason`.
+///
+/// The file appears with the first image. What an earlier process listed stays and is not listed
+/// again; a line that was cut off is ignored.
+#[derive(Debug)]
+pub struct BadImages {
+    path: PathBuf,
+    listed: Mutex<Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    images: HashSet<(Split, usize)>,
+    told: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BadImages {
+    /// The list at `path`, with what is there already.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(DataError::read(path)(error)),
+        };
+        let lines = bytes.split(|&byte| byte == b'\n');
+        let lines = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok());
+        let images: HashSet<_> = lines.map(|line| (line.split, line.index)).collect();
+        let listed = Mutex::new(Listed { told: images.len(), images });
+        Ok(Self { path: path.to_owned(), listed })
+    }
+
+    /// The list in the folder of a run: `bad_images.jsonl`, and of the processes beside the first
+    /// `bad_images-RANK.jsonl`, since a file is not safely written by several machines.
+    pub fn of_run(folder: &Path, rank: usize) -> Result<Self, DataError> {
+        Self::open(&folder.join(match rank {
+            0 => "bad_images.jsonl".to_owned(),
+            rank => format!("bad_images-{rank}.jsonl"),
+        }))
+    }
+
+    /// What to tell the user: how many images are listed; `None` if there are no more than at the
+    /// last call.
+    pub fn news(&self) -> Option<String> {
+        let mut listed = lock(&self.listed);
+        let images = listed.images.len();
+        (images > listed.told).then(|| {
+            listed.told = images;
+            let path = self.path.display();
+            format!("{images} image(s) cannot be read and are passed over; {path} lists them")
+        })
+    }
+
+    fn add(&self, line: &Line) -> Result<(), DataError> {
+        if !lock(&self.listed).images.insert((line.split, line.index)) {
+            return Ok(());
+        }
+        let write = || {
+            let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            let mut text = serde_json::to_string(line)?;
+            text.push('\n');
+            if !ends_with_line(&self.path)? {
+                text.insert(0, '\n');
+            }
+            file.write_all(text.as_bytes())
+        };
+        write().map_err(|source| DataError::Write { path: self.path.clone(), source })
+    }
+}
+
+/// Whether the next line may begin: the last one was not cut off.
+fn ends_with_line(path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let file = File::open(path)?;
+    let mut last = [b'\n'];
+    if let Some(at) = file.metadata()?.len().checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    Ok(last == [b'\n'])
+}
+
+/// A set whose damaged images are passed over and listed, as long as they are few.
+///
+/// An image that was found to be damaged has no label any more, so evaluations do without it.
+pub struct Tolerant<S> {
+    set: S,
+    split: Split,
+    limit: f64,
+    list: Arc<BadImages>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    asked: usize,
+    bad: HashSet<usize>,
+}
+
+impl<S: ImageSet> Tolerant<S> {
+    /// A set that passes over damaged images while they are at most the share `limit` of the images
+    /// asked for so far, of which at least [`FEWEST_ASKED`] and at most all of the set are counted.
+    /// With a limit of 0 it tolerates none.
+    pub fn new(set: S, split: Split, limit: f64, list: Arc<BadImages>) -> Self {
+        Self { set, split, limit, list, counts: Mutex::default() }
+    }
+}
+
+impl<S: ImageSet> ImageSet for Tolerant<S> {
+    fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
+        self.set.image(index)
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        let is_bad = lock(&self.counts).bad.contains(&index);
+        if is_bad { None } else { self.set.label(index) }
+    }
+
+    fn classes(&self) -> &[String] {
+        self.set.classes()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.set.name(index)
+    }
+
+    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+        let mut counts = lock(&self.counts);
+        counts.asked = counts.asked.saturating_add(asked).min(self.len());
+        // The loader may meet an image more than once in a batch.
+        for (index, error) in BTreeMap::from_iter(unreadable) {
+            let (split, image, reason) = (self.split, self.name(index), error.to_string());
+            self.list.add(&Line { split, index, image, reason })?;
+            counts.bad.insert(index);
+        }
+        let (asked, bad) = (counts.asked, counts.bad.len());
+        let allowed = (self.limit * asked.max(FEWEST_ASKED) as f64) as usize;
+        if bad <= allowed {
+            return Ok(());
+        }
+        Err(DataError::TooManyBad {
+            bad,
+            asked,
+            split: self.split,
+            limit: self.limit,
+            allowed,
+            list: self.list.path.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Shapes, ShapesOptions, labelled};
+
+    fn shapes(images: usize) -> Shapes {
+        let split = Split::Train;
+        Shapes::new(ShapesOptions { seed: 0, split, images, size_pixels: 16 }).unwrap()
+    }
+
+    fn damage(indices: impl IntoIterator<Item = usize>) -> Vec<(usize, DataError)> {
+        let error = |index| DataError::malformed(Path::new("some.png"), format!("cut {index}"));
+        indices.into_iter().map(|index| (index, error(index))).collect()
+    }
+
+    fn tolerant(images: usize, limit: f64) -> (tempfile::TempDir, Tolerant<Shapes>) {
+        let folder = tempfile::tempdir().unwrap();
+        let list = BadImages::open(&folder.path().join("bad.jsonl")).unwrap();
+        (folder, Tolerant::new(shapes(images), Split::Train, limit, Arc::new(list)))
+    }
+
+    #[test]
+    fn every_damaged_image_is_listed_once_even_by_another_process() {
+        let (folder, set) = tolerant(50, 0.5);
+        let path = folder.path().join("bad.jsonl");
+        set.tolerate(8, Vec::new()).unwrap();
+        assert!(!path.exists() && set.list.news().is_none());
+        set.tolerate(8, damage([7, 3, 7])).unwrap();
+        set.tolerate(8, damage([3])).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text,
+            format!(
+                "{{\"split\":\"train\",\"index\":3,\"image\":{:?},\"reason\":\"some.png: cut 3\"}}\n\
+                 {{\"split\":\"train\",\"index\":7,\"image\":{:?},\"reason\":\"some.png: cut 7\"}}\n",
+                set.name(3),
+                set.name(7),
+            )
+        );
+        let news = set.list.news().unwrap();
+        assert!(news.starts_with("2 image(s) cannot be read and are passed over; "), "{news}");
+        assert_eq!(set.list.news(), None);
+
+        let other = BadImages::of_run(folder.path(), 2).unwrap();
+        Tolerant::new(shapes(9), Split::Train, 1.0, Arc::new(other))
+            .tolerate(1, damage([0]))
+            .unwrap();
+        assert!(folder.path().join("bad_images-2.jsonl").exists());
+
+        // The process ends while it writes.
+        std::fs::write(&path, text.clone() + "{\"split\":\"tr").unwrap();
+        let list = Arc::new(BadImages::open(&path).unwrap());
+        assert_eq!(list.news(), None);
+        let of = |split| Tolerant::new(shapes(50), split, 0.5, Arc::clone(&list));
+        of(Split::Train).tolerate(8, damage([3, 9])).unwrap();
+        of(Split::Test).tolerate(8, damage([3])).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert!(lines[3].starts_with("{\"split\":\"train\",\"index\":9,"), "{text}");
+        assert!(lines[4].starts_with("{\"split\":\"test\",\"index\":3,"), "{text}");
+    }
+
+    #[test]
+    fn too_many_damaged_images_are_an_error_that_names_list_and_key() {
+        let (_folder, set) = tolerant(100_000, 0.01);
+        // Of the first thousand, ten may be damaged, however soon they come.
+        set.tolerate(16, damage(0..10)).unwrap();
+        let message = set.tolerate(16, damage(10..11)).unwrap_err().to_string();
+        assert!(
+            message.starts_with(
+                "11 of the 32 train images asked for so far cannot be read, and bad_image_limit = \
+                 0.01 allows 10"
+            ),
+            "{message}"
+        );
+        assert!(message.contains("bad.jsonl"), "{message}");
+        // Later a share of all that were asked for.
+        let (_folder, set) = tolerant(100_000, 0.01);
+        set.tolerate(2_000, damage(0..20)).unwrap();
+        set.tolerate(100, damage(0..21)).unwrap();
+        assert!(set.tolerate(0, damage(21..22)).is_err());
+        // A second epoch asks for the same images.
+        let (_folder, set) = tolerant(1_500, 0.01);
+        set.tolerate(1_500, damage(0..15)).unwrap();
+        assert!(set.tolerate(1_500, damage(15..16)).is_err());
+        let (_folder, set) = tolerant(1_500, 0.0);
+        set.tolerate(1_500, Vec::new()).unwrap();
+        assert!(set.tolerate(1, damage([5])).is_err());
+    }
+
+    #[test]
+    fn damaged_images_lose_their_label() {
+        let (_folder, set) = tolerant(30, 0.01);
+        let set = Arc::new(set) as Arc<dyn ImageSet>;
+        assert_eq!(labelled(&set).len(), 30);
+        set.tolerate(30, damage([4, 5])).unwrap();
+        let rest = labelled(&set);
+        assert_eq!((set.label(4), rest.len(), rest.name(4)), (None, 28, set.name(6)));
+        // What the rest cannot read is told by its place in the whole.
+        rest.tolerate(1, damage([4])).unwrap();
+        assert_eq!(set.label(6), None);
+    }
+
+    #[test]
+    fn a_set_as_it_is_tolerates_none() {
+        let set = shapes(5);
+        set.tolerate(5, Vec::new()).unwrap();
+        let message = set.tolerate(5, damage([2, 3])).unwrap_err().to_string();
+        assert_eq!(message, "some.png: cut 2");
+    }
+}
