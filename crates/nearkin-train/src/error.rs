@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nearkin_augment::{LoadError, ViewError};
 use nearkin_data::DataError;
 use nearkin_eval::EvaluationError;
+use nearkin_model::WeightsError;
 use nearkin_report::ReportError;
 use tch::TchError;
 
@@ -32,6 +33,9 @@ pub enum TrainError {
     /// The run folder cannot be written or read.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The weights to start from cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Tensor(#[from] TchError),

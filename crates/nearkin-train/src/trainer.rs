@@ -1,5 +1,7 @@
 //! The training loop and what it holds.
 
+mod initial;
+
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -218,6 +220,8 @@ impl Trainer {
             if let (Some(queue), Some(next)) = (&mut trainer.queue, queue_next) {
                 queue.continue_at(next);
             }
+        } else {
+            trainer.start_as_begun()?;
         }
         Ok(trainer)
     }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use nearkin_augment::LoadError;
 use nearkin_data::DataError;
 use nearkin_eval::EvaluationError;
-use nearkin_model::DeviceError;
+use nearkin_export::{ExportError, ImportError};
+use nearkin_model::{DeviceError, WeightsError};
 use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
 use nearkin_train::TrainError;
@@ -51,6 +52,7 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
                     EvaluationError::Load(LoadError::Data(_)) | EvaluationError::NoLabels(_)
                 )
                 | TrainError::TooFewImages { .. }
+                | TrainError::Weights(_)
                 | TrainError::ChangedRecipe { .. }
                 | TrainError::ChangedData { .. }
                 | TrainError::Report(
@@ -72,7 +74,14 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
             ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
         );
     }
+    if let Some(error) = error.downcast_ref::<ExportError>() {
+        return matches!(error, ExportError::Unsupported { .. } | ExportError::View(_));
+    }
+    if let Some(error) = error.downcast_ref::<ImportError>() {
+        return !matches!(error, ImportError::Write(_) | ImportError::Tensor(_));
+    }
     error.is::<BadInput>()
+        || error.is::<WeightsError>()
         || error.is::<RecipeError>()
         || error.is::<DataError>()
         || error.is::<DeviceError>()

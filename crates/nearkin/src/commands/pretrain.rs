@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// The run's folder; if absent, a new one under runs/.
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
+    /// Start with the backbone of this file, made by `nearkin import`, `nearkin export` or a run.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// Override a key of the recipe, for example optimizer.learning_rate=0.03. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<Override>,
@@ -111,6 +114,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let interrupt = interrupt_on_signals()?;
     let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone))?;
+    if let Some(weights) = &arguments.init {
+        let report = trainer.start_from(weights)?;
+        if !arguments.quiet {
+            println!("{}: {}", weights.display(), super::import::describe(&report));
+        }
+    }
     let run = trainer.run_folder().clone();
     match trainer.run(&interrupt)? {
         Outcome::Finished => {
