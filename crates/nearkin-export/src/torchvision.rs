@@ -81,9 +81,8 @@ pub(crate) fn files(
         mean = preprocessing.mean_rgb,
         std = preprocessing.std_rgb,
     );
-    let metadata = [("nearkin.preprocessing", preprocessing.to_json())];
-    let tensors = weights.to_safetensors("", &metadata)?;
+    let tensors = weights.to_safetensors("", &[])?;
     let file = folder.join("model.py");
-    let usage = format!("# {}\n{build}", file.display());
+    let usage = format!("# {}\ndef build():\n{build}    return network\n", file.display());
     Ok((vec![("model.safetensors", tensors), ("model.py", python.into_bytes())], usage))
 }

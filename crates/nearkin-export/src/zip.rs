@@ -36,6 +36,9 @@ impl<'a> Archive<'a> {
         let end = bytes.get(tail..).unwrap_or_default();
         let end = end.windows(END.len()).rposition(|window| window == END);
         let end = tail + end.ok_or("its end record is missing: the file was cut short")?;
+        if end + 22 + usize::from(reader.u16(end + 20)?) != bytes.len() {
+            return Err("its end record is not at the end: the file was cut short".to_owned());
+        }
         let mut count = u64::from(reader.u16(end + 10)?);
         let mut at = u64::from(reader.u32(end + 16)?);
         if let Some(locator) = end.checked_sub(20)

@@ -76,7 +76,7 @@ pub(crate) fn describe(report: &Report) -> String {
         let named = report.left_out.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>();
         let more = if report.left_out.len() > NAMED { ", ..." } else { "" };
         let count = report.left_out.len();
-        let left_out = format!("; left out {count} others: {}{more}", named.join(", "));
+        let left_out = format!("; left out {count}: {}{more}", named.join(", "));
         text.push_str(&left_out);
     }
     text

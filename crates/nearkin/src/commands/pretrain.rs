@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::Args;
 use nearkin_dist::Alone;
-use nearkin_model::DeviceChoice;
+use nearkin_model::{DeviceChoice, Encoder, load_backbone};
 use nearkin_recipe::{Override, Recipe};
 use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
 use nearkin_train::{
@@ -112,6 +112,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         quiet: arguments.quiet,
         environment: environment(arguments, device),
     };
+    if let Some(weights) = &arguments.init {
+        // Tried before there is a folder of the run: one that cannot start leaves nothing behind.
+        let encoder = Encoder::new(&setup.recipe.model, 0, tch::Device::Cpu, tch::Kind::Float)?;
+        load_backbone(weights, &encoder)?;
+    }
     let interrupt = interrupt_on_signals()?;
     let mut trainer = Trainer::new(setup, &resume, options, Box::new(Alone))?;
     if let Some(weights) = &arguments.init {
