@@ -170,16 +170,21 @@ fn collect<'a>(
         return Err(ImportError::Unrecognised { path: path.to_owned(), reason });
     };
     let mut tensors = BTreeMap::new();
+    // Tensors may share a storage, and its checksum takes as long as all of them.
+    let mut read: HashMap<&str, &[u8]> = HashMap::new();
     for (name, value) in pickle.entries(state) {
-        match value {
-            Value::Tensor(part) => {
-                let tensor = materialise(pickle, part, &storage)
-                    .map_err(|reason| malformed(format!("tensor {name}: {reason}")))?;
-                tensors.insert(name.to_owned(), tensor);
-            }
+        let part = match value {
+            Value::Tensor(part) => part,
             Value::Opaque(global) => return Err(code(format!("`{name}`"), global.to_string())),
-            _ => {}
-        }
+            _ => continue,
+        };
+        let Value::Storage(of) = pickle.get(part.storage) else { continue };
+        let in_tensor = |reason: String| malformed(format!("tensor {name}: {reason}"));
+        let bytes = match read.get(of.key) {
+            Some(bytes) => bytes,
+            None => *read.entry(of.key).or_insert(storage(of).map_err(in_tensor)?),
+        };
+        tensors.insert(name.to_owned(), materialise(part, of, bytes).map_err(in_tensor)?);
     }
     let calls: BTreeSet<String> = pickle
         .values()
@@ -192,16 +197,8 @@ fn collect<'a>(
     Ok(TorchFile { tensors, key, calls: calls.into_iter().collect() })
 }
 
-/// Copies a tensor out of its storage.
-fn materialise<'a>(
-    pickle: &Pickle<'_>,
-    part: &TensorPart,
-    storage: impl Fn(&Storage<'_>) -> Result<&'a [u8], String>,
-) -> Result<Tensor, String> {
-    let Value::Storage(of) = pickle.get(part.storage) else {
-        return Err("it has no storage".to_owned());
-    };
-    let bytes = storage(of)?;
+/// Copies a tensor out of the bytes of its storage.
+fn materialise(part: &TensorPart, of: &Storage<'_>, bytes: &[u8]) -> Result<Tensor, String> {
     let size = of.kind.elt_size_in_bytes();
     if of.length.checked_mul(size as u64) != Some(bytes.len() as u64) {
         return Err(format!(
@@ -219,20 +216,57 @@ fn materialise<'a>(
     let count = part.shape.iter().try_fold(1_i64, |product, &side| product.checked_mul(side));
     // An expanded tensor would take more memory than the file has.
     let count = count.filter(|&count| count as u64 <= of.length).ok_or_else(outside)?;
-    let last = part.shape.iter().zip(&part.strides).try_fold(0_i64, |last, (&side, &stride)| {
-        last.checked_add(stride.checked_mul((side - 1).max(0))?)
-    });
-    let end =
-        last.and_then(|last| u64::try_from(last).ok()?.checked_add(part.offset)?.checked_add(1));
-    if count > 0 && end.is_none_or(|end| end > of.length) {
-        return Err(outside());
-    }
     let failed = |error: tch::TchError| error.to_string();
     if count == 0 {
         return Tensor::f_zeros(part.shape.as_slice(), (of.kind, tch::Device::Cpu)).map_err(failed);
     }
-    Tensor::f_from_data_size(bytes, &[of.length as i64], of.kind)
-        .and_then(|whole| whole.f_as_strided(&part.shape, &part.strides, Some(part.offset as i64)))
-        .and_then(|part| part.f_contiguous())
+    let last =
+        part.shape.iter().zip(&part.strides).try_fold(0_i64, |last, (&side, &stride)| {
+            last.checked_add(stride.checked_mul(side - 1)?)
+        });
+    let reach =
+        last.and_then(|last| usize::try_from(last.checked_add(1)?).ok()).ok_or_else(outside)?;
+    let start = usize::try_from(part.offset).ok().and_then(|offset| offset.checked_mul(size));
+    let own = start.and_then(|start| bytes.get(start..)?.get(..reach.checked_mul(size)?));
+    Tensor::f_from_data_size(own.ok_or_else(outside)?, &[reach as i64], of.kind)
+        .and_then(|own| own.f_as_strided(&part.shape, &part.strides, Some(0)))
+        .and_then(|own| own.f_contiguous())
         .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ZIP: &[u8] = include_bytes!("../tests/fixtures/checkpoints/torchvision.pth");
+    const PLAIN: &[u8] = include_bytes!("../tests/fixtures/checkpoints/torchvision-legacy.pth");
+
+    #[test]
+    fn both_containers_hold_the_same_tensors() {
+        let path = Path::new("x.pth");
+        let (zip, plain) = (parse(ZIP, path).unwrap(), parse(PLAIN, path).unwrap());
+        assert_eq!(zip.tensors, plain.tensors);
+        assert_eq!(zip.tensors["fc.weight"].size(), [3, 8]);
+    }
+
+    proptest! {
+        /// Pickle and list of entries are at the ends of the file, so most changes are made there.
+        #[test]
+        fn a_changed_file_is_read_or_refused(
+            zipped in any::<bool>(),
+            changes in proptest::collection::vec((0_usize..30_000, any::<u8>(), any::<bool>()), 1..8),
+        ) {
+            let mut bytes = if zipped { ZIP } else { PLAIN }.to_vec();
+            for (at, value, from_end) in changes {
+                let at = at % bytes.len();
+                let at = if from_end { bytes.len() - 1 - at } else { at };
+                bytes[at] = value;
+            }
+            if let Ok(file) = parse(&bytes, Path::new("x.pth")) {
+                prop_assert!(file.tensors.values().all(|tensor| tensor.numel() < bytes.len()));
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, and so do its helpers")]
 
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
 use std::fs;
