@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for case in cases {
         let folder = root.join(case.name);
         let recipe = case.recipe()?;
-        let encoder = case.encoder(&recipe)?;
+        let encoder = networks::encoder(&recipe)?;
         for &(name, format) in case.formats {
             export(&encoder, &recipe, format, &folder.join(name))?;
         }

@@ -26,7 +26,7 @@ fn exports_are_the_files_that_other_libraries_have_loaded() {
     let mut got = BTreeMap::new();
     for case in networks::SMALL {
         let recipe = case.recipe().unwrap();
-        let encoder = case.encoder(&recipe).unwrap();
+        let encoder = networks::encoder(&recipe).unwrap();
         for &(name, format) in case.formats {
             let folder = root.path().join(case.name).join(name);
             for file in export(&encoder, &recipe, format, &folder).unwrap().files {
@@ -43,7 +43,7 @@ fn what_was_exported_is_loaded_again_and_computes_the_same() {
     let root = tempfile::tempdir().unwrap();
     for case in networks::SMALL {
         let recipe = case.recipe().unwrap();
-        let encoder = case.encoder(&recipe).unwrap();
+        let encoder = networks::encoder(&recipe).unwrap();
         let folder = root.path().join(case.name);
         for &(_, format) in case.formats.iter().filter(|(_, format)| *format != Format::Onnx) {
             export(&encoder, &recipe, format, &folder).unwrap();
@@ -65,7 +65,7 @@ fn what_another_tool_does_not_have_is_refused_with_what_to_take_instead() {
         (&networks::SMALL[2], Format::Torchvision, "take --format timm"),
     ] {
         let recipe = case.recipe().unwrap();
-        let encoder = case.encoder(&recipe).unwrap();
+        let encoder = networks::encoder(&recipe).unwrap();
         let out = folder.path().join("out");
         let message = export(&encoder, &recipe, format, &out).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");

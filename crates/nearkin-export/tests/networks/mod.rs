@@ -103,17 +103,17 @@ impl Case {
         );
         Source::parse(self.name, text)?.recipe()
     }
+}
 
-    /// The network with its weights.
-    pub(crate) fn encoder(&self, recipe: &Recipe) -> Result<Encoder, TchError> {
-        let encoder = Encoder::new(&recipe.model, 0, Device::Cpu, Kind::Float)?;
-        fill(&encoder)?;
-        Ok(encoder)
-    }
+/// The network of a recipe with its weights.
+pub(crate) fn encoder(recipe: &Recipe) -> Result<Encoder, TchError> {
+    let encoder = Encoder::new(&recipe.model, 0, Device::Cpu, Kind::Float)?;
+    fill(&encoder)?;
+    Ok(encoder)
 }
 
 /// Noise in the backbone of an encoder, near 1 where a tensor scales.
-pub(crate) fn fill(encoder: &Encoder) -> Result<(), TchError> {
+fn fill(encoder: &Encoder) -> Result<(), TchError> {
     tch::no_grad(|| {
         for (index, entry) in encoder.parameters().iter().enumerate() {
             let Some(name) = entry.name.strip_prefix(BACKBONE) else { continue };
