@@ -29,12 +29,21 @@ impl MomentumEncoder {
         kind: Kind,
     ) -> Result<Self, TchError> {
         let encoder = Encoder::build(model, false, device, kind)?;
+        for mine in encoder.parameters() {
+            let _ = mine.tensor.shallow_clone().f_set_requires_grad(false)?;
+        }
+        let mut copy = Self { encoder, options, world: Arc::new(Alone), synchronized: false };
+        copy.restart(online)?;
+        Ok(copy)
+    }
+
+    /// Becomes a copy of the online encoder again.
+    pub fn restart(&mut self, online: &Encoder) -> Result<(), TchError> {
         tch::no_grad(|| {
-            for (mine, theirs) in encoder.parameters().iter().zip(online.parameters()) {
+            for (mine, theirs) in self.parameters().iter().zip(online.parameters()) {
                 mine.tensor.shallow_clone().f_copy_(&theirs.tensor)?;
-                let _ = mine.tensor.shallow_clone().f_set_requires_grad(false)?;
             }
-            Ok(Self { encoder, options, world: Arc::new(Alone), synchronized: false })
+            Ok(())
         })
     }
 

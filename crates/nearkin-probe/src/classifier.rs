@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use nearkin_augment::{Loader, LoaderOptions, Order, Plan, View};
+use nearkin_augment::{Loader, LoaderOptions, Order, View};
 use nearkin_data::ImageSet;
 use nearkin_eval::{FeatureOptions, FeatureSource, labels_of, stream_raw};
 use nearkin_model::{Encoder, Parameters, images_to_tensor};
@@ -104,8 +104,7 @@ impl Passes {
         let mut order = Order::new(set.len(), self.batch_size, self.seed, self.drop_last);
         let per_epoch = order.batches_per_epoch();
         let plan = (0..self.epochs).flat_map(move |epoch| {
-            let plan = |batch| Plan { epoch, images: order.batch(epoch, batch) };
-            (0..per_epoch).map(plan).collect::<Vec<_>>()
+            (0..per_epoch).map(|batch| order.plan(epoch, batch)).collect::<Vec<_>>()
         });
         let loading = LoaderOptions { workers: machine.workers, prefetch_batches: 2 };
         let views = Arc::from([view.clone()]);
@@ -132,8 +131,8 @@ impl Passes {
         let per_epoch = order.batches_per_epoch();
         for number in 0..self.epochs * per_epoch as u64 {
             let (epoch, batch) = (number / per_epoch as u64, number % per_epoch as u64);
-            let places: Vec<i64> =
-                order.batch(epoch, batch as usize).into_iter().map(|image| image as i64).collect();
+            let plan = order.plan(epoch, batch as usize);
+            let places: Vec<i64> = plan.images.into_iter().map(|image| image as i64).collect();
             let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;
             step(number, rows.f_index_select(0, &places)?, labels.f_index_select(0, &places)?)?;
         }

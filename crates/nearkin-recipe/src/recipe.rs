@@ -682,32 +682,38 @@ impl Recipe {
 
     /// The one view of evaluation: no augmentation.
     pub fn evaluation_view(&self) -> Result<View, ViewError> {
+        let transforms = self.evaluation_transforms()?;
+        View::new(ViewOptions { name: "evaluation".to_owned(), transforms })
+    }
+
+    /// The transforms of that view.
+    pub fn evaluation_transforms(&self) -> Result<Vec<Transform>, ViewError> {
         if let Some(transforms) = &self.evaluation.transforms {
-            return View::new(ViewOptions {
-                name: "evaluation".to_owned(),
-                transforms: transforms.clone(),
-            });
+            return Ok(transforms.clone());
         }
-        let size = View::new(self.views[0].clone())?.size_pixels();
-        self.plain_view("evaluation", size)
+        Ok(self.plain_transforms(View::new(self.views[0].clone())?.size_pixels()))
     }
 
     /// The view in which pixels themselves are compared: that of evaluation, but of at most 32
     /// pixels a side, which bounds the memory and loses little.
     pub fn pixel_view(&self) -> Result<View, ViewError> {
         let view = self.evaluation_view()?;
-        if view.size_pixels() <= 32 { Ok(view) } else { self.plain_view("pixels", 32) }
+        if view.size_pixels() <= 32 {
+            return Ok(view);
+        }
+        let transforms = self.plain_transforms(32);
+        View::new(ViewOptions { name: "pixels".to_owned(), transforms })
     }
 
     /// Resized, centre-cropped, and normalised as in the first view.
-    fn plain_view(&self, name: &str, size: usize) -> Result<View, ViewError> {
+    fn plain_transforms(&self, size: usize) -> Vec<Transform> {
         let mut transforms = vec![
             Transform::Resize(Resize { size, interpolation: Interpolation::default() }),
             Transform::CenterCrop(CenterCrop { size }),
         ];
         let last = self.views[0].transforms.last();
         transforms.extend(last.filter(|last| matches!(last, Transform::Normalize(_))).cloned());
-        View::new(ViewOptions { name: name.to_owned(), transforms })
+        transforms
     }
 
     /// The same recipe with the method's defaults filled in.

@@ -14,6 +14,7 @@ use crate::files::{remove_abandoned_temporaries, write_atomically};
 /// | `recipe.toml` | the resolved recipe; its presence makes the folder a run |
 /// | `environment.json` | versions, device and command of the run |
 /// | `metrics.jsonl` | one JSON object per line, see [`Record`](crate::Record) |
+/// | `initial.safetensors` | the backbone it began with, where that was not drawn |
 /// | `checkpoints/` | what a run continues from, and the exported encoder |
 /// | `events/` | TensorBoard event files |
 /// | `report.html` | the page that [`write_report`](crate::write_report) makes |

@@ -6,6 +6,7 @@ use nearkin_augment::{LoadError, ViewError};
 use nearkin_data::DataError;
 use nearkin_dist::DistError;
 use nearkin_eval::EvaluationError;
+use nearkin_model::WeightsError;
 use nearkin_report::ReportError;
 use tch::TchError;
 
@@ -33,6 +34,9 @@ pub enum TrainError {
     /// The run folder cannot be written or read.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The weights to start from cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Tensor(#[from] TchError),

@@ -1,6 +1,7 @@
 //! The training loop and what it holds.
 
 mod encode;
+mod initial;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -270,8 +271,10 @@ impl Trainer {
             epoch_sums: EpochSums::default(),
             _lock: lock,
         };
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.restore(trainer.files())?;
+        match checkpoint {
+            Some(checkpoint) => checkpoint.restore(trainer.files())?,
+            None if first => trainer.start_as_begun()?,
+            None => {}
         }
         for (_, mut tensor) in trainer.files().into_iter().flat_map(|(_, tensors)| tensors) {
             trainer.world.broadcast(&mut tensor)?;
@@ -855,8 +858,8 @@ fn same_job(
 const SHOWN_DIGITS: usize = 12;
 
 fn short(digest: impl IntoIterator<Item = u8>) -> String {
-    let digits = digest.into_iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    digits.chars().take(SHOWN_DIGITS).collect()
+    let digits = digest.into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.take(SHOWN_DIGITS).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn nonsense(error: &serde_json::Error) -> TrainError {

@@ -6,7 +6,8 @@ use nearkin_augment::LoadError;
 use nearkin_data::DataError;
 use nearkin_dist::DistError;
 use nearkin_eval::EvaluationError;
-use nearkin_model::DeviceError;
+use nearkin_export::{ExportError, ImportError};
+use nearkin_model::{DeviceError, WeightsError};
 use nearkin_probe::ProbeError;
 use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
@@ -77,7 +78,14 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<DistError>() {
         return matches!(error, DistError::Variable { .. });
     }
+    if let Some(error) = error.downcast_ref::<ExportError>() {
+        return matches!(error, ExportError::Unsupported { .. } | ExportError::View(_));
+    }
+    if let Some(error) = error.downcast_ref::<ImportError>() {
+        return !matches!(error, ImportError::Write(_) | ImportError::Tensor(_));
+    }
     error.is::<BadInput>()
+        || error.is::<WeightsError>()
         || error.is::<RecipeError>()
         || error.is::<DataError>()
         || error.is::<DeviceError>()
@@ -91,6 +99,7 @@ fn of_training(error: &TrainError) -> bool {
         | TrainError::Load(LoadError::Data(_))
         | TrainError::TooFewImages { .. }
         | TrainError::Division { .. }
+        | TrainError::Weights(_)
         | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
         | TrainError::ChangedRecipe { .. }
         | TrainError::ChangedData { .. } => true,

@@ -30,6 +30,8 @@ enum Command {
     /// Evaluate the encoder of a run.
     #[command(subcommand)]
     Eval(commands::eval::Command),
+    Export(commands::export::Arguments),
+    Import(commands::import::Arguments),
     /// Look at images, pack them, fetch them.
     #[command(subcommand)]
     Data(commands::data::Command),
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Launch(arguments) => commands::launch::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
+        Command::Export(arguments) => commands::export::run(&arguments),
+        Command::Import(arguments) => commands::import::run(&arguments),
         Command::Data(command) => commands::data::run(&command),
         Command::Methods(arguments) => commands::methods::run(&arguments),
         Command::Recipe(command) => commands::recipe::run(&command),

@@ -24,6 +24,8 @@ fn help_of_the_program() {
     Commands:
       pretrain  Train an encoder as a recipe says, or continue a run
       eval      Evaluate the encoder of a run
+      export    Write the backbone of a run for other tools
+      import    Read a backbone that other tools trained
       data      Look at images, pack them, fetch them
       methods   List the methods that a recipe can name, or explain one
       recipe    Work with recipes
@@ -56,6 +58,8 @@ fn help_of_pretrain() {
     Options:
           --data <PATH>       Where the images are
           --out <RUN>         The run's folder; if absent, a new one under runs/
+          --init <FILE>       Start with the backbone of this file, made by `nearkin import`, `nearkin
+                              export` or a run
           --set <KEY=VALUE>   Override a key of the recipe, for example optimizer.learning_rate=0.03.
                               May be repeated
           --resume [<RUN>]    Continue the run in this folder (or in --out) from its newest checkpoint,

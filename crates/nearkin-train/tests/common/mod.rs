@@ -44,14 +44,18 @@ fn at_most(table: &mut Table, key: &str, largest: i64) {
 }
 
 /// From 224 pixels to 32 and from 32 to 16, so that views of different sizes stay different.
+fn cut_size(size: &mut Value) {
+    if let Value::Integer(size) = size
+        && *size > 16
+    {
+        *size = (*size / 7).max(16);
+    }
+}
+
 fn cut_sizes(transforms: &mut Value) {
     for transform in transforms.as_array_mut().unwrap() {
         for (_, options) in transform.as_table_mut().unwrap() {
-            if let Some(Value::Integer(size)) = options.get_mut("size")
-                && *size > 16
-            {
-                *size = (*size / 7).max(16);
-            }
+            options.get_mut("size").into_iter().for_each(cut_size);
         }
     }
 }
@@ -70,7 +74,14 @@ pub(crate) fn shrink(table: &mut Table, batch: i64, epochs: i64) {
     table.insert("data".to_owned(), data.into());
 
     let model = table_of(table, "model");
-    model.insert("base_width".to_owned(), 4.into());
+    if let Some(Value::Table(transformer)) = model.get_mut("vision_transformer") {
+        transformer.get_mut("image_size").into_iter().for_each(cut_size);
+        for (key, value) in [("depth", 2), ("width", 8), ("heads", 2)] {
+            transformer.insert(key.to_owned(), value.into());
+        }
+    } else {
+        model.insert("base_width".to_owned(), 4.into());
+    }
     for part in ["projector", "predictor"] {
         for layer in model.get_mut(part).and_then(Value::as_array_mut).into_iter().flatten() {
             at_most(layer.as_table_mut().unwrap(), "width", WIDEST_LAYER);

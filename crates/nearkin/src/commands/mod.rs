@@ -2,6 +2,8 @@
 
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod launch;
 pub(crate) mod methods;
 pub(crate) mod pretrain;

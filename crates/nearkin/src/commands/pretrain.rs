@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use nearkin_dist::{Alone, Launch, Processes, World};
-use nearkin_model::DeviceChoice;
+use nearkin_model::{DeviceChoice, Encoder, load_backbone};
 use nearkin_recipe::{Override, Recipe};
 use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
 use nearkin_train::{
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// The run's folder; if absent, a new one under runs/.
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
+    /// Start with the backbone of this file, made by `nearkin import`, `nearkin export` or a run.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// Override a key of the recipe, for example optimizer.learning_rate=0.03. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<Override>,
@@ -169,8 +172,19 @@ fn train(
         quiet: arguments.quiet,
         environment: environment(arguments, device),
     };
+    if let Some(weights) = &arguments.init {
+        // Tried before there is a folder of the run: one that cannot start leaves nothing behind.
+        let encoder = Encoder::new(&setup.recipe.model, 0, tch::Device::Cpu, tch::Kind::Float)?;
+        load_backbone(weights, &encoder)?;
+    }
     let interrupt = interrupt_on_signals(first)?;
     let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
+    if let Some(weights) = &arguments.init {
+        let report = trainer.start_from(weights)?;
+        if first && !arguments.quiet {
+            println!("{}: {}", weights.display(), super::import::describe(&report));
+        }
+    }
     let run = trainer.run_folder().clone();
     match trainer.run(&interrupt)? {
         Outcome::Finished if first => {
@@ -202,17 +216,7 @@ fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resu
             bad_input("give a recipe (for example recipes/demo.toml), or --resume RUN")
         })?;
         let setup = read_setup(path, &changes, data)?;
-        let out = match &arguments.out {
-            Some(out) => out.clone(),
-            None => {
-                let out = default_out(path, &setup.recipe);
-                // Once the first process has made its folder, the others would see the next name.
-                let said = world.share("run folder", out.as_os_str().as_encoded_bytes())?;
-                PathBuf::from(std::ffi::OsString::from_vec(
-                    said.into_iter().next().unwrap_or_default(),
-                ))
-            }
-        };
+        let out = arguments.out.clone().map_or_else(|| agreed_out(path, &setup, world), Ok)?;
         return Ok((setup, Resume::New(out)));
     };
     let mut begun = read_setup(&run.recipe(), &[], data)?;
@@ -231,6 +235,15 @@ fn default_out(recipe_path: &Path, recipe: &Recipe) -> PathBuf {
     let stem = recipe_path.file_stem().unwrap_or_default().to_string_lossy();
     let method = recipe.method.get("name").and_then(|name| name.as_str()).unwrap_or_default();
     unused(Path::new("runs").join(format!("{method}-{stem}")))
+}
+
+/// The folder that the first of several processes chooses: once it is made, the others would see
+/// another name free.
+fn agreed_out(recipe: &Path, setup: &Setup, world: &dyn World) -> anyhow::Result<PathBuf> {
+    let out = default_out(recipe, &setup.recipe);
+    let said = world.share("run folder", out.as_os_str().as_encoded_bytes())?;
+    let first = said.into_iter().next().unwrap_or_default();
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(first)))
 }
 
 /// The first signal asks for a checkpoint, the second ends the process.
