@@ -1,6 +1,7 @@
 //! The interface of an image set, and the subset that recipes ask for.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -154,6 +155,13 @@ impl<S: ImageSet> Subset<S> {
         indices.sort_unstable();
         Self { set, indices }
     }
+
+    /// Part `part` of `parts`, from 0: neighbouring images, about as many as in the other parts.
+    pub fn part(set: S, part: usize, parts: NonZeroUsize) -> Self {
+        let begin = |part: usize| part * set.len() / parts;
+        let indices = (begin(part)..begin(part + 1)).collect();
+        Self { set, indices }
+    }
 }
 
 impl<S: ImageSet> ImageSet for Subset<S> {
@@ -216,5 +224,48 @@ impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
 
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
         (**self).tolerate(asked, unreadable)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    struct Numbered(usize);
+
+    impl ImageSet for Numbered {
+        fn len(&self) -> usize {
+            self.0
+        }
+
+        fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
+            Err(DataError::malformed(Path::new(&self.name(index)), "it is only a number"))
+        }
+
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn classes(&self) -> &[String] {
+            &[]
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+    }
+
+    #[test]
+    fn parts_are_the_whole_in_order() {
+        for (images, parts) in [(10, 3), (2, 3), (0, 2), (7, 1)] {
+            let parts = NonZeroUsize::new(parts).unwrap();
+            let names: Vec<String> = (0..parts.get())
+                .map(|part| Subset::part(Numbered(images), part, parts))
+                .flat_map(|part| (0..part.len()).map(move |index| part.name(index)))
+                .collect();
+            let whole: Vec<String> = (0..images).map(|index| index.to_string()).collect();
+            assert_eq!(names, whole);
+        }
     }
 }

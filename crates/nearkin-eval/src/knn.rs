@@ -1,11 +1,13 @@
 //! Weighted k-nearest-neighbour classification (Wu, Xiong, Yu, Lin, CVPR 2018, arXiv 1805.01978),
 //! the usual monitor of contrastive training.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nearkin_augment::View;
-use nearkin_data::ImageSet;
-use tch::{Kind, TchError, Tensor};
+use nearkin_data::{ImageSet, Subset, labelled};
+use nearkin_dist::{Alone, World};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::features::{EvaluationError, FeatureOptions, FeatureSource, check_labels, stream};
 use crate::quality::{Spread, spread};
@@ -102,6 +104,26 @@ impl Search {
         Ok(())
     }
 
+    /// Every process has searched its part of the bank for the same queries: the nearest of all parts.
+    fn join(&mut self, world: &dyn World) -> Result<(), TchError> {
+        self.merge()?;
+        let (queries, found) = self.cosines.size2()?;
+        // A part may be smaller than the number of neighbours; what is infinitely far has no vote.
+        let kind = (self.cosines.kind(), self.cosines.device());
+        let far = Tensor::f_full([queries, self.most - found], f64::NEG_INFINITY, kind)?;
+        let none = Tensor::f_zeros([queries, self.most - found], (Kind::Int64, kind.1))?;
+        let of_all = |own: &Tensor, rest: &Tensor| {
+            let rows = world.gather(&Tensor::f_cat(&[own, rest], 1)?)?;
+            Tensor::f_cat(&rows.f_split(queries.max(1), 0)?, 1)
+        };
+        let cosines = of_all(&self.cosines, &far)?;
+        let classes = of_all(&self.classes, &none)?;
+        let (nearest, places) = cosines.f_topk(self.most, 1, true, true)?;
+        self.classes = classes.f_gather(1, &places, false)?;
+        self.cosines = nearest;
+        Ok(())
+    }
+
     /// Lets the neighbours vote; `classes` is the number of classes.
     pub fn finish(mut self, classes: i64) -> Result<Vec<KnnResult>, TchError> {
         self.merge()?;
@@ -125,25 +147,71 @@ impl Search {
 /// without a label play no part. Of a backbone it also says how the features of `test` spread.
 pub fn knn(
     source: FeatureSource<'_>,
-    [train, test]: [&Arc<dyn ImageSet>; 2],
+    sets: [&Arc<dyn ImageSet>; 2],
     view: &View,
     votes: &[Votes],
     options: FeatureOptions,
 ) -> Result<(Vec<KnnResult>, Option<Spread>), EvaluationError> {
+    knn_together(source, sets, view, votes, options, &Alone)
+}
+
+/// The same by several processes, all of which get the result: each computes the features of its part
+/// of both sets, and searches its part of the bank.
+pub fn knn_together(
+    source: FeatureSource<'_>,
+    [train, test]: [&Arc<dyn ImageSet>; 2],
+    view: &View,
+    votes: &[Votes],
+    options: FeatureOptions,
+    world: &dyn World,
+) -> Result<(Vec<KnnResult>, Option<Spread>), EvaluationError> {
     check_labels(train, test)?;
+    let parts = NonZeroUsize::MIN.saturating_add(world.size() - 1);
+    let part = |set: &Arc<dyn ImageSet>| -> Arc<dyn ImageSet> {
+        Arc::new(Subset::part(labelled(set), world.rank(), parts))
+    };
     let (mut queries, mut truth) = (Vec::new(), Vec::new());
-    stream(source, test, view, options, |rows, labels| {
+    stream(source, &part(test), view, options, |rows, labels| {
         queries.push(rows);
         truth.push(labels);
         Ok(())
     })?;
     let rows = Tensor::f_cat(&queries, 0)?;
     drop(queries);
+    let (rows, truth) = everywhere(rows, Tensor::f_cat(&truth, 0)?, world)?;
     let of_backbone = matches!(source, FeatureSource::Backbone(_));
     let spread = of_backbone.then(|| spread(&rows)).transpose()?;
-    let mut search = Search::new(rows, Tensor::f_cat(&truth, 0)?, votes)?;
-    stream(source, train, view, options, |rows, labels| search.add(rows, labels))?;
+    let mut search = Search::new(rows, truth, votes)?;
+    stream(source, &part(train), view, options, |rows, labels| search.add(rows, labels))?;
+    if world.size() > 1 {
+        search.join(world)?;
+    }
     Ok((search.finish(train.classes().len() as i64)?, spread))
+}
+
+/// The rows and labels of all processes in rank order; each may have another number.
+fn everywhere(
+    rows: Tensor,
+    labels: Tensor,
+    world: &dyn World,
+) -> Result<(Tensor, Tensor), TchError> {
+    if world.size() == 1 {
+        return Ok((rows, labels));
+    }
+    let own = rows.size()[0];
+    let counts = world.gather(&Tensor::f_from_slice(&[own])?.f_to_device(rows.device())?)?;
+    let counts = Vec::<i64>::try_from(counts.f_to_device(Device::Cpu)?)?;
+    let most = counts.iter().copied().max().unwrap_or(0);
+    let of_all = |own_rows: &Tensor| {
+        let mut shape = own_rows.size();
+        shape[0] = most - own;
+        let filled = Tensor::f_zeros(&shape[..], (own_rows.kind(), own_rows.device()))?;
+        let all = world.gather(&Tensor::f_cat(&[own_rows, &filled], 0)?)?;
+        let parts = counts.iter().zip((0..).step_by(most.max(1) as usize));
+        let parts = parts.map(|(&count, start)| all.f_narrow(0, start, count));
+        Tensor::f_cat(&parts.collect::<Result<Vec<_>, TchError>>()?, 0)
+    };
+    Ok((of_all(&rows)?, of_all(&labels)?))
 }
 
 /// The vote for every class, `[queries, classes]`, from cosines and classes of the nearest
@@ -314,7 +382,7 @@ mod tests {
         assert!(partly.has_labels() && partly.len() == 60);
         let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
         let view = View::new(toml::from_str(view).unwrap()).unwrap();
-        let batch_size = std::num::NonZeroUsize::MIN.saturating_add(6);
+        let batch_size = NonZeroUsize::MIN.saturating_add(6);
         let options = FeatureOptions { batch_size, workers: 0 };
         let votes = [Votes { k: 1, temperature: 0.1 }, Votes { k: 9, temperature: 0.1 }];
         let results = |bank, queries| {
@@ -342,7 +410,7 @@ mod tests {
         let labelled = nearkin_data::open(&source, nearkin_data::Split::Train).unwrap();
         let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
         let view = View::new(toml::from_str(view).unwrap()).unwrap();
-        let options = FeatureOptions { batch_size: std::num::NonZeroUsize::MIN, workers: 0 };
+        let options = FeatureOptions { batch_size: NonZeroUsize::MIN, workers: 0 };
         let message =
             |sets| knn(FeatureSource::Pixels, sets, &view, &[], options).unwrap_err().to_string();
         assert!(message([&unlabelled, &labelled]).contains("the training set has no labels"));

@@ -11,5 +11,5 @@ pub use features::{
     EvaluationError, FeatureOptions, FeatureSource, Features, check_labels, labels_of, stream,
     stream_raw, unit_rows,
 };
-pub use knn::{KnnResult, Search, Votes, knn, scores};
+pub use knn::{KnnResult, Search, Votes, knn, knn_together, scores};
 pub use quality::{Quality, Spread, alignment, quality, rank_me, spread, uniformity};

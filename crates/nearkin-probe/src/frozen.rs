@@ -58,21 +58,10 @@ mod tests {
     use super::*;
 
     fn encoder() -> Encoder {
-        let width = std::num::NonZeroU64::new(4).unwrap();
-        let layer = nearkin_recipe::Layer {
-            width,
-            bias: false,
-            batch_norm: nearkin_recipe::BatchNorm::None,
-            relu: false,
-        };
-        let model = nearkin_recipe::Model {
-            backbone: nearkin_recipe::Backbone::ResNet18,
-            stem: nearkin_recipe::Stem::Cifar,
-            base_width: width,
-            zero_init_residual: false,
-            projector: vec![layer],
-            predictor: Vec::new(),
-        };
+        let model = toml::from_str(
+            "backbone = \"resnet18\"\nstem = \"cifar\"\nbase_width = 4\nprojector = [{ width = 4 }]",
+        );
+        let model: nearkin_recipe::Model = model.unwrap();
         Encoder::new(&model, 0, Device::Cpu, Kind::Float).unwrap()
     }
 

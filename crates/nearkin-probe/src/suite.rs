@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nearkin_data::{ImageSet, Split, has_split, open};
+use nearkin_dist::Alone;
 use nearkin_eval::{FeatureSource, Quality, quality};
 use nearkin_recipe::Neighbours;
 use nearkin_train::{KnnAccuracy, evaluate_knn};
@@ -99,7 +100,7 @@ fn with_labels(
         let encoder = subject.encoder(machine.device)?;
         let view = subject.recipe.evaluation_view()?;
         let source = FeatureSource::Backbone(&encoder);
-        let accuracies = evaluate_knn(source, sets, &view, votes, machine.features())?;
+        let accuracies = evaluate_knn(source, sets, &view, votes, machine.features(), &Alone)?;
         scores.extend(knn_scores("k-NN", &accuracies));
     }
     let SuiteOptions { epochs, batch_size, seed, .. } = *options;

@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use nearkin_augment::View;
 use nearkin_data::{ImageSet, labelled};
-use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource, KnnResult, Spread, Votes, knn};
+use nearkin_dist::World;
+use nearkin_eval::{
+    EvaluationError, FeatureOptions, FeatureSource, KnnResult, Spread, Votes, knn_together,
+};
 use nearkin_recipe::Neighbours;
 use nearkin_report::{
     EventWriter, Kind, MetricsWriter, Progress, ProgressState, Record, ReportError, RunFolder,
@@ -38,13 +41,15 @@ pub struct KnnAccuracy {
     pub spread: Option<Spread>,
 }
 
-/// k-NN accuracy of the backbone's features, or of the pixels, with its definition.
+/// k-NN accuracy of the backbone's features, or of the pixels, with its definition; the processes
+/// share the work.
 pub fn evaluate_knn(
     source: FeatureSource<'_>,
     [train, test]: [&Arc<dyn ImageSet>; 2],
     view: &View,
     neighbours: &[Neighbours],
     options: FeatureOptions,
+    world: &dyn World,
 ) -> Result<Vec<KnnAccuracy>, EvaluationError> {
     let votes: Vec<Votes> = neighbours
         .iter()
@@ -54,7 +59,7 @@ pub fn evaluate_knn(
         FeatureSource::Backbone(_) => "backbone features in evaluation mode",
         FeatureSource::Pixels => "pixels",
     };
-    let (results, spread) = knn(source, [train, test], view, &votes, options)?;
+    let (results, spread) = knn_together(source, [train, test], view, &votes, options, world)?;
     let define = |result: KnnResult| KnnAccuracy {
         spread,
         definition: format!(

@@ -698,14 +698,20 @@ impl Trainer {
     /// k-NN accuracy where the data allows it; at step 0 of the pixels too.
     fn evaluate(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
         self.settle_statistics()?;
-        let Some(test) = self.test.as_ref().filter(|_| self.world.rank() == 0) else {
-            return Ok(());
-        };
+        let Some(test) = &self.test else { return Ok(()) };
+        self.world.report("the k-NN evaluation");
         let batch_size = NonZeroUsize::MIN.saturating_add(255);
         let options = FeatureOptions { batch_size, workers: self.options.workers };
         let knn = |source: FeatureSource<'_>, view: &View| {
             let neighbours = &self.setup.recipe.evaluation.neighbours;
-            evaluate_knn(source, [&self.train, test], view, neighbours, options)
+            evaluate_knn(
+                source,
+                [&self.train, test],
+                view,
+                neighbours,
+                options,
+                self.world.as_ref(),
+            )
         };
         let classes = self.train.classes().len();
         if self.step == 0 {

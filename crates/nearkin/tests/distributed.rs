@@ -1,7 +1,7 @@
 //! Jobs of several processes: how they start, how they end when one of them is lost, and that they go
 //! on from there as if nothing had happened.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod support;

@@ -21,22 +21,21 @@ std::chrono::milliseconds milliseconds(uint64_t count) {
   return std::chrono::milliseconds(count);
 }
 
-// A dense tensor where the group can work on it.
-at::Tensor at_hand(const at::Tensor& tensor, bool stages) {
-  auto dense = tensor.detach().contiguous();
-  return stages ? dense.cpu() : dense;
+// A dense tensor on the device whose tensors the group exchanges.
+at::Tensor at_hand(const at::Tensor& tensor, at::Device home) {
+  return tensor.detach().contiguous().to(home);
 }
 
 // The sum as a new tensor.
-at::Tensor summed(const Inner& group, bool stages, const at::Tensor& tensor) {
-  auto dense = at_hand(tensor, stages);
+at::Tensor summed(const Inner& group, at::Device home, const at::Tensor& tensor) {
+  auto dense = at_hand(tensor, home);
   std::vector<at::Tensor> sums{dense.is_alias_of(tensor) ? dense.clone() : dense};
   group->allreduce(sums)->wait();
   return sums[0].to(tensor.device());
 }
 
-at::Tensor gathered(const Inner& group, bool stages, const at::Tensor& rows) {
-  auto dense = at_hand(rows, stages);
+at::Tensor gathered(const Inner& group, at::Device home, const at::Tensor& rows) {
+  auto dense = at_hand(rows, home);
   auto shape = dense.sizes().vec();
   shape.at(0) *= group->getSize();
   auto all = at::empty(shape, dense.options());
@@ -47,46 +46,46 @@ at::Tensor gathered(const Inner& group, bool stages, const at::Tensor& rows) {
 // Both functions keep the group in the graph, so that backward finds it.
 struct Sum : torch::autograd::Function<Sum> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& tensor,
-                            const Inner& group, bool stages) {
+                            const Inner& group, at::Device home) {
     context->saved_data["group"] = c10::IValue::make_capsule(group);
-    context->saved_data["stages"] = stages;
-    return summed(group, stages, tensor);
+    context->saved_data["home"] = home;
+    return summed(group, home, tensor);
   }
   // Every process's loss depends on the sum, and all losses are added up.
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(
         context->saved_data["group"].toCapsule());
-    return {summed(group, context->saved_data["stages"].toBool(), gradients[0]), {}, {}};
+    return {summed(group, context->saved_data["home"].toDevice(), gradients[0]), {}, {}};
   }
 };
 
 struct Gather : torch::autograd::Function<Gather> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& rows,
-                            const Inner& group, bool stages) {
+                            const Inner& group, at::Device home) {
     context->saved_data["group"] = c10::IValue::make_capsule(group);
-    context->saved_data["stages"] = stages;
+    context->saved_data["home"] = home;
     context->saved_data["rows"] = rows.size(0);
-    return gathered(group, stages, rows);
+    return gathered(group, home, rows);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     auto group = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(
         context->saved_data["group"].toCapsule());
     auto rows = context->saved_data["rows"].toInt();
-    auto all = summed(group, context->saved_data["stages"].toBool(), gradients[0]);
+    auto all = summed(group, context->saved_data["home"].toDevice(), gradients[0]);
     return {all.narrow(0, rows * group->getRank(), rows), {}, {}};
   }
 };
 
-std::unique_ptr<Group> group_of(const Store& store, int32_t rank, int32_t size, at::DeviceType type,
+std::unique_ptr<Group> group_of(const Store& store, int32_t rank, int32_t size, at::Device home,
                                 c10d::ProcessGroup::BackendType kind,
-                                const c10::intrusive_ptr<c10d::Backend>& backend, bool stages) {
+                                const c10::intrusive_ptr<c10d::Backend>& backend) {
   auto group = c10::make_intrusive<c10d::ProcessGroup>(store.inner(), rank, size);
-  group->setBackend(type, kind, backend);
+  group->setBackend(home.type(), kind, backend);
   group->setDefaultBackend(kind);
   group->setGroupName("nearkin");
-  return std::make_unique<Group>(group, stages);
+  return std::make_unique<Group>(group, home);
 }
 
 }  // namespace
@@ -130,26 +129,26 @@ std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, bool serve, rus
 
 void Group::sum(const at::Tensor* tensor) const {
   at::NoGradGuard no_gradient;
-  tensor->detach().copy_(summed(group_, stages_, *tensor));
+  tensor->detach().copy_(summed(group_, home_, *tensor));
 }
 
 void Group::broadcast(const at::Tensor* tensor) const {
   at::NoGradGuard no_gradient;
-  std::vector<at::Tensor> copies{at_hand(*tensor, stages_)};
+  std::vector<at::Tensor> copies{at_hand(*tensor, home_)};
   group_->broadcast(copies)->wait();
   tensor->detach().copy_(copies[0]);
 }
 
 at::Tensor* Group::gather(const at::Tensor* rows) const {
-  return new at::Tensor(gathered(group_, stages_, *rows));
+  return new at::Tensor(gathered(group_, home_, *rows));
 }
 
 at::Tensor* Group::differentiable_sum(const at::Tensor* tensor) const {
-  return new at::Tensor(Sum::apply(*tensor, group_, stages_));
+  return new at::Tensor(Sum::apply(*tensor, group_, home_));
 }
 
 at::Tensor* Group::differentiable_gather(const at::Tensor* rows) const {
-  return new at::Tensor(Gather::apply(*rows, group_, stages_));
+  return new at::Tensor(Gather::apply(*rows, group_, home_));
 }
 
 std::unique_ptr<Group> gloo(const Store& store, int32_t rank, int32_t size, rust::Str address,
@@ -161,7 +160,7 @@ std::unique_ptr<Group> gloo(const Store& store, int32_t rank, int32_t size, rust
           : c10d::ProcessGroupGloo::createDeviceForInterface(std::string(interface)));
   auto backend =
       c10::make_intrusive<c10d::ProcessGroupGloo>(store.inner(), rank, size, std::move(options));
-  return group_of(store, rank, size, at::kCPU, c10d::ProcessGroup::BackendType::GLOO, backend, true);
+  return group_of(store, rank, size, at::kCPU, c10d::ProcessGroup::BackendType::GLOO, backend);
 }
 
 #ifdef NEARKIN_NCCL
@@ -175,9 +174,9 @@ std::unique_ptr<Group> nccl(const Store& store, int32_t rank, int32_t size, int3
   options->timeout = milliseconds(timeout_milliseconds);
   auto backend =
       c10::make_intrusive<c10d::ProcessGroupNCCL>(store.inner(), rank, size, std::move(options));
-  backend->setBoundDeviceId(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
-  return group_of(store, rank, size, at::kCUDA, c10d::ProcessGroup::BackendType::NCCL, backend,
-                  false);
+  at::Device home(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+  backend->setBoundDeviceId(home);
+  return group_of(store, rank, size, home, c10d::ProcessGroup::BackendType::NCCL, backend);
 }
 #else
 bool has_nccl() {

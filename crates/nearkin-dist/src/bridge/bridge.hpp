@@ -51,8 +51,8 @@ std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, bool serve, rus
 // The processes.
 class Group {
  public:
-  explicit Group(c10::intrusive_ptr<c10d::ProcessGroup> group, bool stages)
-      : group_(std::move(group)), stages_(stages) {}
+  Group(c10::intrusive_ptr<c10d::ProcessGroup> group, at::Device home)
+      : group_(std::move(group)), home_(home) {}
   void sum(const at::Tensor* tensor) const;
   void broadcast(const at::Tensor* tensor) const;
   at::Tensor* gather(const at::Tensor* rows) const;
@@ -62,8 +62,8 @@ class Group {
 
  private:
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
-  // Tensors of a GPU go through the host's memory.
-  bool stages_;
+  // Tensors of other devices are copied here and back.
+  at::Device home_;
 };
 
 std::unique_ptr<Group> gloo(const Store& store, int32_t rank, int32_t size, rust::Str address,

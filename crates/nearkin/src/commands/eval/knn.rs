@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use nearkin_dist::Alone;
 use nearkin_eval::FeatureSource;
 use nearkin_probe::knn_scores;
 use nearkin_recipe::{Neighbours, Positive};
@@ -79,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let [train, test] = sets(&subject)?;
     let votes = votes(&arguments.neighbors, &arguments.temperature, &recipe.evaluation.neighbours);
     let knn = |source, view: &nearkin_augment::View| {
-        evaluate_knn(source, [&train, &test], view, &votes, machine.features())
+        evaluate_knn(source, [&train, &test], view, &votes, machine.features(), &Alone)
     };
     let backbone = FeatureSource::Backbone(&encoder);
     let mut results = vec![("encoder", "k-NN", knn(backbone, &recipe.evaluation_view()?)?)];
