@@ -23,6 +23,7 @@ fn help_of_the_program() {
 
     Commands:
       pretrain  Train an encoder as a recipe says, or continue a run
+      launch    Start several processes on this machine that train together
       eval      Evaluate the encoder of a run
       export    Write the backbone of a run for other tools
       import    Read a backbone that other tools trained
@@ -56,24 +57,28 @@ fn help_of_pretrain() {
       [RECIPE]  The recipe, a TOML file. Not needed with --resume RUN
 
     Options:
-          --data <PATH>       Where the images are
-          --out <RUN>         The run's folder; if absent, a new one under runs/
-          --init <FILE>       Start with the backbone of this file, made by `nearkin import`, `nearkin
-                              export` or a run
-          --set <KEY=VALUE>   Override a key of the recipe, for example optimizer.learning_rate=0.03.
-                              May be repeated
-          --resume [<RUN>]    Continue the run in this folder (or in --out) from its newest checkpoint,
-                              bit by bit
-          --device <DEVICE>   auto (the first CUDA device if there is one), cpu or cuda:N [default:
-                              auto]
-          --seed <N>          Seed of every random number (overrides the recipe's seed)
-          --limit-images <N>  Train on this many images, drawn with the seed (overrides limit_images)
-          --epochs <N>        Number of epochs (overrides training.epochs)
-          --workers <N>       Threads that read and augment images; no result depends on it [default: 1]
-          --threads <N>       Threads of libtorch; if absent, one per core, or what the resumed run
-                              began with
-          --quiet             Show no progress
-      -h, --help              Print help
+          --data <PATH>          Where the images are
+          --out <RUN>            The run's folder; if absent, a new one under runs/
+          --init <FILE>          Start with the backbone of this file, made by `nearkin import`,
+                                 `nearkin export` or a run
+          --set <KEY=VALUE>      Override a key of the recipe, for example optimizer.learning_rate=0.03.
+                                 May be repeated
+          --resume [<RUN>]       Continue the run in this folder (or in --out) from its newest
+                                 checkpoint, bit by bit. With `auto`, continue the run in --out if it
+                                 was begun, else begin it
+          --device <DEVICE>      auto (the first CUDA device if there is one), cpu or cuda:N [default:
+                                 auto]
+          --seed <N>             Seed of every random number (overrides the recipe's seed)
+          --limit-images <N>     Train on this many images, drawn with the seed (overrides limit_images)
+          --epochs <N>           Number of epochs (overrides training.epochs)
+          --workers <N>          Threads that read and augment images; no result depends on it [default:
+                                 1]
+          --threads <N>          Threads of libtorch; if absent, one per core, or what the resumed run
+                                 began with
+          --timeout-seconds <N>  With several processes: how long each waits for the others before it
+                                 gives up [default: 600]
+          --quiet                Show no progress
+      -h, --help                 Print help
 
     The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,
     checkpoints and report.html. Ctrl-C writes a checkpoint and stops.
@@ -83,6 +88,7 @@ fn help_of_pretrain() {
       nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce
       nearkin pretrain recipes/sce/cifar10.toml --data DIR --set method.coefficient=0.3 --seed 1
       nearkin pretrain --resume runs/sce
+      nearkin launch --nproc 2 -- pretrain RECIPE --data DIR --out runs/sce --resume auto
     ");
 }
 
@@ -478,9 +484,10 @@ fn with_damaged_image(damage: impl FnOnce(Vec<u8>) -> Vec<u8>) -> String {
     place.images("flat", 16);
     let image = fs::read(place.path("flat/05.png")).expect("an image");
     place.write("flat/05.png", damage(image));
-    let said = place.pretrain("flat.toml --data flat --out run --quiet").refused();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
+    let run = "flat.toml --data flat --out run --quiet --set bad_image_limit=0";
+    let said = place.pretrain(run).refused();
+    assert!(said.contains("run/bad_images.jsonl lists them"), "{said}");
+    place.read("run/bad_images.jsonl").trim_end().replace(&place.folder(), "[DIR]")
 }
 
 #[test]
@@ -489,12 +496,12 @@ fn a_truncated_image_is_named() {
         bytes.truncate(bytes.len() / 2);
         bytes
     });
-    assert_snapshot!(message, @"error: [DIR]/flat/05.png: cannot decode the image: unexpected end of file");
+    assert_snapshot!(message, @r#"{"split":"train","index":5,"image":"[DIR]/flat/05.png","reason":"[DIR]/flat/05.png: cannot decode the image: unexpected end of file"}"#);
 }
 
 #[test]
 fn a_file_that_is_no_image_is_named() {
-    assert_snapshot!(with_damaged_image(|_| b"hello".to_vec()), @"error: [DIR]/flat/05.png: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image");
+    assert_snapshot!(with_damaged_image(|_| b"hello".to_vec()), @r#"{"split":"train","index":5,"image":"[DIR]/flat/05.png","reason":"[DIR]/flat/05.png: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image"}"#);
 }
 
 #[test]
@@ -552,7 +559,7 @@ fn an_unknown_key_is_refused_with_a_suggestion() {
        |
     26 | batchsize = 16
        | ^^^^^^^^^
-    unknown field `batchsize`, expected one of `epochs`, `batch_size`, `accumulate_batches`, `maximum_skipped_steps`, `record_every_steps`; did you mean `batch_size`?
+    unknown field `batchsize`, expected one of `epochs`, `batch_size`, `accumulate_batches`, `micro_batch_size`, `synchronize_batch_norm`, `mixing_blocks`, `precision`, `maximum_skipped_steps`, `record_every_steps`; did you mean `batch_size`?
     ");
 }
 

@@ -133,7 +133,8 @@ impl Place {
         self.nearkin(&format!("pretrain --device cpu --threads 1 {arguments}"))
     }
 
-    fn folder(&self) -> String {
+    /// The folder's path, which what the program says has as `[DIR]`.
+    pub(crate) fn folder(&self) -> String {
         let path: &Path = self.0.path();
         path.canonicalize().expect("the folder").display().to_string()
     }
