@@ -154,18 +154,29 @@ fn place(test: &str) -> PathBuf {
     folder
 }
 
-fn every_method(test: &str, processes: usize) {
+/// Trains `by_many` by so many processes and `by_one` by this one, and compares each with the other of
+/// its name.
+fn every_method(
+    test: &str,
+    processes: usize,
+    by_many: impl Fn() -> Vec<(String, Table)>,
+    by_one: impl Fn() -> Vec<(String, Table)>,
+) {
     let folder = place(test);
-    if let Some(world) = together(test, processes) {
+    if processes == 1 {
+        for (name, table) in by_many() {
+            train(&table, &folder.join(&name), Arc::new(Alone)).unwrap();
+        }
+    } else if let Some(world) = together(test, processes) {
         let world: Arc<dyn World> = Arc::new(world);
-        for (name, table) in tables() {
+        for (name, table) in by_many() {
             let outcome = train(&table, &folder.join(&name), Arc::clone(&world));
             assert_eq!(outcome.unwrap(), Outcome::Finished, "{name}");
         }
         return;
     }
     let alone = tempfile::tempdir().unwrap();
-    for (name, table) in tables() {
+    for (name, table) in by_one() {
         let run = alone.path().join(&name);
         train(&table, &run, Arc::new(Alone)).unwrap();
         assert_same(&name, &written(&run), &written(&folder.join(&name)));
@@ -175,10 +186,69 @@ fn every_method(test: &str, processes: usize) {
 
 #[test]
 fn serial_two_processes_train_every_method_as_one_does() {
-    every_method("serial_two_processes_train_every_method_as_one_does", 2);
+    every_method("serial_two_processes_train_every_method_as_one_does", 2, tables, tables);
 }
 
 #[test]
 fn serial_three_processes_train_every_method_as_one_does() {
-    every_method("serial_three_processes_train_every_method_as_one_does", 3);
+    every_method("serial_three_processes_train_every_method_as_one_does", 3, tables, tables);
+}
+
+/// The tables with networks in which no image knows of another, so that any micro-batches do.
+fn without_batch_norm() -> Vec<(String, Table)> {
+    let mut tables = tables();
+    for (_, table) in &mut tables {
+        let first = &table["views"].as_array().unwrap()[0];
+        let transforms = first["transforms"].as_array().unwrap().iter();
+        let mut sizes = transforms.filter_map(|transform| {
+            transform.as_table().unwrap().values().find_map(|options| options.get("size"))
+        });
+        let size = sizes.next().unwrap().clone();
+        let keys = [("image_size", size), ("patch_size", 8.into())];
+        let small = [("depth", 2.into()), ("width", 8.into()), ("heads", 2.into())];
+        let keys = keys.into_iter().chain(small).map(|(key, value)| (key.to_owned(), value));
+        let model = table_of(table, "model");
+        let mut heads: Table = model.clone();
+        heads.retain(|key, _| key == "projector" || key == "predictor");
+        for (_, layers) in &mut heads {
+            for layer in layers.as_array_mut().unwrap() {
+                layer.as_table_mut().unwrap().remove("batch_norm");
+            }
+        }
+        *model = heads;
+        model.insert("backbone".into(), "vit-tiny".into());
+        model.insert("vision_transformer".into(), Table::from_iter(keys).into());
+        if let Some(encoder) = table.get_mut("momentum_encoder").and_then(Value::as_table_mut) {
+            encoder.retain(|key, _| !key.starts_with("batch_norm") && key != "shuffle");
+            encoder.remove("split_projector");
+        }
+    }
+    tables
+}
+
+/// The same in micro-batches of two images, whose activations are not kept.
+fn with_gradient_caching() -> Vec<(String, Table)> {
+    let mut tables = without_batch_norm();
+    for (_, table) in &mut tables {
+        table_of(table, "training").insert("micro_batch_size".into(), 2.into());
+    }
+    tables
+}
+
+#[test]
+fn gradient_caching_trains_every_method_as_whole_batches_do() {
+    let test = "gradient_caching_trains_every_method_as_whole_batches_do";
+    every_method(test, 1, with_gradient_caching, without_batch_norm);
+}
+
+#[test]
+fn serial_two_processes_with_gradient_caching_train_every_method_as_one_does() {
+    let test = "serial_two_processes_with_gradient_caching_train_every_method_as_one_does";
+    every_method(test, 2, with_gradient_caching, without_batch_norm);
+}
+
+#[test]
+fn serial_three_processes_with_gradient_caching_train_every_method_as_one_does() {
+    let test = "serial_three_processes_with_gradient_caching_train_every_method_as_one_does";
+    every_method(test, 3, with_gradient_caching, without_batch_norm);
 }
