@@ -1,6 +1,6 @@
 //! Compiles the bridge to c10d against the libtorch that everything else links.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[path = "../../build/libtorch.rs"]
 mod libtorch;
@@ -27,7 +27,7 @@ fn main() {
         for folder in headers {
             build.flag("-isystem").flag(folder);
         }
-        println!("cargo::rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo::rustc-link-search=native={}", libtorch.join("lib").display());
         println!("cargo::rustc-link-lib=torch_cuda");
     }
     build.compile("nearkin-c10d");
@@ -35,7 +35,7 @@ fn main() {
 }
 
 /// Headers of CUDA and NCCL, as the wheels beside torch's bring them, where this libtorch has NCCL.
-fn nccl_headers(libtorch: &Path) -> Option<Vec<std::path::PathBuf>> {
+fn nccl_headers(libtorch: &Path) -> Option<Vec<PathBuf>> {
     if !libtorch.join("lib/libtorch_cuda.so").exists() {
         return None;
     }
