@@ -152,17 +152,23 @@ impl Checkpoint {
 /// Refuses to continue a run that was `begun` with one recipe under another, naming every key that
 /// differs. Where the images lie and how many of them may be damaged may change.
 pub fn refuse_changes(run: &RunFolder, begun: &Recipe, asked: &Recipe) -> Result<(), TrainError> {
-    let differences: Vec<String> = begun
-        .differences(asked)
+    match differences_that_matter(begun, asked) {
+        None => Ok(()),
+        Some(differences) => {
+            Err(TrainError::ChangedRecipe { run: run.path().to_owned(), differences })
+        }
+    }
+}
+
+/// The keys in which recipes describe other runs, one in a line; none if they describe the same.
+pub(crate) fn differences_that_matter(one: &Recipe, other: &Recipe) -> Option<String> {
+    let differences: Vec<String> = one
+        .differences(other)
         .iter()
         .filter(|difference| !["data.path", "bad_image_limit"].contains(&difference.key.as_str()))
         .map(|difference| format!("  {difference}"))
         .collect();
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let run = run.path().to_owned();
-    Err(TrainError::ChangedRecipe { run, differences: differences.join("\n") })
+    (!differences.is_empty()).then(|| differences.join("\n"))
 }
 
 const STATE: &str = "state.json";

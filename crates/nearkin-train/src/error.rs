@@ -7,6 +7,7 @@ use nearkin_data::DataError;
 use nearkin_dist::DistError;
 use nearkin_eval::EvaluationError;
 use nearkin_model::WeightsError;
+use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
 use tch::TchError;
 
@@ -43,6 +44,20 @@ pub enum TrainError {
     /// The processes cannot train together.
     #[error(transparent)]
     Dist(#[from] DistError),
+    /// Another process was started with another recipe.
+    #[error(
+        "process {rank} has another recipe than process 0:\n{differences}\nStart all processes with \
+         the same recipe and changes"
+    )]
+    OtherRecipe {
+        /// The process that differs.
+        rank: usize,
+        /// One line per key.
+        differences: String,
+    },
+    /// A recipe that another process sent cannot be read.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// Another process was lost or failed; this names it.
     #[error("{message}")]
     Lost {

@@ -14,16 +14,16 @@ use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
 use nearkin_dist::{DistError, Reducer, World};
-use nearkin_eval::{FeatureOptions, FeatureSource};
+use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
-use nearkin_recipe::{Precision, QueueStart, Recipe};
+use nearkin_recipe::{Precision, QueueStart, Recipe, Source};
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress};
+use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
 use crate::guard::{BadStep, Buffers, dump, is_finite, weights_are_finite};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
@@ -824,13 +824,15 @@ fn same_job(
         sets.update(set.len().to_le_bytes());
         // Names and labels of up to a thousand images, evenly over the set.
         for index in (0..set.len()).step_by(set.len().div_ceil(1000).max(1)) {
-            sets.update(set.name(index).as_bytes());
+            // Every host may have the files at a place of its own.
+            let name = set.name(index);
+            sets.update(Path::new(&name).file_name().unwrap_or_default().as_encoded_bytes());
             sets.update(set.label(index).map_or(-1, |label| label as i64).to_le_bytes());
         }
     }
     let job = Job {
         program: format!("{} ({})", env!("CARGO_PKG_VERSION"), short(Sha256::digest(&program))),
-        recipe: recipe.digest().chars().take(SHOWN_DIGITS).collect(),
+        recipe: recipe.to_text(),
         images: format!("{} images ({})", train.len(), short(sets.finalize())),
     };
     let message = serde_json::to_vec(&job).unwrap_or_default();
@@ -841,9 +843,13 @@ fn same_job(
         .collect::<Result<_, _>>()?;
     let Some((first, others)) = jobs.split_first() else { return Ok(()) };
     for (rank, other) in (1..).zip(others) {
+        let theirs = Source::parse("recipe", other.recipe.clone())?.recipe()?;
+        let mine = Source::parse("recipe", first.recipe.clone())?.recipe()?;
+        if let Some(differences) = differences_that_matter(&mine, &theirs) {
+            return Err(TrainError::OtherRecipe { rank, differences });
+        }
         let parts = [
             ("program", &first.program, &other.program),
-            ("recipe", &first.recipe, &other.recipe),
             ("data set", &first.images, &other.images),
         ];
         for (what, first, theirs) in parts {
@@ -890,14 +896,20 @@ impl Start {
 /// What to say of an error of one of several processes: another one's, if that is where it comes
 /// from; else the others are told of it.
 fn blame(world: &dyn World, error: TrainError) -> TrainError {
-    match &error {
-        _ if world.size() == 1 => error,
-        TrainError::Lost { .. } | TrainError::Dist(DistError::Elsewhere { .. }) => error,
-        TrainError::Tensor(inner) => match world.explain(&inner.to_string()) {
-            Some(message) => TrainError::Lost { message },
-            None => error,
-        },
-        _ => {
+    // What may have failed because another process did not take part.
+    let exchange = match &error {
+        _ if world.size() == 1 => return error,
+        TrainError::Lost { .. } | TrainError::Dist(DistError::Elsewhere { .. }) => return error,
+        TrainError::Tensor(inner) | TrainError::Evaluation(EvaluationError::Tensor(inner)) => {
+            Some(inner.to_string())
+        }
+        TrainError::Dist(DistError::Engine(reason)) => Some(reason.clone()),
+        _ => None,
+    };
+    match exchange.map(|reason| world.explain(&reason)) {
+        Some(Some(message)) => TrainError::Lost { message },
+        Some(None) => error,
+        None => {
             world.fail(&error.to_string());
             error
         }
@@ -916,7 +928,6 @@ fn begin_run(path: &Path, setup: &Setup) -> Result<(RunFolder, Option<File>), Tr
 #[cfg(test)]
 mod tests {
     use nearkin_dist::Alone;
-    use nearkin_recipe::Source;
 
     use super::*;
 

@@ -61,6 +61,13 @@ fn tables() -> Vec<(String, Table)> {
             encoder.insert("shuffle".into(), true.into());
         }
         let name = path.with_extension("").display().to_string().replace('/', "-");
+        if method == "simclr" {
+            let mut accumulated = table.clone();
+            table_of(&mut accumulated, "training").insert("accumulate_batches".into(), 2.into());
+            let images = (2 * BATCH).into();
+            table_of(&mut accumulated, "data").insert("train_images".into(), images);
+            tables.push((format!("{name}-accumulated"), accumulated));
+        }
         seen.push(method);
         tables.push((name, table));
     }
@@ -217,7 +224,7 @@ fn without_batch_norm() -> Vec<(String, Table)> {
         }
         *model = heads;
         model.insert("backbone".into(), "vit-tiny".into());
-        model.insert("vision_transformer".into(), Table::from_iter(keys).into());
+        model.insert("vision_transformer".into(), keys.collect::<Table>().into());
         if let Some(encoder) = table.get_mut("momentum_encoder").and_then(Value::as_table_mut) {
             encoder.retain(|key, _| !key.starts_with("batch_norm") && key != "shuffle");
             encoder.remove("split_projector");

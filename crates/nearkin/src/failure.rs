@@ -99,6 +99,7 @@ fn of_training(error: &TrainError) -> bool {
         | TrainError::Load(LoadError::Data(_))
         | TrainError::TooFewImages { .. }
         | TrainError::Division { .. }
+        | TrainError::OtherRecipe { .. }
         | TrainError::Weights(_)
         | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
         | TrainError::ChangedRecipe { .. }

@@ -15,7 +15,7 @@ use nearkin_data::random::Purpose;
 use nearkin_dist::testing::{free_port, place};
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
 
-use crate::support::TINY;
+use crate::support::{Place, TINY, tiny_on};
 
 /// Processes wait so long for each other.
 const TIMEOUT_SECONDS: u64 = 5;
@@ -204,6 +204,7 @@ fn processes_with_different_jobs_are_refused_at_the_start() {
 
     let said = refused(&same, &with(&["--set", "optimizer.learning_rate=0.2"]));
     assert!(said.contains("process 1 has another recipe than process 0"), "{said}");
+    assert!(said.contains("optimizer.learning_rate: 0.05 -> 0.2"), "{said}");
     let said = refused(
         &with(&["--set", "training.batch_size=15"]),
         &with(&["--set", "training.batch_size=15"]),
@@ -214,6 +215,24 @@ fn processes_with_different_jobs_are_refused_at_the_start() {
     assert_eq!(said.matches("no-such-recipe.toml").count(), 2, "{said}");
     assert!(said.contains("process 1 of 2 failed"), "{said}");
     assert!(!out.exists(), "a refused job leaves no run");
+}
+
+#[test]
+fn processes_with_different_images_are_refused_at_the_start() {
+    let place = Place::new();
+    place.write("folder.toml", tiny_on("folder"));
+    for (folder, images) in [("one", 32), ("other", 33)] {
+        place.images(&format!("{folder}/cats"), images);
+    }
+    let [recipe, one, other, out] = ["folder.toml", "one", "other", "run"]
+        .map(|name| place.path(name).to_str().unwrap().to_owned());
+    let with = |data: &str| {
+        ["pretrain", &recipe, "--data", data, "--out", &out].map(str::to_owned).to_vec()
+    };
+    let (first, second) = (with(&one), with(&other));
+    let both = [&first, &second].map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = refused(&both[0], &both[1]);
+    assert!(said.contains("process 1 has another data set than process 0: 33 images"), "{said}");
 }
 
 #[test]
