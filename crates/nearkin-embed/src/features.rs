@@ -18,7 +18,7 @@ pub struct Features {
     pub labels: Option<Vec<Option<i64>>>,
 }
 
-/// The names beside `features.npy` and `features.safetensors`: `features.names.txt`.
+/// The names beside `features.npy`: `features.names.txt`.
 pub(crate) fn names_beside(path: &Path) -> PathBuf {
     path.with_extension("names.txt")
 }
@@ -33,10 +33,7 @@ impl Features {
         let format = FeatureFormat::of(path)?;
         let (vectors, names, labels) = match format {
             FeatureFormat::Npy => (npy::parse(&bytes(path)?, path)?, None, None),
-            FeatureFormat::Safetensors => {
-                let (vectors, labels) = tensors::parse(&bytes(path)?, path)?;
-                (vectors, None, labels)
-            }
+            FeatureFormat::Safetensors => tensors::parse(&bytes(path)?, path)?,
             FeatureFormat::Parquet => read_parquet(path)?,
         };
         if vectors.is_empty() {
@@ -44,7 +41,8 @@ impl Features {
         }
         let names = match names {
             Some(names) => names,
-            None => names_of(path, vectors.len())?,
+            None if format == FeatureFormat::Npy => names_of(path, vectors.len())?,
+            None => numbers(vectors.len()),
         };
         if let Some(row) = vectors.first_not_finite() {
             return Err(EmbedError::malformed(
@@ -107,7 +105,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, EmbedError> {
 fn names_of(path: &Path, rows: usize) -> Result<Vec<String>, EmbedError> {
     let list = names_beside(path);
     if !list.exists() {
-        return Ok((0..rows).map(|row| row.to_string()).collect());
+        return Ok(numbers(rows));
     }
     let text = fs::read_to_string(&list).map_err(EmbedError::read(&list))?;
     let names: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -122,6 +120,10 @@ fn names_of(path: &Path, rows: usize) -> Result<Vec<String>, EmbedError> {
             path.display()
         ),
     ))
+}
+
+fn numbers(rows: usize) -> Vec<String> {
+    (0..rows).map(|row| row.to_string()).collect()
 }
 
 type Table = (Vectors, Option<Vec<String>>, Option<Vec<Option<i64>>>);

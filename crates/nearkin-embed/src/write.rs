@@ -5,7 +5,7 @@
 //! place, which a crash leaves nothing of.
 
 use std::fs::{File, Permissions};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::{EmbedError, npy, tensors};
 pub enum FeatureFormat {
     /// An array of float32, `(images, width)`; names and labels are files beside it.
     Npy,
-    /// The tensors `embeddings` and `labels` (-1 for none); names are a file beside it.
+    /// The tensors `embeddings`, `labels` (-1 for none) and `names` (lines of text, as bytes).
     Safetensors,
     /// The columns `name`, `label` (nullable) and `embedding` (a list of float32).
     Parquet,
@@ -93,7 +93,7 @@ impl FeatureWriter {
                 };
                 let mut values = temporary(path)?;
                 values.write_all(&vec![0; header]).map_err(EmbedError::write(path))?;
-                let names = temporary(&names_beside(path))?;
+                let names = temporary(path)?;
                 Body::Flat { values, names, header, metadata }
             }
         };
@@ -155,29 +155,23 @@ impl FeatureWriter {
                 return Ok(vec![path]);
             }
         };
-        let labels_bytes = || labels.iter().flat_map(|label| label.to_le_bytes());
-        let has_labels = labels.iter().any(|&label| label >= 0);
-        let names_path = names_beside(&path);
-        let labels_path = path.with_extension("labels.npy");
-        let head = match &metadata {
-            None => npy::header("<f4", &format!("({rows}, {width})")).to_vec(),
-            Some(metadata) => {
-                let bytes: Vec<u8> = labels_bytes().collect();
-                values.write_all(&bytes).map_err(EmbedError::write(&path))?;
-                tensors::header(rows, width as u64, metadata, header).ok_or_else(|| {
-                    let long = io::Error::other("what is said about the file is too long");
-                    EmbedError::write(&path)(long)
-                })?
-            }
-        };
-        let fill = values.seek(SeekFrom::Start(0)).and_then(|_| values.write_all(&head));
-        fill.map_err(EmbedError::write(&path))?;
-        let mut written = vec![path.clone(), names_path.clone()];
-        if metadata.is_none() {
-            if has_labels {
+        let labels_bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let mut written = vec![path.clone()];
+        let head = if let Some(metadata) = &metadata {
+            values.write_all(&labels_bytes).map_err(EmbedError::write(&path))?;
+            let names_bytes = append(&mut values, names).map_err(EmbedError::write(&path))?;
+            let head = tensors::header(rows, width as u64, names_bytes, metadata, header);
+            head.ok_or_else(|| {
+                let long = io::Error::other("what is said about the file is too long");
+                EmbedError::write(&path)(long)
+            })?
+        } else {
+            written.push(names_beside(&path));
+            let labels_path = path.with_extension("labels.npy");
+            if labels.iter().any(|&label| label >= 0) {
                 let mut file = temporary(&labels_path)?;
                 let head = npy::header("<i8", &format!("({rows},)"));
-                let bytes: Vec<u8> = head.into_iter().chain(labels_bytes()).collect();
+                let bytes = [&head[..], &labels_bytes].concat();
                 file.write_all(&bytes).map_err(EmbedError::write(&labels_path))?;
                 place(file, &labels_path)?;
                 written.push(labels_path);
@@ -185,11 +179,21 @@ impl FeatureWriter {
                 // Those of an earlier file would be taken for these.
                 std::fs::remove_file(&labels_path).map_err(EmbedError::write(&labels_path))?;
             }
-        }
-        place(names, &names_path)?;
+            place(names, &written[1])?;
+            npy::header("<f4", &format!("({rows}, {width})")).to_vec()
+        };
+        let fill = values.rewind().and_then(|()| values.write_all(&head));
+        fill.map_err(EmbedError::write(&path))?;
         place(values, &path)?;
         Ok(written)
     }
+}
+
+/// Copies a whole file to the end of another; gives its length.
+fn append(to: &mut Temporary, from: Temporary) -> io::Result<u64> {
+    let mut from = from.into_inner().map_err(io::IntoInnerError::into_error)?;
+    from.rewind()?;
+    io::copy(&mut from, to)
 }
 
 /// A file beside `path` that is removed unless it is [`place`]d.

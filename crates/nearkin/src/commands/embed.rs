@@ -12,7 +12,7 @@ use nearkin_augment::{Loader, LoaderOptions, Sequential, View};
 use nearkin_data::inspect::{detect, splits};
 use nearkin_data::{BadImages, ImageSet, Split, Tolerant, open, tolerant};
 use nearkin_embed::{FeatureFormat, FeatureWriter, Row};
-use nearkin_eval::unit_rows;
+use nearkin_eval::{EvaluationError, unit_rows};
 use nearkin_model::{DeviceChoice, Encoder, Mlp, Mode, Parameters, images_to_tensor};
 use nearkin_probe::{Machine, Subject};
 use nearkin_recipe::{Fraction, Recipe};
@@ -23,11 +23,11 @@ use super::{Trained, bad_input, trained};
 
 /// Write the features of images to a file.
 ///
-/// The file is an array of float32 (.npy), a safetensors file (tensors `embeddings` and `labels`), each
-/// with the names of the images beside it in FEATURES.names.txt, or a table (.parquet: name, label,
-/// embedding). Images are read by the evaluation view of the recipe, without augmentation. It is
+/// The file is an array of float32 (.npy, with the names of the images beside it, photos.names.txt for
+/// photos.npy), a safetensors file (tensors embeddings, labels and names) or a table (.parquet: name,
+/// label, embedding). Images are read by the evaluation view of the recipe, without augmentation. It is
 /// written while it is computed, so memory does not grow with the number of images. Images that
-/// cannot be read are left out, counted and listed in FEATURES.bad_images.jsonl.
+/// cannot be read are left out, counted and listed, in photos.bad_images.jsonl.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     nearkin embed runs/sce photos/ --out photos.npy\n  \
@@ -278,8 +278,10 @@ fn embed(
     let loading = LoaderOptions { workers: options.workers, prefetch_batches: 2 };
     let mut not_finite = 0;
     let mut values = Vec::new();
-    for batch in Loader::start(Arc::clone(set), Arc::from([view.clone()]), 0, plan, loading)? {
-        let batch = batch?;
+    let views = Arc::from([view.clone()]);
+    let batches = Loader::start(Arc::clone(set), views, 0, plan, loading);
+    for batch in batches.map_err(EvaluationError::from)? {
+        let batch = batch.map_err(EvaluationError::from)?;
         let pixels = &batch.views[0];
         if batch.images.is_empty() {
             continue;
