@@ -67,13 +67,12 @@ fn drawn(rows: usize, stream: u64) -> Result<Vectors, Box<dyn Error>> {
     let mut values: Vec<f32> = Vec::with_capacity(rows * WIDTH);
     for row in 0..rows {
         let near_copy = row > 0 && random.chance(0.05);
-        let (begin, noise) = match near_copy {
-            true => (random.below(row) * WIDTH, 0.15),
+        let (begin, noise) = if near_copy {
+            (random.below(row) * WIDTH, 0.15)
+        } else {
             // The first clusters get more.
-            false => {
-                let cluster = (random.unit() * random.unit() * CLUSTERS as f64) as usize;
-                (cluster * WIDTH, random.uniform(0.5, 1.3))
-            }
+            let cluster = (random.unit() * random.unit() * CLUSTERS as f64) as usize;
+            (cluster * WIDTH, random.uniform(0.5, 1.3))
         };
         for place in begin..begin + WIDTH {
             let centre = if near_copy { values[place] } else { centres[place] };
