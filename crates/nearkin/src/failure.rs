@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use nearkin_augment::LoadError;
 use nearkin_data::DataError;
 use nearkin_dist::DistError;
+use nearkin_embed::EmbedError;
 use nearkin_eval::EvaluationError;
 use nearkin_export::{ExportError, ImportError};
 use nearkin_model::{DeviceError, WeightsError};
@@ -83,6 +84,9 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     if let Some(error) = error.downcast_ref::<ImportError>() {
         return !matches!(error, ImportError::Write(_) | ImportError::Tensor(_));
+    }
+    if let Some(error) = error.downcast_ref::<EmbedError>() {
+        return !matches!(error, EmbedError::Write { .. });
     }
     error.is::<BadInput>()
         || error.is::<WeightsError>()

@@ -32,6 +32,10 @@ enum Command {
     Eval(commands::eval::Command),
     Export(commands::export::Arguments),
     Import(commands::import::Arguments),
+    Embed(commands::embed::Arguments),
+    Search(commands::search::Arguments),
+    Dedupe(commands::dedupe::Arguments),
+    Select(commands::select::Arguments),
     /// Look at images, pack them, fetch them.
     #[command(subcommand)]
     Data(commands::data::Command),
@@ -48,6 +52,10 @@ fn main() -> ExitCode {
         Command::Eval(command) => commands::eval::run(&command),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Import(arguments) => commands::import::run(&arguments),
+        Command::Embed(arguments) => commands::embed::run(&arguments),
+        Command::Search(arguments) => commands::search::run(&arguments),
+        Command::Dedupe(arguments) => commands::dedupe::run(&arguments),
+        Command::Select(arguments) => commands::select::run(&arguments),
         Command::Data(command) => commands::data::run(&command),
         Command::Methods(arguments) => commands::methods::run(&arguments),
         Command::Recipe(command) => commands::recipe::run(&command),

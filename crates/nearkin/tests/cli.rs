@@ -27,6 +27,10 @@ fn help_of_the_program() {
       eval      Evaluate the encoder of a run
       export    Write the backbone of a run for other tools
       import    Read a backbone that other tools trained
+      embed     Write the features of images to a file
+      search    Find the images that are most similar to one, or to each of many
+      dedupe    Find images that are there twice, or nearly
+      select    Choose a few images that stand for all, to label them say
       data      Look at images, pack them, fetch them
       methods   List the methods that a recipe can name, or explain one
       recipe    Work with recipes

@@ -5,10 +5,11 @@ mod inspect;
 mod pack;
 mod preview;
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+
+use super::threads;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -25,9 +26,4 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Pack(arguments) => pack::run(arguments),
         Command::Get(arguments) => get::run(arguments),
     }
-}
-
-/// As many threads as asked for; without a wish, one for each core.
-fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
-    asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }

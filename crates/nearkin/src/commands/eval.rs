@@ -7,7 +7,6 @@ mod quality;
 mod semi;
 mod transfer;
 
-use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,9 +16,9 @@ use clap::{Args, Subcommand};
 use nearkin_data::{ImageSet, Split};
 use nearkin_model::DeviceChoice;
 use nearkin_probe::{Evaluation, Machine, Score, Subject};
-use nearkin_report::{RunFolder, table};
+use nearkin_report::table;
 
-use super::{bad_input, read_setup};
+use super::{Trained, bad_input, print, trained};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -83,23 +82,10 @@ impl Common {
 
     /// The encoder in a run's folder, or in a safetensors file.
     fn subject(&self, path: &PathBuf) -> anyhow::Result<Subject> {
-        let data = self.data.as_deref();
-        let is_file = path.is_file() || path.extension().is_some_and(|end| end == "safetensors");
-        if !is_file {
-            if self.recipe.is_some() {
-                return Err(bad_input("a run has its own recipe: leave out --recipe"));
-            }
-            let run = RunFolder::open(path)?;
-            let recipe = read_setup(&run.recipe(), &[], data)?.recipe;
-            return Ok(Subject::of_run(&run, recipe)?);
-        }
-        let recipe = self.recipe.as_ref().ok_or_else(|| {
-            let path = path.display();
-            bad_input(format!(
-                "{path} is a file of weights: say with --recipe FILE what model it is"
-            ))
-        })?;
-        Ok(Subject::of_weights(path, read_setup(recipe, &[], data)?.recipe))
+        Ok(match trained(path, self.recipe.as_deref(), self.data.as_deref())? {
+            Trained::Run(run, recipe) => Subject::of_run(&run, recipe)?,
+            Trained::Weights(recipe) => Subject::of_weights(path, recipe),
+        })
     }
 
     /// Prints the scores of one subject.
@@ -152,12 +138,4 @@ fn scores_table(scores: &[Score]) -> String {
 fn sets(subject: &Subject) -> anyhow::Result<[Arc<dyn ImageSet>; 2]> {
     let train = subject.recipe.open_training_images()?;
     Ok([train, nearkin_data::open(&subject.recipe.data, Split::Test)?])
-}
-
-/// Tables are piped into programs that may stop reading.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

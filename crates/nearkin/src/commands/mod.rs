@@ -1,6 +1,8 @@
 //! One module per command.
 
 pub(crate) mod data;
+pub(crate) mod dedupe;
+pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod import;
@@ -8,12 +10,17 @@ pub(crate) mod launch;
 pub(crate) mod methods;
 pub(crate) mod pretrain;
 pub(crate) mod recipe;
+pub(crate) mod search;
+pub(crate) mod select;
 
+use std::io::{ErrorKind, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nearkin_objective::MethodError;
-use nearkin_recipe::{Override, Source, clarify};
+use nearkin_recipe::{Override, Recipe, Source, clarify};
+use nearkin_report::RunFolder;
 use nearkin_train::{Setup, SetupError};
 
 use crate::failure::BadInput;
@@ -44,6 +51,53 @@ fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow:
             error => format!("{path}: {error}"),
         })
     })
+}
+
+/// What a path to something trained leads to.
+enum Trained {
+    /// A run, and its recipe.
+    Run(RunFolder, Recipe),
+    /// A file of weights, and the recipe that says what it is.
+    Weights(Recipe),
+}
+
+/// The encoder in a run's folder, or in a safetensors file with a recipe.
+fn trained(path: &Path, recipe: Option<&Path>, data: Option<&Path>) -> anyhow::Result<Trained> {
+    let is_file = path.is_file() || path.extension().is_some_and(|end| end == "safetensors");
+    if !is_file {
+        if recipe.is_some() {
+            return Err(bad_input("a run has its own recipe: leave out --recipe"));
+        }
+        let run = RunFolder::open(path)?;
+        let recipe = read_setup(&run.recipe(), &[], data)?.recipe;
+        return Ok(Trained::Run(run, recipe));
+    }
+    let recipe = recipe.ok_or_else(|| {
+        let path = path.display();
+        bad_input(format!("{path} is a file of weights: say with --recipe FILE what model it is"))
+    })?;
+    Ok(Trained::Weights(read_setup(recipe, &[], data)?.recipe))
+}
+
+/// As many threads as asked for; without a wish, one for each core.
+fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Tables are piped into programs that may stop reading.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A cell of a CSV file: names of files can have anything in them.
+fn cell(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")).into(),
+        false => text.into(),
+    }
 }
 
 /// `path`, or the same with a number behind it: the first that does not exist.

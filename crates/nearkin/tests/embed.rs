@@ -1,0 +1,255 @@
+//! Features out of a run, and what is done with them, as users ask for it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "the shared helpers fail by panicking")]
+
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod support;
+
+use std::fs;
+
+use insta::assert_snapshot;
+use support::Place;
+
+/// A place with a finished run called `run`.
+fn trained() -> Place {
+    let place = Place::new();
+    place.pretrain("tiny.toml --out run --quiet --epochs 1").done();
+    place
+}
+
+fn embed(place: &Place, arguments: &str) -> String {
+    place.nearkin(&format!("embed {arguments} --device cpu")).done()
+}
+
+/// The values of an array that nearkin wrote, and its width.
+fn array(place: &Place, file: &str) -> (Vec<f32>, usize) {
+    let bytes = fs::read(place.path(file)).unwrap();
+    let header = String::from_utf8_lossy(&bytes[10..128]).into_owned();
+    let width = header.split(", ").nth(3).and_then(|part| part.trim_end_matches(')').parse().ok());
+    let values = bytes[128..].as_chunks().0.iter().map(|&value| f32::from_le_bytes(value));
+    (values.collect(), width.expect(&header))
+}
+
+/// Rows of two values as an array.
+fn write_array(place: &Place, file: &str, rows: &[[f32; 2]]) {
+    let shape = format!("({}, 2)", rows.len());
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{text:<117}\n").bytes());
+    bytes.extend(rows.iter().flatten().flat_map(|value| value.to_le_bytes()));
+    place.write(file, bytes);
+}
+
+/// Seconds depend on the machine.
+fn without_seconds(text: &str) -> String {
+    let words: Vec<&str> = text.split(' ').collect();
+    let is_unit = |word: &&str| word.trim_end_matches(',') == "s" || word.starts_with("s\n");
+    let shown = words.iter().enumerate().map(|(at, &word)| {
+        let is_seconds = word.parse::<f64>().is_ok() && words.get(at + 1).is_some_and(is_unit);
+        if is_seconds { "N" } else { word }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn help_of_the_commands() {
+    for command in ["embed", "search", "dedupe", "select"] {
+        let help = Place::new().nearkin(&format!("{command} --help")).done();
+        assert_snapshot!(format!("help_{command}"), help);
+    }
+}
+
+#[test]
+fn features_are_written_in_every_format() {
+    let place = trained();
+    let said = embed(&place, "run --out train.npy");
+    assert!(
+        said.starts_with("train.npy: 64 images, 32 values each (backbone), 0 left out, "),
+        "{said}"
+    );
+    assert!(said.ends_with("wrote train.npy\nwrote train.names.txt\nwrote train.labels.npy\n"));
+    let (values, width) = array(&place, "train.npy");
+    assert_eq!((values.len(), width), (64 * 32, 32));
+    assert_eq!(place.read("train.names.txt").lines().count(), 64);
+
+    // The formats hold the same: an image finds itself in each.
+    let said = embed(&place, "run --out train.safetensors");
+    assert!(said.ends_with(" s\nwrote train.safetensors\n"), "{said}");
+    embed(&place, "run --out train.parquet");
+    for file in ["train.safetensors", "train.parquet"] {
+        place.nearkin(&format!("search train.npy --queries {file} --top-k 1 --out m.csv")).done();
+        for (row, line) in place.read("m.csv").lines().skip(1).enumerate() {
+            let cells: Vec<&str> = line.split(',').collect();
+            assert!(cells[4].parse::<f32>().unwrap() > 0.99999, "{line}");
+            assert!(cells[1] == "1" && row < 64, "{line}");
+        }
+    }
+
+    let said = embed(&place, "run --split test --projector --normalize --out test.npy");
+    let expected = "test.npy: 20 images, 8 values each (projector, normalised), 0 left out, ";
+    assert!(said.starts_with(expected), "{said}");
+    let (values, width) = array(&place, "test.npy");
+    for row in values.chunks_exact(width) {
+        let square: f32 = row.iter().map(|value| value * value).sum();
+        assert!((square - 1.0).abs() < 1e-5);
+    }
+    embed(&place, "run --momentum-encoder --out teacher.npy");
+    assert_ne!(array(&place, "teacher.npy"), array(&place, "train.npy"));
+
+    // A file of weights with its recipe is the same encoder.
+    let weights = "run/checkpoints/step-000000004/model.safetensors";
+    embed(&place, &format!("{weights} --recipe tiny.toml --out again.npy"));
+    assert_eq!(array(&place, "again.npy"), array(&place, "train.npy"));
+    place.nearkin("export run --format torchvision --out out").done();
+    for (arguments, said) in [
+        ("out/model.safetensors --recipe tiny.toml --projector --out x.npy", "has no projector"),
+        ("out/model.safetensors --recipe tiny.toml --momentum-encoder --out x.npy", "leave out"),
+        ("out/model.safetensors --out x.npy", "say with --recipe FILE"),
+        ("run --out x.csv", "these end in .npy, .safetensors or .parquet"),
+        ("run gone --out x.npy", "cannot read gone"),
+        ("run --split val --out x.npy", "expected train or test"),
+        ("nowhere --out x.npy", "nowhere"),
+    ] {
+        let refused = place.nearkin(&format!("embed {arguments} --device cpu")).refused();
+        assert!(refused.contains(said), "{arguments}: {refused}");
+        assert!(!place.path("x.npy").exists() && !place.path("x.names.txt").exists());
+    }
+}
+
+#[test]
+fn damaged_images_are_left_out_and_listed() {
+    let place = trained();
+    place.images("photos/train/cats", 6);
+    place.images("photos/val/cats", 2);
+    place.write("photos/train/cats/03.png", "no image");
+    let said = place.nearkin("embed run photos --out photos.npy --device cpu");
+    assert!(said.stderr.contains("1 image(s) cannot be read"), "{}", said.stderr);
+    let said = said.done();
+    assert!(said.starts_with("photos.npy: 7 images, 32 values each (backbone), 1 left out, "));
+    let names = place.read("photos.names.txt");
+    assert!(!names.contains("train/cats/03.png") && names.ends_with("val/cats/01.png\n"));
+    assert!(place.read("photos.bad_images.jsonl").contains("train/cats/03.png"));
+    embed(&place, "run photos --split test --out photos.npy");
+    assert_eq!(place.read("photos.names.txt").lines().count(), 2);
+    assert!(!place.path("photos.bad_images.jsonl").exists());
+
+    place.write("bad/0.png", "");
+    let refused = place.nearkin("embed run bad --out bad.npy --device cpu");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("none of 1 images can be read"), "{}", refused.stderr);
+    let strict = "embed run bad --out bad.npy --device cpu --bad-image-limit 0";
+    assert!(place.nearkin(strict).refused().contains("allows 0; bad.bad_images.jsonl lists them"));
+}
+
+/// Two near copies at 0 degrees, two at 90, one at 180.
+fn five() -> Place {
+    let place = Place::new();
+    write_array(&place, "five.npy", &[[1.0, 0.0], [0.0, 2.0], [3.0, 0.1], [0.1, 1.0], [-1.0, 0.0]]);
+    place.write("five.names.txt", "a.png\nb.png\nc/a,2.png\nd.png\ne.png\n");
+    place
+}
+
+#[test]
+fn neighbours_are_shown_and_written() {
+    let place = five();
+    let said = place.nearkin("search five.npy --query a.png --top-k 2").done();
+    assert_snapshot!(without_seconds(&said), @r"
+    rank  similarity  index  name
+    ----  ----------  -----  ---------
+       1      0.9994      2  c/a,2.png
+       2      0.0995      3  d.png
+    1 queries among 5 images of 2 values, exact: N s, reading N s
+    ");
+    let number = place.nearkin("search five.npy --query 0 --top_k 2").done();
+    assert_eq!(without_seconds(&number), without_seconds(&said));
+    write_array(&place, "one.npy", &[[-5.0, 0.1]]);
+    let said = place.nearkin("search five.npy --query one.npy --top-k 1").done();
+    assert!(said.contains("e.png"), "{said}");
+    place.nearkin("search five.npy --queries five.npy --top-k 2 --out m.csv").done();
+    let table = place.read("m.csv");
+    assert!(table.starts_with("query,rank,index,name,similarity\na.png,1,0,a.png,1.000000\n"));
+    assert!(table.contains("a.png,2,2,\"c/a,2.png\",0.999"), "{table}");
+    assert_eq!(table.lines().count(), 11);
+}
+
+#[test]
+fn copies_are_grouped_and_the_rest_is_kept() {
+    let place = five();
+    let said = place.nearkin("dedupe five.npy --out g.csv --keep-list kept.txt").done();
+    assert_snapshot!(without_seconds(&said), @r"
+    five.npy: 4 of 5 images are in 2 groups of similarity 0.95 or more; 3 would remain
+    exact, in 1 cells; comparisons for 100.00 % of all pairs; N s, reading N s
+    wrote g.csv
+    wrote kept.txt
+    ");
+    assert_snapshot!(place.read("g.csv"), @r#"
+    group,index,name,similarity,keep
+    0,0,a.png,1.000000,yes
+    0,2,"c/a,2.png",0.999445,no
+    1,1,b.png,1.000000,yes
+    1,3,d.png,0.995037,no
+    "#);
+    assert_eq!(place.read("kept.txt"), "a.png\nb.png\ne.png\n");
+}
+
+#[test]
+fn diverse_images_are_chosen() {
+    let place = five();
+    let said = place.nearkin("select five.npy --count 3 --method k-center --out s.txt").done();
+    assert!(said.starts_with("five.npy: 3 of 5 images chosen\nk-center, exact: "), "{said}");
+    // One of each direction.
+    let chosen = place.read("s.txt");
+    let has = |names: [&str; 2]| names.iter().filter(|name| chosen.contains(*name)).count();
+    assert_eq!((has(["a.png", "a,2"]), has(["b.png", "d.png"]), has(["e.png", "-"])), (1, 1, 1));
+    let facility = "select five.npy --count 5 --method facility-location --out f.txt";
+    let said = place.nearkin(facility).done();
+    assert!(
+        said.contains("epsilon 0.1 on 5 of the images: these have a chosen one of similarity 1.0")
+    );
+    assert_eq!(place.read("f.txt").lines().count(), 5);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let place = five();
+    place.write("wide.npy", {
+        let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }";
+        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        bytes.extend(format!("{text:<117}\n").bytes());
+        bytes.extend([0; 12]);
+        bytes
+    });
+    write_array(&place, "nan.npy", &[[1.0, 0.0], [f32::NAN, 1.0]]);
+    write_array(&place, "empty.npy", &[]);
+    place.write("text.npy", "no array");
+    for (arguments, said) in [
+        (
+            "search five.npy --query e.pgn",
+            "five.npy has no image called e.pgn; the nearest is e.png",
+        ),
+        ("search five.npy --query 5", "numbered from 0 to 4"),
+        ("search five.npy --query wide.npy", "the queries have 3 values each and the features 2"),
+        ("search five.npy --query five.npy", "five.npy has 5 vectors, and --query takes one"),
+        ("search five.npy --queries five.npy", "--out"),
+        ("search five.npy", "--query"),
+        ("search gone.npy --query 0", "cannot read gone.npy"),
+        ("search nan.npy --query 0", "nan.npy: row 1 (1) has a value that is not finite"),
+        ("search tiny.toml --query 0", "tiny.toml: is no file of features by its name"),
+        ("dedupe empty.npy --out g.csv", "empty.npy: holds no images"),
+        ("dedupe text.npy --out g.csv", "text.npy: is no .npy file, or cut short"),
+        ("dedupe five.npy --similarity 2 --out g.csv", "give a cosine above 0 and at most 1"),
+        ("select five.npy --count 6 --method k-center --out s.txt", "6 images were asked for"),
+        ("select five.npy --count 2 --method random --out s.txt", "facility-location"),
+        (
+            "select five.npy --count 2 --method facility-location --epsilon 1 --out s.txt",
+            "an epsilon of at least 0 and below 1",
+        ),
+    ] {
+        let refused = place.nearkin(arguments).refused();
+        assert!(refused.contains(said), "{arguments}: {refused}");
+    }
+    place.write("five.names.txt", "a\n");
+    let refused = place.nearkin("search five.npy --query 0").refused();
+    assert!(refused.contains("five.names.txt: has 1 names, and five.npy has 5 rows"), "{refused}");
+}
