@@ -41,7 +41,7 @@ pub struct Duplicates {
     pub groups: Vec<Vec<usize>>,
     /// Cells that the rows were put into.
     pub cells: usize,
-    /// Pairs of rows that were compared.
+    /// Comparisons of two rows, those of a pair in both orders counted twice.
     pub compared: u64,
 }
 

@@ -179,7 +179,7 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     let said = place.nearkin("dedupe five.npy --out g.csv --keep-list kept.txt").done();
     assert_snapshot!(without_seconds(&said), @r"
     five.npy: 4 of 5 images are in 2 groups of similarity 0.95 or more; 3 would remain
-    exact, in 1 cells; comparisons for 100.00 % of all pairs; N s, reading N s
+    exact, in 1 cells; 100.00 % of the comparisons of all with all; N s, reading N s
     wrote g.csv
     wrote kept.txt
     ");
@@ -232,7 +232,7 @@ fn what_makes_no_sense_is_refused() {
         ("search five.npy --query wide.npy", "the queries have 3 values each and the features 2"),
         ("search five.npy --query five.npy", "five.npy has 5 vectors, and --query takes one"),
         ("search five.npy --queries five.npy", "--out"),
-        ("search five.npy", "--query"),
+        ("search five.npy", "--queries"),
         ("search gone.npy --query 0", "cannot read gone.npy"),
         ("search nan.npy --query 0", "nan.npy: row 1 (1) has a value that is not finite"),
         ("search tiny.toml --query 0", "tiny.toml: is no file of features by its name"),

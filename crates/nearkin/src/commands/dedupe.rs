@@ -61,12 +61,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         arguments.features.display(),
         found.groups.len()
     );
-    let pairs = images as f64 * (images as f64 - 1.0) / 2.0;
+    let all_with_all = images as f64 * images as f64;
     println!(
-        "exact, in {} cells; comparisons for {:.2} % of all pairs; {seconds:.1} s, reading \
+        "exact, in {} cells; {:.2} % of the comparisons of all with all; {seconds:.1} s, reading \
          {reading:.1} s",
         found.cells,
-        100.0 * found.compared as f64 / pairs.max(1.0)
+        100.0 * found.compared as f64 / all_with_all.max(1.0)
     );
     println!("wrote {}", arguments.out.display());
     if let Some(list) = &arguments.keep_list {

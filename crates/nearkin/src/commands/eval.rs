@@ -8,7 +8,7 @@ mod semi;
 mod transfer;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ impl Common {
     }
 
     /// The encoder in a run's folder, or in a safetensors file.
-    fn subject(&self, path: &PathBuf) -> anyhow::Result<Subject> {
+    fn subject(&self, path: &Path) -> anyhow::Result<Subject> {
         Ok(match trained(path, self.recipe.as_deref(), self.data.as_deref())? {
             Trained::Run(run, recipe) => Subject::of_run(&run, recipe)?,
             Trained::Weights(recipe) => Subject::of_weights(path, recipe),
