@@ -28,6 +28,7 @@ mod sharpness;
 mod solarize;
 mod tone;
 mod view;
+mod wide;
 
 pub use blur::GaussianBlur;
 pub use canvas::Scratch;
