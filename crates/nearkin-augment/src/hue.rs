@@ -61,11 +61,11 @@ impl Change for Turn {
             let value = red[lane].max(green[lane]).max(blue[lane]);
             let sixths = 6 * u16::from(hues[lane].wrapping_add(self.shift));
             let sector = ((u32::from(sixths) * 257 + 257) >> 16) as u16;
-            let fraction = f64::from(f32::from(sixths - 255 * sector) / 255.0);
+            let fraction = f32::from(sixths - 255 * sector) / 255.0;
             // How much of the saturation the middle channel loses.
             let loss = if sector & 1 == 0 { 1.0 - fraction } else { fraction };
             let share = cut_single(saturations[lane]) as f32 / 255.0;
-            let middle = cut(f64::from(value) * (1.0 - f64::from(share) * loss) + 0.5) as u8;
+            let middle = cut_single(f32::from(value) * (1.0 - share * loss) + 0.5) as u8;
             let lowest = cut_single(f32::from(value) * (1.0 - share) + 0.5) as u8;
             let pick = |first: bool, second: bool| {
                 let other = if second { middle } else { lowest };
@@ -90,4 +90,31 @@ fn cut(value: f64) -> i32 {
 fn cut_single(value: f32) -> i32 {
     // SAFETY: as above.
     unsafe { value.to_int_unchecked() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way back from HSV, as Pillow computes it.
+    #[test]
+    fn single_precision_gives_the_levels_of_double_precision() {
+        for hue in 0..=255_u8 {
+            let sixths = f64::from(hue) * 6.0 / 255.0;
+            let fraction = f64::from(sixths.fract() as f32);
+            let loss = if sixths as u8 & 1 == 0 { 1.0 - fraction } else { fraction };
+            let whole = 6 * u16::from(hue);
+            let single = f32::from(whole % 255) / 255.0;
+            let single = if whole / 255 & 1 == 0 { 1.0 - single } else { single };
+            for saturation in 0..=255_u8 {
+                let share = f64::from((f64::from(saturation) / 255.0) as f32);
+                let found_share = f32::from(saturation) / 255.0;
+                for value in 0..=255_u8 {
+                    let expected = (f64::from(value) * (1.0 - share * loss) + 0.5) as i32;
+                    let found = f32::from(value) * (1.0 - found_share * single) + 0.5;
+                    assert_eq!(cut_single(found), expected, "{hue} {saturation} {value}");
+                }
+            }
+        }
+    }
 }

@@ -9,7 +9,6 @@ macro_rules! wide {
     ($(#[$meta:meta])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
         fn $name($($argument: $kind),*) $(-> $result)? {
-            #[expect(clippy::inline_always, reason = "it is compiled for what its caller may use")]
             #[inline(always)]
             fn body($($argument: $kind),*) $(-> $result)? $body
 
