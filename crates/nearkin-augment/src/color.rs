@@ -40,10 +40,14 @@ fn always() -> f64 {
 
 /// One of the four changes of [`ColorJitter`] with its factor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Adjustment {
+pub enum Adjustment {
+    /// From black (0) to the image (1) and beyond.
     Brightness(f64),
+    /// From the mean luma (0) to the image (1) and beyond.
     Contrast(f64),
+    /// From the luma of each pixel (0) to the image (1) and beyond.
     Saturation(f64),
+    /// Share of the circle, from -0.5 to 0.5.
     Hue(f64),
 }
 

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nearkin_data::{DataError, ImageSet, Random};
 
 use crate::canvas::Scratch;
+use crate::drawn::Unfinished;
 use crate::order::Plan;
 use crate::view::View;
 
@@ -37,8 +38,10 @@ pub struct LoaderOptions {
 pub struct ViewBatch {
     /// Side of the square images, in pixels.
     pub size_pixels: usize,
-    /// `[images, size, size, 3]`.
+    /// `[images, size, size, 3]`; empty if the view is unfinished.
     pub pixels: Vec<f32>,
+    /// In place of `pixels`, for a view that is finished on the device.
+    pub unfinished: Option<Unfinished>,
 }
 
 /// The views of some images.
@@ -113,9 +116,11 @@ impl Source {
         let mut views: Vec<ViewBatch> = self
             .views
             .iter()
-            .map(|view| ViewBatch {
-                size_pixels: view.size_pixels(),
-                pixels: vec![0.0; plan.images.len() * view.values()],
+            .map(|view| {
+                let unfinished = view.unfinished(plan.images.len());
+                let images = if unfinished.is_some() { 0 } else { plan.images.len() };
+                let pixels = vec![0.0; images * view.values()];
+                ViewBatch { size_pixels: view.size_pixels(), pixels, unfinished }
             })
             .collect();
         let (mut images, mut unreadable) = (Vec::with_capacity(plan.images.len()), Vec::new());
@@ -144,6 +149,10 @@ impl Source {
             for (number, (view, made)) in self.views.iter().zip(&mut views).enumerate() {
                 let mut random =
                     Random::for_view(self.seed, plan.epoch, index as u64, number as u64);
+                if let Some(batch) = &mut made.unfinished {
+                    view.begin(&image, &mut random, scratch, batch);
+                    continue;
+                }
                 let out = &mut made.pixels[images.len() * view.values()..][..view.values()];
                 view.apply(&image, &mut random, scratch, out);
             }
