@@ -6,9 +6,11 @@
 Needs torch, torchvision, numpy and scikit-learn, whose two sample photographs are the images: cut into
 JPEG files of 500 x 375 pixels at quality 90, and scaled to 32 x 32 as files of CIFAR-10's format.
 lightly takes part where it is installed. Every run is a process of its own with one thread, but for
-the two loader threads of nearkin in the rows that say so. nearkin's "loader" is all of training's host
-path: reading, order, views and batches. User time is that of the process, start-up included for
-nearkin; for Python it is that of the loop.
+the rows of nearkin with loader threads. What is timed of nearkin is all of training's host path:
+reading, order, views and batches; of the others, decoding and views, without a DataLoader.
+"torchvision" is the usual form on PIL images (with MoCo's blur by Pillow), "tensors" torchvision's v2
+transforms on tensors. CPU time is the user's and the system's, of the loop; for nearkin it includes the
+start of the process.
 """
 
 import io
@@ -103,8 +105,13 @@ def views(way, size):
     return lambda image: [one(image), one(image)]
 
 
+def cpu_seconds(whose):
+    usage = resource.getrusage(whose)
+    return usage.ru_utime + usage.ru_stime
+
+
 def measure(way, kind, folder, seconds):
-    """Runs one way in this process; prints images per second of wall time and of user time."""
+    """Runs one way in this process; prints images per second of wall time and of CPU time."""
     import numpy
     import torch
     import torchvision
@@ -129,23 +136,22 @@ def measure(way, kind, folder, seconds):
     make = views(way, 32 if kind == "cifar" else 224)
     for image in inputs[:4]:
         make(read(image))
-    user = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    begun, user_before, count = time.perf_counter(), user(), 0
+    begun, before, count = time.perf_counter(), cpu_seconds(resource.RUSAGE_SELF), 0
     while time.perf_counter() - begun < seconds:
         make(read(inputs[count % len(inputs)]))
         count += 1
-    print(count / (time.perf_counter() - begun), count / (user() - user_before))
+    cpu = cpu_seconds(resource.RUSAGE_SELF) - before
+    print(count / (time.perf_counter() - begun), count / cpu)
 
 
 def nearkin(kind, workers, folder, seconds, rate):
-    """As many images as take about that long; the same two numbers, and the rate by wall time."""
+    """As many images as take about that long; the same two numbers."""
     path, size = (folder / "cifar-10-batches-bin", 32) if kind == "cifar" else (folder / "jpeg", 224)
     images = max(int(rate * seconds), 64)
-    user_before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    before = cpu_seconds(resource.RUSAGE_CHILDREN)
     command = [EXAMPLE, path, str(size), str(workers), str(images)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    user = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - user_before
-    return [float(done.stdout), images / user]
+    return [float(done.stdout), images / (cpu_seconds(resource.RUSAGE_CHILDREN) - before)]
 
 
 def python(way, kind, folder, seconds):
@@ -185,11 +191,10 @@ def main():
                     if row:
                         results.setdefault((kind, way), []).append(row)
         print(f"load at the end {os.getloadavg()}; {int(rounds)} rounds in turns")
-    print(f"{'':6} {'images/s, two views each':26} {'median':>8} {'lowest':>8} {'highest':>8} {'by user time':>13}")
+    print(f"{'images/s, two views each':34} {'median':>8} {'lowest':>8} {'highest':>8} {'per CPU second':>24}")
     for (kind, way), rows in results.items():
-        wall, user = zip(*rows)
-        cells = f"{statistics.median(wall):8.0f} {min(wall):8.0f} {max(wall):8.0f}"
-        print(f"{kind:6} {way:26} {cells} {statistics.median(user):13.0f}")
+        cells = [f"{statistics.median(c):8.0f} {min(c):8.0f} {max(c):8.0f}" for c in zip(*rows)]
+        print(f"{kind:6} {way:26}  {'   '.join(cells)}")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ mod tests {
             let loss = if sixths as u8 & 1 == 0 { 1.0 - fraction } else { fraction };
             let whole = 6 * u16::from(hue);
             let single = f32::from(whole % 255) / 255.0;
-            let single = if whole / 255 & 1 == 0 { 1.0 - single } else { single };
+            let single = if (whole / 255) & 1 == 0 { 1.0 - single } else { single };
             for saturation in 0..=255_u8 {
                 let share = f64::from((f64::from(saturation) / 255.0) as f32);
                 let found_share = f32::from(saturation) / 255.0;

@@ -9,8 +9,8 @@
 //! whether to go on: [`ImageSet::tolerate`].
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,48 @@ pub struct ViewBatch {
     pub pixels: Vec<f32>,
     /// In place of `pixels`, for a view that is finished on the device.
     pub unfinished: Option<Unfinished>,
+    spares: Buffers,
+}
+
+impl Drop for ViewBatch {
+    fn drop(&mut self) {
+        self.spares.give(std::mem::take(&mut self.pixels));
+    }
+}
+
+/// Memory of batches that are no longer needed, for those to come: a batch of large images fresh from
+/// the system costs as much time as a blur of them.
+#[derive(Debug, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<f32>>>>);
+
+impl Buffers {
+    /// With that length; what it holds is left over, to be overwritten.
+    fn take(&self, length: usize) -> Vec<f32> {
+        let spare = self.0.lock().ok().and_then(|mut spares| spares.pop());
+        let mut buffer = spare.unwrap_or_else(|| vec![0.0; length]);
+        buffer.resize(length, 0.0);
+        buffer
+    }
+
+    fn give(&self, buffer: Vec<f32>) {
+        if let Ok(mut spares) = self.0.lock() {
+            spares.push(buffer);
+        }
+    }
+}
+
+impl Clone for Buffers {
+    /// Memory of a copied batch is the copy's own: the loader did not hand it out.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Buffers {
+    /// Where its memory goes is no property of a batch.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The views of some images.
@@ -106,6 +148,8 @@ struct Made {
 struct Source {
     set: Arc<dyn ImageSet>,
     views: Arc<[View]>,
+    /// For each view.
+    spares: Vec<Buffers>,
     seed: u64,
     stopping: AtomicBool,
 }
@@ -116,11 +160,13 @@ impl Source {
         let mut views: Vec<ViewBatch> = self
             .views
             .iter()
-            .map(|view| {
+            .zip(&self.spares)
+            .map(|(view, spares)| {
                 let unfinished = view.unfinished(plan.images.len());
                 let images = if unfinished.is_some() { 0 } else { plan.images.len() };
-                let pixels = vec![0.0; images * view.values()];
-                ViewBatch { size_pixels: view.size_pixels(), pixels, unfinished }
+                let pixels = spares.take(images * view.values());
+                let spares = Buffers(Arc::clone(&spares.0));
+                ViewBatch { size_pixels: view.size_pixels(), pixels, unfinished, spares }
             })
             .collect();
         let (mut images, mut unreadable) = (Vec::with_capacity(plan.images.len()), Vec::new());
@@ -275,7 +321,9 @@ impl Loader {
         plan: impl Iterator<Item = Plan> + Send + 'static,
         options: LoaderOptions,
     ) -> Result<Self, LoadError> {
-        let source = Arc::new(Source { set, views, seed, stopping: AtomicBool::new(false) });
+        let spares = views.iter().map(|_| Buffers::default()).collect();
+        let stopping = AtomicBool::new(false);
+        let source = Arc::new(Source { set, views, spares, seed, stopping });
         let mut plan = Box::new(plan.fuse());
         let work = if options.workers == 0 {
             Work::Here(Box::default())
@@ -422,6 +470,21 @@ mod tests {
     fn start(set: Arc<Drawn>, workers: usize) -> Loader {
         let plans = plans(set.len(), 2);
         Loader::start(set, views(), 5, plans, options(workers)).expect("threads")
+    }
+
+    #[test]
+    fn memory_of_a_dropped_batch_is_used_again() {
+        let mut loader = start(Arc::new(Drawn { images: 16, ..Drawn::default() }), 0);
+        let memory = |batch: &Batch| -> Vec<*const f32> {
+            batch.views.iter().map(|view| view.pixels.as_ptr()).collect()
+        };
+        let first = loader.next().expect("a batch").expect("readable");
+        let before = memory(&first);
+        let second = loader.next().expect("a batch").expect("readable");
+        assert_ne!(memory(&second), before);
+        drop(first);
+        let third = loader.next().expect("a batch").expect("readable");
+        assert_eq!(memory(&third), before);
     }
 
     #[test]
