@@ -24,11 +24,11 @@ impl ImageSet for Pictures {
         let mut rgb = Vec::with_capacity(width * height * 3);
         for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
             for channel in 0..3 {
-                let grey = index % 5 == 0 && y < height / 3;
+                let grey = index.is_multiple_of(5) && y < height / 3;
                 let c = if grey { 0 } else { channel };
                 let noise = (x * 7919 + y * 104_729 + c * 1_299_709 + index * 15_485_863) % 23;
                 let slope = (x * (3 + c) + y * (5 - c) + 60 * c + 31 * index) % 512;
-                let edge = if (x / 9 + y / 7) % 4 == 0 { 90 } else { 0 };
+                let edge = if (x / 9 + y / 7).is_multiple_of(4) { 90 } else { 0 };
                 rgb.push((slope.min(511 - slope) + noise + edge).min(255) as u8);
             }
         }

@@ -66,6 +66,7 @@ pub struct Augment {
 }
 
 impl Augment {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
