@@ -50,6 +50,8 @@ fuzz: ## feed the readers of files with damaged bytes, each for SECONDS (needs c
 
 bench: setup ## measure how fast views are made, and what loss, k-NN and probes cost
 	$(CARGO) run --release -p nearkin-augment --example throughput
+	$(CARGO) build --release -p nearkin-augment --example loader
+	-python3 scripts/bench_augment.py
 	$(CARGO) run --release -p nearkin-objective --example loss_memory
 	$(CARGO) run --release -p nearkin-eval --example knn_memory
 	$(CARGO) run --release -p nearkin-probe --example side_by_side

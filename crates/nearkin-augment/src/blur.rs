@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canvas::Canvas;
 use crate::view::check;
+use crate::wide::wide;
 
 /// Blurs with a Gaussian kernel (torchvision's `GaussianBlur` inside `RandomApply`). Beyond its
 /// border the image is mirrored about its outermost pixels. Always draws two numbers: whether to
@@ -74,6 +75,8 @@ pub(crate) struct BlurBuffers {
     rows: Vec<f32>,
     /// One row of the result.
     sums: Vec<f32>,
+    /// For every weight, where in a buffer the values on either side begin.
+    places: Vec<(usize, usize)>,
 }
 
 impl BlurBuffers {
@@ -85,7 +88,8 @@ impl BlurBuffers {
     }
 
     fn blur_rows(&mut self, canvas: &Canvas) {
-        let (width, border) = (canvas.width, self.kernel.len() - 1);
+        let kernel = weighty(&self.kernel);
+        let (width, border) = (canvas.width, kernel.len() - 1);
         self.rows.resize(canvas.rgb.len() * 3, 0.0);
         self.padded.resize((width + 2 * border) * 3, 0.0);
         let images = canvas.rgb.chunks_exact(width);
@@ -100,37 +104,74 @@ impl BlurBuffers {
                 pixels[border + width + x] =
                     image[mirror((width + x) as isize, width)].map(f32::from);
             }
-            let part = |pixel: usize| &self.padded[pixel * 3..][..width * 3];
-            weigh(&self.kernel, out, |offset| (part(border - offset), part(border + offset)));
+            self.places.clear();
+            let place = |offset| ((border - offset) * 3, (border + offset) * 3);
+            self.places.extend((0..kernel.len()).map(place));
+            weigh(kernel, &self.padded, &self.places, out);
         }
     }
 
     fn blur_columns(&mut self, canvas: &mut Canvas) {
         let (width, height) = (canvas.width, canvas.height);
         self.sums.resize(width * 3, 0.0);
+        let kernel = weighty(&self.kernel);
         for (y, out) in canvas.rgb.chunks_exact_mut(width).enumerate() {
-            let row = |y: isize| &self.rows[mirror(y, height) * width * 3..][..width * 3];
+            let row = |y: isize| mirror(y, height) * width * 3;
             let y = y as isize;
-            weigh(&self.kernel, &mut self.sums, |offset| {
-                (row(y - offset as isize), row(y + offset as isize))
-            });
-            for (value, &sum) in out.as_flattened_mut().iter_mut().zip(&self.sums) {
-                *value = round(sum);
-            }
+            self.places.clear();
+            self.places.extend((0..kernel.len() as isize).map(|x| (row(y - x), row(y + x))));
+            weigh(kernel, &self.rows, &self.places, &mut self.sums);
+            round_all(&self.sums, out.as_flattened_mut());
         }
     }
 }
 
-/// Writes the weighted sum of the pairs of slices that lie `offset` on either side.
-fn weigh<'a>(kernel: &[f32], out: &mut [f32], pair: impl Fn(usize) -> (&'a [f32], &'a [f32])) {
-    let (center, _) = pair(0);
-    for (sum, value) in out.iter_mut().zip(center) {
-        *sum = kernel[0] * value;
+/// The kernel without the zeros at its end, into which the weights of a small sigma vanish.
+fn weighty(kernel: &[f32]) -> &[f32] {
+    let zeros = kernel.iter().rev().take_while(|&&weight| weight == 0.0).count();
+    &kernel[..(kernel.len() - zeros).max(1)]
+}
+
+/// Sums that stay in registers while the kernel is gone through.
+const BLOCK: usize = 32;
+
+wide! {
+    /// Writes the weighted sums of the pairs of parts of `source` that begin at `places`.
+    fn weigh(kernel: &[f32], source: &[f32], places: &[(usize, usize)], out: &mut [f32]) {
+        let [(center, _), pairs @ ..] = places else { return };
+        let pairs = || kernel[1..].iter().zip(pairs);
+        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+        let mut done = 0;
+        for block in blocks {
+            let part = |place: usize| -> &[f32] { &source[place + done..][..BLOCK] };
+            let middle = part(*center);
+            let mut sums = [0.0; BLOCK];
+            for lane in 0..BLOCK {
+                sums[lane] = kernel[0] * middle[lane];
+            }
+            for (&weight, &(before, after)) in pairs() {
+                let (before, after) = (part(before), part(after));
+                for lane in 0..BLOCK {
+                    sums[lane] += weight * (before[lane] + after[lane]);
+                }
+            }
+            *block = sums;
+            done += BLOCK;
+        }
+        for (at, sum) in (done..).zip(rest) {
+            let weighed = |&weight: &f32, before: usize, after: usize| {
+                weight * (source[before + at] + source[after + at])
+            };
+            let parts = pairs().map(|(weight, &(before, after))| weighed(weight, before, after));
+            *sum = parts.fold(kernel[0] * source[center + at], |sum, part| sum + part);
+        }
     }
-    for (offset, &weight) in kernel.iter().enumerate().skip(1) {
-        let (before, after) = pair(offset);
-        for ((sum, before), after) in out.iter_mut().zip(before).zip(after) {
-            *sum += weight * (before + after);
+}
+
+wide! {
+    fn round_all(sums: &[f32], out: &mut [u8]) {
+        for (value, &sum) in out.iter_mut().zip(sums) {
+            *value = round(sum);
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::canvas::Canvas;
 use crate::hue;
 use crate::view::check;
+use crate::wide::{Change, LANES, Lanes, by_block, wide};
 
 /// Changes brightness, contrast, saturation and hue in a random order (torchvision's `ColorJitter`
 /// inside `RandomApply`).
@@ -39,10 +40,14 @@ fn always() -> f64 {
 
 /// One of the four changes of [`ColorJitter`] with its factor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Adjustment {
+pub enum Adjustment {
+    /// From black (0) to the image (1) and beyond.
     Brightness(f64),
+    /// From the mean luma (0) to the image (1) and beyond.
     Contrast(f64),
+    /// From the luma of each pixel (0) to the image (1) and beyond.
     Saturation(f64),
+    /// Share of the circle, from -0.5 to 0.5.
     Hue(f64),
 }
 
@@ -113,12 +118,20 @@ impl Grayscale {
 
     pub(crate) fn apply(gray: bool, canvas: &mut Canvas) {
         if gray {
-            canvas.rgb.iter_mut().for_each(|pixel| *pixel = [luma(*pixel); 3]);
+            remove_color(&mut canvas.rgb);
         }
     }
 }
 
+wide! {
+    fn remove_color(rgb: &mut [[u8; 3]]) {
+        rgb.iter_mut().for_each(|pixel| *pixel = [luma(*pixel); 3]);
+    }
+}
+
 /// ITU-R 601 luma with 16 fraction bits, as Pillow converts RGB to L.
+#[expect(clippy::inline_always, reason = "it is compiled for what its caller may use")]
+#[inline(always)]
 fn luma([red, green, blue]: [u8; 3]) -> u8 {
     let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471;
     ((sum + 0x8000) >> 16) as u8
@@ -126,8 +139,15 @@ fn luma([red, green, blue]: [u8; 3]) -> u8 {
 
 /// Mean luma, rounded.
 fn mean_luma(canvas: &Canvas) -> u8 {
-    let sum: u64 = canvas.rgb.iter().map(|&pixel| u64::from(luma(pixel))).sum();
+    let sum: u64 = canvas.rgb.chunks(canvas.width).map(|row| u64::from(sum_of_luma(row))).sum();
     (sum as f64 / canvas.rgb.len() as f64 + 0.5) as u8
+}
+
+wide! {
+    /// Of one row.
+    fn sum_of_luma(rgb: &[[u8; 3]]) -> u32 {
+        rgb.iter().map(|&pixel| u32::from(luma(pixel))).sum()
+    }
 }
 
 /// From `base` towards `value` and beyond; the fraction is cut off and the range clipped (the cast
@@ -136,18 +156,49 @@ pub(crate) fn blend(base: f32, value: f32, factor: f32) -> u8 {
     (base + factor * (value - base)) as u8
 }
 
+/// The same in a form of which the compiler makes one instruction per step.
+#[expect(clippy::inline_always, reason = "it is compiled for what its caller may use")]
+#[inline(always)]
+fn blend_lane(base: f32, value: f32, factor: f32) -> u8 {
+    let blended = (base + factor * (value - base)).clamp(0.0, 255.0);
+    // SAFETY: it is within a byte, and finite since factors are.
+    unsafe { blended.to_int_unchecked::<i32>() as u8 }
+}
+
 fn blend_with_level(canvas: &mut Canvas, level: u8, factor: f32) {
-    let levels: [u8; 256] =
-        std::array::from_fn(|value| blend(f32::from(level), value as f32, factor));
-    for value in canvas.rgb.as_flattened_mut() {
-        *value = levels[usize::from(*value)];
+    blend_values(canvas.rgb.as_flattened_mut(), f32::from(level), factor);
+}
+
+wide! {
+    fn blend_values(values: &mut [u8], base: f32, factor: f32) {
+        values.iter_mut().for_each(|value| *value = blend_lane(base, f32::from(*value), factor));
     }
 }
 
 fn blend_with_luma(canvas: &mut Canvas, factor: f32) {
-    for pixel in &mut canvas.rgb {
-        let base = f32::from(luma(*pixel));
-        *pixel = pixel.map(|value| blend(base, f32::from(value), factor));
+    blend_pixels_with_luma(&mut canvas.rgb, factor);
+}
+
+wide! {
+    fn blend_pixels_with_luma(rgb: &mut [[u8; 3]], factor: f32) {
+        by_block(rgb, &Saturate { factor });
+    }
+}
+
+struct Saturate {
+    factor: f32,
+}
+
+impl Change for Saturate {
+    #[expect(clippy::inline_always, reason = "it is compiled for what its caller may use")]
+    #[inline(always)]
+    fn change(&self, [red, green, blue]: &mut [Lanes; 3]) {
+        for lane in 0..LANES {
+            let base = f32::from(luma([red[lane], green[lane], blue[lane]]));
+            for channel in [&mut *red, &mut *green, &mut *blue] {
+                channel[lane] = blend_lane(base, f32::from(channel[lane]), self.factor);
+            }
+        }
     }
 }
 

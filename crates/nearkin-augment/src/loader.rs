@@ -9,8 +9,8 @@
 //! whether to go on: [`ImageSet::tolerate`].
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nearkin_data::{DataError, ImageSet, Random};
 
 use crate::canvas::Scratch;
+use crate::drawn::Unfinished;
 use crate::order::Plan;
 use crate::view::View;
 
@@ -37,8 +38,52 @@ pub struct LoaderOptions {
 pub struct ViewBatch {
     /// Side of the square images, in pixels.
     pub size_pixels: usize,
-    /// `[images, size, size, 3]`.
+    /// `[images, size, size, 3]`; empty if the view is unfinished.
     pub pixels: Vec<f32>,
+    /// In place of `pixels`, for a view that is finished on the device.
+    pub unfinished: Option<Unfinished>,
+    spares: Buffers,
+}
+
+impl Drop for ViewBatch {
+    fn drop(&mut self) {
+        self.spares.give(std::mem::take(&mut self.pixels));
+    }
+}
+
+/// Memory of batches that are no longer needed, for those to come: a batch of large images fresh from
+/// the system costs as much time as a blur of them.
+#[derive(Debug, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<f32>>>>);
+
+impl Buffers {
+    /// With that length; what it holds is left over, to be overwritten.
+    fn take(&self, length: usize) -> Vec<f32> {
+        let spare = self.0.lock().ok().and_then(|mut spares| spares.pop());
+        let mut buffer = spare.unwrap_or_else(|| vec![0.0; length]);
+        buffer.resize(length, 0.0);
+        buffer
+    }
+
+    fn give(&self, buffer: Vec<f32>) {
+        if let Ok(mut spares) = self.0.lock() {
+            spares.push(buffer);
+        }
+    }
+}
+
+impl Clone for Buffers {
+    /// Memory of a copied batch is the copy's own: the loader did not hand it out.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Buffers {
+    /// Where its memory goes is no property of a batch.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The views of some images.
@@ -103,6 +148,8 @@ struct Made {
 struct Source {
     set: Arc<dyn ImageSet>,
     views: Arc<[View]>,
+    /// For each view.
+    spares: Vec<Buffers>,
     seed: u64,
     stopping: AtomicBool,
 }
@@ -113,9 +160,13 @@ impl Source {
         let mut views: Vec<ViewBatch> = self
             .views
             .iter()
-            .map(|view| ViewBatch {
-                size_pixels: view.size_pixels(),
-                pixels: vec![0.0; plan.images.len() * view.values()],
+            .zip(&self.spares)
+            .map(|(view, spares)| {
+                let unfinished = view.unfinished(plan.images.len());
+                let images = if unfinished.is_some() { 0 } else { plan.images.len() };
+                let pixels = spares.take(images * view.values());
+                let spares = Buffers(Arc::clone(&spares.0));
+                ViewBatch { size_pixels: view.size_pixels(), pixels, unfinished, spares }
             })
             .collect();
         let (mut images, mut unreadable) = (Vec::with_capacity(plan.images.len()), Vec::new());
@@ -144,6 +195,10 @@ impl Source {
             for (number, (view, made)) in self.views.iter().zip(&mut views).enumerate() {
                 let mut random =
                     Random::for_view(self.seed, plan.epoch, index as u64, number as u64);
+                if let Some(batch) = &mut made.unfinished {
+                    view.begin(&image, &mut random, scratch, batch);
+                    continue;
+                }
                 let out = &mut made.pixels[images.len() * view.values()..][..view.values()];
                 view.apply(&image, &mut random, scratch, out);
             }
@@ -266,7 +321,9 @@ impl Loader {
         plan: impl Iterator<Item = Plan> + Send + 'static,
         options: LoaderOptions,
     ) -> Result<Self, LoadError> {
-        let source = Arc::new(Source { set, views, seed, stopping: AtomicBool::new(false) });
+        let spares = views.iter().map(|_| Buffers::default()).collect();
+        let stopping = AtomicBool::new(false);
+        let source = Arc::new(Source { set, views, spares, seed, stopping });
         let mut plan = Box::new(plan.fuse());
         let work = if options.workers == 0 {
             Work::Here(Box::default())
@@ -413,6 +470,21 @@ mod tests {
     fn start(set: Arc<Drawn>, workers: usize) -> Loader {
         let plans = plans(set.len(), 2);
         Loader::start(set, views(), 5, plans, options(workers)).expect("threads")
+    }
+
+    #[test]
+    fn memory_of_a_dropped_batch_is_used_again() {
+        let mut loader = start(Arc::new(Drawn { images: 16, ..Drawn::default() }), 0);
+        let memory = |batch: &Batch| -> Vec<*const f32> {
+            batch.views.iter().map(|view| view.pixels.as_ptr()).collect()
+        };
+        let first = loader.next().expect("a batch").expect("readable");
+        let before = memory(&first);
+        let second = loader.next().expect("a batch").expect("readable");
+        assert_ne!(memory(&second), before);
+        drop(first);
+        let third = loader.next().expect("a batch").expect("readable");
+        assert_eq!(memory(&third), before);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::canvas::{Canvas, Pixels};
+use crate::wide::wide;
 
 /// How a resized pixel is weighed from its neighbours; when shrinking, both widen (antialias).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +97,7 @@ pub(crate) struct Resampler {
     horizontal: Taps,
     vertical: Taps,
     middle: Canvas,
-    sums: Vec<i32>,
+    pairs: Vec<[u8; 8]>,
 }
 
 impl Resampler {
@@ -108,14 +109,14 @@ impl Resampler {
         interpolation: Interpolation,
         target: &mut Canvas,
     ) {
-        let Self { horizontal, vertical, middle, sums } = self;
+        let Self { horizontal, vertical, middle, pairs } = self;
         let mut rows = |source: Pixels<'_>, target: &mut Canvas| {
             horizontal.compute(source.width, width, interpolation);
-            resize_rows(source, horizontal, target);
+            resize_rows(source, horizontal, pairs, target);
         };
         let mut columns = |source: Pixels<'_>, target: &mut Canvas| {
             vertical.compute(source.height, height, interpolation);
-            resize_columns(source, vertical, sums, target);
+            resize_columns(source, vertical, target);
         };
         match (source.width == width, source.height == height) {
             (true, true) => target.copy_from(source),
@@ -142,36 +143,169 @@ fn columns_first(source: Pixels<'_>, width: usize, height: usize) -> bool {
     lost_height > 0 && lost_height > 2 * lost_width
 }
 
-fn resize_rows(source: Pixels<'_>, taps: &Taps, target: &mut Canvas) {
+fn resize_rows(source: Pixels<'_>, taps: &Taps, pairs: &mut Vec<[u8; 8]>, target: &mut Canvas) {
     let width = taps.spans.len();
     target.reshape(width, source.height);
-    for (y, out) in target.rgb.chunks_exact_mut(width).enumerate() {
-        let row = source.row(y);
-        for (pixel, (first, weights)) in out.iter_mut().zip(taps.iter()) {
-            let mut sum = [HALF; 3];
-            for (value, weight) in row[first..][..weights.len()].iter().zip(weights) {
-                for channel in 0..3 {
-                    sum[channel] += i32::from(value[channel]) * weight;
-                }
-            }
-            *pixel = sum.map(round);
+    pairs.resize(source.width, [0; 8]);
+    for (pair, out) in target.rgb.chunks_mut(2 * width).enumerate() {
+        let (upper, lower) = (source.row(2 * pair), (2 * pair + 1).min(source.height - 1));
+        interleave(upper, source.row(lower), pairs);
+        let (upper, lower) = out.split_at_mut(width);
+        resize_pair(pairs, taps, upper, lower);
+    }
+}
+
+wide! {
+    /// Pixels of two rows side by side, with a byte more each: so both are weighed in one step.
+    fn interleave(upper: &[[u8; 3]], lower: &[[u8; 3]], pairs: &mut [[u8; 8]]) {
+        for ((pair, [a, b, c]), [d, e, f]) in pairs.iter_mut().zip(upper).zip(lower) {
+            *pair = [*a, *b, *c, 0, *d, *e, *f, 0];
         }
     }
 }
 
-fn resize_columns(source: Pixels<'_>, taps: &Taps, sums: &mut Vec<i32>, target: &mut Canvas) {
+/// Of the last pair of an odd number of rows, `lower` is empty.
+fn resize_pair(pairs: &[[u8; 8]], taps: &Taps, upper: &mut [[u8; 3]], lower: &mut [[u8; 3]]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::resize_pair(pairs, taps, upper, lower) };
+    }
+    resize_pair_by(weigh_pair, pairs, taps, upper, lower);
+}
+
+#[expect(clippy::inline_always, reason = "it is compiled for what its caller may use")]
+#[inline(always)]
+fn resize_pair_by(
+    weigh: impl Fn(&[[u8; 8]], &[i32]) -> [u8; 8],
+    pairs: &[[u8; 8]],
+    taps: &Taps,
+    upper: &mut [[u8; 3]],
+    lower: &mut [[u8; 3]],
+) {
+    let mut lower = lower.iter_mut();
+    for (upper, (first, weights)) in upper.iter_mut().zip(taps.iter()) {
+        let [a, b, c, _, d, e, f, _] = weigh(&pairs[first..][..weights.len()], weights);
+        *upper = [a, b, c];
+        if let Some(lower) = lower.next() {
+            *lower = [d, e, f];
+        }
+    }
+}
+
+fn weigh_pair(pairs: &[[u8; 8]], weights: &[i32]) -> [u8; 8] {
+    let mut sums = [HALF; 8];
+    for (pair, &weight) in pairs.iter().zip(weights) {
+        for lane in 0..8 {
+            sums[lane] += i32::from(pair[lane]) * weight;
+        }
+    }
+    sums.map(round)
+}
+
+/// What the compiler does not make of [`weigh_pair`] by itself.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        _mm_cvtsi128_si64, _mm_packs_epi32, _mm_packus_epi16, _mm_set1_epi64x, _mm256_add_epi32,
+        _mm256_castsi256_si128, _mm256_cvtepu8_epi32, _mm256_extracti128_si256, _mm256_mullo_epi32,
+        _mm256_set1_epi32, _mm256_srai_epi32,
+    };
+
+    use super::{FRACTION_BITS, HALF, Taps, resize_pair_by};
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn resize_pair(
+        pairs: &[[u8; 8]],
+        taps: &Taps,
+        upper: &mut [[u8; 3]],
+        lower: &mut [[u8; 3]],
+    ) {
+        resize_pair_by(|pairs, weights| weigh_pair(pairs, weights), pairs, taps, upper, lower);
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn weigh_pair(pairs: &[[u8; 8]], weights: &[i32]) -> [u8; 8] {
+        let mut sums = _mm256_set1_epi32(HALF);
+        for (pair, &weight) in pairs.iter().zip(weights) {
+            let values = _mm256_cvtepu8_epi32(_mm_set1_epi64x(i64::from_le_bytes(*pair)));
+            sums = _mm256_add_epi32(sums, _mm256_mullo_epi32(values, _mm256_set1_epi32(weight)));
+        }
+        let whole = _mm256_srai_epi32::<{ FRACTION_BITS as i32 }>(sums);
+        // Both packings saturate, the second one to a byte.
+        let short =
+            _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+        _mm_cvtsi128_si64(_mm_packus_epi16(short, short)).to_le_bytes()
+    }
+}
+
+fn resize_columns(source: Pixels<'_>, taps: &Taps, target: &mut Canvas) {
     target.reshape(source.width, taps.spans.len());
     for (out, (first, weights)) in target.rgb.chunks_exact_mut(source.width).zip(taps.iter()) {
-        sums.clear();
-        sums.resize(source.width * 3, HALF);
-        for (offset, &weight) in weights.iter().enumerate() {
-            let row = source.row(first + offset).as_flattened();
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += i32::from(value) * weight;
+        weigh_rows(source, first, weights, out.as_flattened_mut());
+    }
+}
+
+/// Sums that stay in registers while the weights are gone through.
+const BLOCK: usize = 32;
+
+wide! {
+    /// One row of the result, from as many rows of the source as there are weights.
+    fn weigh_rows(source: Pixels<'_>, first: usize, weights: &[i32], out: &mut [u8]) {
+        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+        let mut done = 0;
+        for values in blocks {
+            let mut sums = [HALF; BLOCK];
+            for (y, &weight) in (first..).zip(weights) {
+                let row = &source.row(y).as_flattened()[done..][..BLOCK];
+                for lane in 0..BLOCK {
+                    sums[lane] += i32::from(row[lane]) * weight;
+                }
             }
+            for lane in 0..BLOCK {
+                values[lane] = round(sums[lane]);
+            }
+            done += BLOCK;
         }
-        for (value, &sum) in out.as_flattened_mut().iter_mut().zip(&*sums) {
-            *value = round(sum);
+        for (x, value) in (done..).zip(rest) {
+            let rows = (first..).zip(weights);
+            let parts = rows.map(|(y, weight)| i32::from(source.row(y).as_flattened()[x]) * weight);
+            *value = round(parts.fold(HALF, |sum, part| sum + part));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn both_ways_to_weigh_give_the_same(
+            (pairs, weights) in (1_usize..40).prop_flat_map(|count| (
+                prop::collection::vec(prop::array::uniform8(any::<u8>()), count),
+                prop::collection::vec(-(1_i32 << 20)..(1_i32 << 20), count),
+            )),
+        ) {
+            // As much as bicubic weights go beyond 1 in sum.
+            let limit = 5_i64 << (FRACTION_BITS - 2);
+            let sum: i64 = weights.iter().map(|&weight| i64::from(weight.abs())).sum();
+            prop_assume!(sum < limit);
+            let plain = weigh_pair(&pairs, &weights);
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor has AVX2.
+                prop_assert_eq!(plain, unsafe { avx2::weigh_pair(&pairs, &weights) });
+            }
+            let expected = |lane: usize| {
+                let products = pairs.iter().zip(&weights);
+                let sum: i64 = products.map(|(p, &w)| i64::from(p[lane]) * i64::from(w)).sum();
+                ((sum + i64::from(HALF)) >> FRACTION_BITS).clamp(0, 255) as u8
+            };
+            prop_assert_eq!(plain, std::array::from_fn(expected));
         }
     }
 }

@@ -40,8 +40,9 @@ impl Solarize {
         }
     }
 
-    /// The quotient is compared, so that a threshold written as `v / 255` means `v` to the bit.
-    fn first_inverted(&self) -> u16 {
+    /// The lowest value that is inverted. The quotient is compared, so that a threshold written as
+    /// `v / 255` means `v` to the bit.
+    pub fn first_inverted(&self) -> u16 {
         (0..=255).find(|&value| f64::from(value) / 255.0 >= self.threshold).unwrap_or(255)
     }
 }

@@ -1,5 +1,7 @@
 //! A view: the list of transforms that turns one image into one input of the network.
 
+use std::sync::Arc;
+
 use nearkin_data::{Image, Random};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,7 @@ use crate::canvas::{Pixels, Scratch};
 use crate::clsa_strong::ClsaStrong;
 use crate::color::{ColorJitter, Grayscale};
 use crate::crop::{CenterCrop, RandomCrop, RandomResizedCrop};
+use crate::drawn::Unfinished;
 use crate::flip::HorizontalFlip;
 use crate::normalize::{self, Levels, Normalize};
 use crate::preset::{Preset, Wish};
@@ -167,6 +170,17 @@ pub enum ViewError {
         /// The key, its value, and what to give instead.
         reason: String,
     },
+    /// A transform that has no form on the device is to run there.
+    #[error(
+        "view `{view}`: {transform} has no form on the device: remove it, or leave the place of \
+         augmentation to `auto`"
+    )]
+    NoDeviceForm {
+        /// Name of the view.
+        view: String,
+        /// Name of the transform.
+        transform: &'static str,
+    },
     /// Images of different sizes would come out at different sizes.
     #[error(
         "view `{view}`: the size of its images is not fixed: \
@@ -185,7 +199,10 @@ pub struct View {
     /// All but `normalize`, which is in `levels`.
     steps: Vec<Transform>,
     levels: Box<Levels>,
+    normalize: Normalize,
     size_pixels: usize,
+    /// The end of `steps`, if that is left to the device.
+    for_device: Option<Arc<[Transform]>>,
 }
 
 impl View {
@@ -210,11 +227,57 @@ impl View {
             return Err(ViewError::Size { view: name });
         };
         let last = steps.pop_if(|step| matches!(step, Transform::Normalize(_)));
-        let levels = match last {
-            Some(Transform::Normalize(normalize)) => normalize.levels(),
-            _ => Normalize::IDENTITY.levels(),
+        let normalize = match last {
+            Some(Transform::Normalize(normalize)) => normalize,
+            _ => Normalize::IDENTITY,
         };
-        Ok(Self { name, steps, levels, size_pixels })
+        let levels = normalize.levels();
+        Ok(Self { name, steps, levels, normalize, size_pixels, for_device: None })
+    }
+
+    /// The same view, of which a [`Loader`](crate::Loader) makes only the part up to the last
+    /// transform that changes the size, and leaves the rest to the device: see [`Unfinished`].
+    ///
+    /// [`ViewError::NoDeviceForm`] names the first transform behind that which has to run on the
+    /// host.
+    pub fn for_device(mut self) -> Result<Self, ViewError> {
+        let last = self.steps.iter().rposition(Transform::gives_size);
+        let rest = &self.steps[last.map_or(0, |last| last + 1)..];
+        if let Some(transform) = rest.iter().find(|transform| !transform.has_device_form()) {
+            let transform = transform.name();
+            return Err(ViewError::NoDeviceForm { view: self.name, transform });
+        }
+        self.for_device = Some(rest.into());
+        Ok(self)
+    }
+
+    /// Whether the end of the view is left to the device.
+    pub fn is_for_device(&self) -> bool {
+        self.for_device.is_some()
+    }
+
+    /// What to fill for a batch of so many images, if the end of the view is left to the device.
+    pub(crate) fn unfinished(&self, images: usize) -> Option<Unfinished> {
+        self.for_device.as_ref().map(|transforms| Unfinished {
+            bytes: Vec::with_capacity(images * self.values()),
+            transforms: Arc::clone(transforms),
+            drawn: Vec::with_capacity(images * transforms.len()),
+            normalize: self.normalize.clone(),
+        })
+    }
+
+    /// Adds an image to a batch that is finished on the device.
+    pub(crate) fn begin(
+        &self,
+        image: &Image<'_>,
+        random: &mut Random,
+        scratch: &mut Scratch,
+        batch: &mut Unfinished,
+    ) {
+        let rest = batch.transforms.len();
+        Self::run(&self.steps[..self.steps.len() - rest], image, random, scratch);
+        batch.bytes.extend_from_slice(scratch.front.rgb.as_flattened());
+        batch.drawn.extend(batch.transforms.iter().filter_map(|step| step.draw(random)));
     }
 
     /// The name from the recipe.
@@ -249,10 +312,16 @@ impl View {
         out: &mut [f32],
     ) {
         assert_eq!(out.len(), self.values(), "view `{}` writes another number", self.name);
+        Self::run(&self.steps, image, random, scratch);
+        normalize::write(&self.levels, &scratch.front.rgb, out);
+    }
+
+    /// Leaves the result in `scratch.front`.
+    fn run(steps: &[Transform], image: &Image<'_>, random: &mut Random, scratch: &mut Scratch) {
         let Scratch { front, back, resampler, blur } = scratch;
         // Steps that give another size read the image where it lies; the others need a copy.
         let mut untouched = true;
-        for step in &self.steps {
+        for step in steps {
             let source = if untouched { Pixels::from(image) } else { front.pixels() };
             let resized = match step {
                 Transform::RandomResizedCrop(transform) => {
@@ -302,7 +371,6 @@ impl View {
                 _ => {}
             }
         }
-        normalize::write(&self.levels, &front.rgb, out);
     }
 }
 

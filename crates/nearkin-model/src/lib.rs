@@ -8,6 +8,7 @@
 mod backbone;
 mod device;
 mod encoder;
+mod finish;
 mod images;
 mod layers;
 mod momentum;
@@ -19,6 +20,7 @@ mod weights;
 
 pub use device::{DeviceChoice, DeviceError};
 pub use encoder::Encoder;
+pub use finish::finish_views;
 pub use images::images_to_tensor;
 pub use layers::{BatchNorm, Mlp, Mode, from_blocks, to_blocks};
 pub use momentum::MomentumEncoder;

@@ -23,8 +23,8 @@ pub use model::{
 };
 pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
-    BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, MomentumEncoder,
-    MomentumForm, MomentumSchedule, Neighbours, Optimizer, Precision, Queue, QueueStart, Recipe,
-    Schedule, Training, UpdateRule, WarmUp,
+    Augment, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, MomentumEncoder,
+    MomentumForm, MomentumSchedule, Neighbours, Optimizer, Place, Precision, Queue, QueueStart,
+    Recipe, Schedule, Training, UpdateRule, WarmUp,
 };
 pub use table::{Difference, Override, Source};

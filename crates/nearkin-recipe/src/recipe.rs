@@ -49,8 +49,41 @@ pub struct Recipe {
     /// `[evaluation]` during training, where the data has labels.
     #[serde(default)]
     pub evaluation: Evaluation,
+    /// `[augment]`: where views are made.
+    #[serde(default, skip_serializing_if = "Augment::is_default")]
+    pub augment: Augment,
     /// `[[views]]`: one list of transforms per view of an image.
     pub views: Vec<ViewOptions>,
+}
+
+/// `[augment]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augment {
+    /// Where the transforms of training run that come behind the last change of size.
+    #[serde(default)]
+    pub place: Place,
+}
+
+impl Augment {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where transforms run. Random numbers are the same in either place, and pixels are to two levels of
+/// 255.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In the loader's threads.
+    Host,
+    /// On the device that trains, for a batch at once; every transform has to have such a form.
+    Device,
+    /// On a CUDA device, views all of whose transforms can run there; the others on the host.
+    #[default]
+    Auto,
 }
 
 /// One fully connected layer with what follows it.
@@ -546,7 +579,7 @@ impl Recipe {
         if self.views.is_empty() {
             return Err(conflict("there are no [[views]]; a method needs two".to_owned()));
         }
-        self.training_views()
+        self.placed_views(false)
             .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
         self.evaluation_view()
             .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
@@ -658,6 +691,16 @@ impl Recipe {
         self.views.iter().cloned().map(View::new).collect()
     }
 
+    /// The same for a device: what is to run there is left to it (`[augment]`).
+    pub fn placed_views(&self, is_cuda: bool) -> Result<Vec<View>, ViewError> {
+        let place = |view: View| match self.augment.place {
+            Place::Device => view.for_device(),
+            Place::Auto if is_cuda => Ok(view.clone().for_device().unwrap_or(view)),
+            Place::Auto | Place::Host => Ok(view),
+        };
+        self.training_views()?.into_iter().map(place).collect()
+    }
+
     /// Opens the images of training: all of them, or as many as `limit_images` says.
     pub fn open_training_images(&self) -> Result<Arc<dyn ImageSet>, DataError> {
         let all = nearkin_data::open(&self.data, Split::Train)?;
@@ -733,6 +776,38 @@ impl Recipe {
 mod tests {
     use super::*;
     use crate::example::{TEXT, parse, with};
+
+    #[test]
+    fn views_go_to_the_device_where_the_recipe_or_the_device_says_so() {
+        let on_device = |place: &str, is_cuda: bool| {
+            let recipe = with("[queue]", &format!("{place}\n[queue]")).expect("a recipe");
+            let placed = recipe.placed_views(is_cuda).expect("views");
+            placed.iter().map(View::is_for_device).collect::<Vec<_>>()
+        };
+        for (place, on_cpu, on_cuda) in [
+            ("", false, true),
+            ("[augment]\nplace = \"auto\"", false, true),
+            ("[augment]\nplace = \"host\"", false, false),
+            ("[augment]\nplace = \"device\"", true, true),
+        ] {
+            assert_eq!(on_device(place, false), [on_cpu; 2], "{place}");
+            assert_eq!(on_device(place, true), [on_cuda; 2], "{place}");
+        }
+        let recipe = parse(TEXT).expect("a recipe");
+        assert!(!recipe.to_text().contains("[augment]"), "a default is not written");
+    }
+
+    #[test]
+    fn a_transform_without_a_form_on_the_device_is_refused_there_and_stays_on_the_host() {
+        let flip = "{ horizontal_flip = { probability = 0.5 } }";
+        let text = TEXT.replace(flip, "{ rand_augment = {} }");
+        let message = parse(&text.replace("[queue]", "[augment]\nplace = \"device\"\n[queue]"))
+            .expect_err("RandAugment");
+        let expected = "view `strong`: rand_augment has no form on the device";
+        assert!(message.contains(expected), "{message}");
+        let placed = parse(&text).expect("a recipe").placed_views(true).expect("views");
+        assert_eq!(placed.iter().map(View::is_for_device).collect::<Vec<_>>(), [true, false]);
+    }
 
     #[test]
     fn a_value_out_of_range_is_named_with_its_line_and_rule() {

@@ -1,7 +1,5 @@
 //! From a recipe and its method to something that can be trained: the checks that need both.
 
-use std::sync::Arc;
-
 use nearkin_augment::View;
 use nearkin_objective::{Method, MethodError, MixedInput, ParameterError, QueueUse, Role};
 use nearkin_recipe::{MomentumEncoder, Queue, Recipe};
@@ -16,7 +14,6 @@ pub struct Setup {
     pub(crate) roles: Vec<Role>,
     /// Further inputs of the online encoder.
     pub(crate) mixed_inputs: Vec<MixedInput>,
-    pub(crate) views: Arc<[View]>,
     pub(crate) evaluation_view: View,
     pub(crate) momentum_encoder: Option<MomentumEncoder>,
     pub(crate) queue: Option<Queue>,
@@ -84,7 +81,6 @@ impl Setup {
             return Err(SetupError::Table { method: method.to_owned(), problem });
         }
         Ok(Self {
-            views: views.into(),
             evaluation_view: recipe.evaluation_view()?,
             momentum_encoder: recipe.momentum_encoder,
             queue: recipe.queue,

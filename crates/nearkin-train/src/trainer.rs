@@ -15,7 +15,7 @@ use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
-use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, images_to_tensor};
+use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
 use nearkin_recipe::{Precision, QueueStart, Recipe, Source};
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
@@ -538,7 +538,11 @@ impl Trainer {
 
     fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
         let view = |view: &nearkin_augment::ViewBatch| {
-            let images = images_to_tensor(&view.pixels, view.size_pixels, self.options.device)?;
+            let (size, device) = (view.size_pixels, self.options.device);
+            let images = match &view.unfinished {
+                Some(unfinished) => finish_views(unfinished, size, device)?,
+                None => images_to_tensor(&view.pixels, size, device)?,
+            };
             match self.setup.recipe.training.precision {
                 Precision::Single => Ok(images),
                 Precision::Double => images.f_to_kind(Kind::Double),
@@ -566,7 +570,7 @@ impl Trainer {
             (0..batches).map(|batch| order.plan(epoch, step * batches + batch)).collect::<Vec<_>>()
         });
         let loading = LoaderOptions { workers: self.options.workers, prefetch_batches: 2 };
-        let views = Arc::clone(&self.setup.views);
+        let views = recipe.placed_views(self.options.device.is_cuda())?.into();
         Ok(Loader::start(Arc::clone(&self.train), views, seed, plan, loading)?)
     }
 

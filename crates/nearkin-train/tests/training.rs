@@ -95,6 +95,18 @@ fn weights_depend_on_the_seed_and_not_on_the_workers() {
     assert_ne!(first, run("other", &["seed=4"], 0));
 }
 
+/// Crops are made on the host in either case, and flips, brightness and hue are the same to the bit.
+#[test]
+fn views_that_are_finished_on_the_device_train_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |place: &str| {
+        let path = folder.path().join(place);
+        train(setup(SCE, &[&format!("augment.place={place}")]), &path, 1).unwrap();
+        weights(&path)
+    };
+    assert_eq!(run("host"), run("device"));
+}
+
 /// Methods that use what SCE does not: mixed inputs, projections in the queue, views that only the
 /// momentum encoder sees, a queue that starts with zeros, schedules.
 const OTHERS: [(&str, &str); 4] = [
