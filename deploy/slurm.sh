@@ -2,9 +2,9 @@
 # Pretraining on several nodes with Slurm: sbatch deploy/slurm.sh
 #
 # One task per GPU. srun tells each process its place, and nearkin finds the first node by itself. If a
-# process is lost, the others end and name it, Slurm puts the job back into its queue, and --resume auto
-# goes on from the newest checkpoint. Two minutes before the time limit Slurm sends SIGTERM, on which a
-# checkpoint is written.
+# process is lost, the others end and name it, the job goes back into the queue, and --resume auto goes on
+# from the newest checkpoint. Two minutes before the time limit Slurm sends SIGTERM, on which a checkpoint
+# is written, and the job goes back into the queue as well.
 #SBATCH --job-name=nearkin
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
@@ -21,5 +21,9 @@ recipe=${RECIPE:-recipes/sce/imagenet.toml}
 data=${DATA:?set DATA to the folder of the images}
 out=${OUT:-runs/sce-imagenet}
 
+# Wrong usage (exit code 2) would only fail again.
 srun --kill-on-bad-exit=1 nearkin pretrain "$recipe" --data "$data" --out "$out" \
-    --resume auto --workers 8 --timeout-seconds 600
+    --resume auto --workers 8 --timeout-seconds 600 && exit 0
+code=$?
+((code == 2)) || scontrol requeue "$SLURM_JOB_ID"
+exit "$code"

@@ -46,6 +46,17 @@ pub enum DistError {
         /// What the system said.
         reason: String,
     },
+    /// A process of this number is there already.
+    #[error(
+        "there is a process {rank} of {size} already: the last attempt has not ended yet, or two \
+         processes were given the same number; start it again"
+    )]
+    Again {
+        /// The number.
+        rank: usize,
+        /// How many processes there are.
+        size: usize,
+    },
     /// Another process said that it failed.
     #[error("{message}")]
     Elsewhere {

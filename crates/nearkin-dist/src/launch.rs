@@ -97,7 +97,8 @@ impl Launch {
         if size == 1 {
             return Ok(None);
         }
-        let local_rank = number(variable, names.local_rank)?.unwrap_or(rank);
+        // Who starts one process in a container or on a host, as Kubernetes does, does not count it.
+        let local_rank = number(variable, names.local_rank)?.unwrap_or(0);
         let local_size = number(variable, names.local_size)?;
         let address = match variable("MASTER_ADDR") {
             Some(address) => address,

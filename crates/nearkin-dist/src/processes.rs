@@ -44,7 +44,11 @@ impl Processes {
     pub fn join(launch: Launch, device: Device) -> Result<Self, DistError> {
         let serve = launch.rank == 0 && !launch.served_by_launcher;
         let milliseconds = launch.timeout.as_millis() as u64;
-        let prefix = format!("nearkin/{}", launch.attempt);
+        // torchrun gives every attempt a store of its own, and its hosts count attempts apart.
+        let prefix = match launch.served_by_launcher {
+            true => "nearkin".to_owned(),
+            false => format!("nearkin/{}", launch.attempt),
+        };
         let store = ffi::open_store(&launch.address, launch.port, serve, &prefix, milliseconds)
             .map_err(|error| {
                 let reason = first_line(error.what());
@@ -61,6 +65,9 @@ impl Processes {
                     reason,
                 }
             })?;
+        if Watch::knows(launch.rank, &store)? {
+            return Err(DistError::Again { rank: launch.rank, size: launch.size });
+        }
         let watch = Watch::start(launch.rank, launch.size, &store)?;
         let (rank, size) = (launch.rank as i32, launch.size as i32);
         let address = own_address(&launch, &store)?;
@@ -273,7 +280,8 @@ impl World for Processes {
         let ends = bucket_ends(&sizes);
         let reducer = ffi::new_reducer(&self.group, &pointers, &ends, BUCKET_BYTES)
             .map_err(|error| failure(&error))?;
-        Ok(Box::new(Buckets(reducer)))
+        let parameters = parameters.iter().map(Tensor::shallow_clone).collect();
+        Ok(Box::new(Buckets { reducer, parameters }))
     }
 
     fn report(&self, at: &str) {
@@ -311,15 +319,26 @@ fn bucket_ends(sizes: &[usize]) -> Vec<usize> {
 }
 
 /// DDP's reducer, which does everything inside the backward pass.
-struct Buckets(UniquePtr<ffi::Reducer>);
+struct Buckets {
+    reducer: UniquePtr<ffi::Reducer>,
+    parameters: Vec<Tensor>,
+}
 
 impl Reducer for Buckets {
     fn before_backward(&self) -> Result<(), TchError> {
-        self.0.expect_backward().map_err(|error| failure(&error))
+        self.reducer.expect_backward().map_err(|error| failure(&error))
     }
 
+    /// A bucket with a parameter that the loss does not reach is never exchanged.
     fn after_backward(&self) -> Result<(), TchError> {
-        Ok(())
+        match self.parameters.iter().all(|parameter| parameter.grad().defined()) {
+            true => Ok(()),
+            false => Err(TchError::Shape(
+                "the loss does not reach every trained parameter, which several processes cannot \
+                 train; leave out the layers that it does not use"
+                    .into(),
+            )),
+        }
     }
 }
 

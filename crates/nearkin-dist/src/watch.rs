@@ -74,6 +74,11 @@ impl Watch {
         Ok(watch)
     }
 
+    /// Whether a process of this number has given a sign of life here before.
+    pub(crate) fn knows(rank: usize, store: &Store) -> Result<bool, cxx::Exception> {
+        store.has(&sign(rank))
+    }
+
     pub(crate) fn report(&self, at: &str) {
         at.clone_into(&mut inner(&self.at));
     }

@@ -23,6 +23,17 @@ pub enum EvaluationError {
         "{0} has no labels, and this evaluation needs them: give a folder with one sub-folder per class"
     )]
     NoLabels(&'static str),
+    /// A process would have nothing to evaluate.
+    #[error(
+        "{test} test images are too few for {processes} processes: each needs a labelled one; use fewer \
+         processes or set evaluation.every_epochs = 0"
+    )]
+    TooFew {
+        /// Test images.
+        test: usize,
+        /// Processes.
+        processes: usize,
+    },
     /// The two sets do not speak of the same classes.
     #[error("the training images have {train}, the test images {test}: both need the same classes")]
     Classes {

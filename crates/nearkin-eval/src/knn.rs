@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nearkin_augment::View;
-use nearkin_data::{ImageSet, Subset, labelled};
+use nearkin_data::{ImageSet, Subset};
 use nearkin_dist::{Alone, World};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -168,7 +168,8 @@ pub fn knn_together(
     check_labels(train, test)?;
     let parts = NonZeroUsize::MIN.saturating_add(world.size() - 1);
     let part = |set: &Arc<dyn ImageSet>| -> Arc<dyn ImageSet> {
-        Arc::new(Subset::part(labelled(set), world.rank(), parts))
+        // Of all images, since which of them are readable is not known everywhere.
+        Arc::new(Subset::part(Arc::clone(set), world.rank(), parts))
     };
     let (mut queries, mut truth) = (Vec::new(), Vec::new());
     stream(source, &part(test), view, options, |rows, labels| {
@@ -176,6 +177,9 @@ pub fn knn_together(
         truth.push(labels);
         Ok(())
     })?;
+    if queries.is_empty() {
+        return Err(EvaluationError::TooFew { test: test.len(), processes: world.size() });
+    }
     let rows = Tensor::f_cat(&queries, 0)?;
     drop(queries);
     let (rows, truth) = everywhere(rows, Tensor::f_cat(&truth, 0)?, world)?;

@@ -63,10 +63,13 @@ impl FromStr for DeviceChoice {
 
 impl DeviceChoice {
     /// The same for one of several processes on this host: of the devices that `auto` may choose
-    /// from, each takes the one of its number.
+    /// from, each takes the one of its number; the launcher may also show each only its own.
     pub fn open_for(self, local_rank: usize) -> Result<Device, DeviceError> {
         match self.open()? {
-            Device::Cuda(0) if self == Self::Auto => Self::Cuda(local_rank).open(),
+            Device::Cuda(0) if self == Self::Auto => {
+                let found = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+                Self::Cuda(local_rank % found.max(1)).open()
+            }
             device => Ok(device),
         }
     }

@@ -65,12 +65,12 @@ pub enum TrainError {
         message: String,
     },
     /// A number of images does not divide as it has to.
-    #[error("{what} = {images} does not divide by {into} = {parts}; change one of them")]
+    #[error("{what} = {number} does not divide by {into} = {parts}; change one of them")]
     Division {
         /// The key of what is divided.
         what: &'static str,
-        /// How many images it says.
-        images: usize,
+        /// What it says.
+        number: usize,
         /// What divides it.
         into: &'static str,
         /// Into how many parts.

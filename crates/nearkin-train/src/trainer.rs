@@ -354,6 +354,7 @@ impl Trainer {
             }
             let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
             if last || interrupted || by_epoch || by_time {
+                self.settle_statistics()?;
                 // Weights that are not finite must not push out the last good ones.
                 if weights_are_finite(self.online.parameters())? {
                     self.save(monitor.epoch_sums())?;
@@ -368,6 +369,8 @@ impl Trainer {
             if interrupted && !last {
                 monitor.finish();
                 self.report()?;
+                // Launchers end all processes once the first has gone.
+                let _ = self.world.share("end of an interrupted run", b"")?;
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
@@ -560,7 +563,7 @@ impl Trainer {
         let order = Order::new(self.train.len(), recipe.training.batch_size, seed, true);
         let mut order = order.of_rank(rank, size).ok_or(TrainError::Division {
             what: BATCH_SIZE,
-            images: recipe.training.batch_size.get(),
+            number: recipe.training.batch_size.get(),
             into: PROCESSES,
             parts: size.get(),
         })?;
@@ -663,6 +666,9 @@ impl Trainer {
         if !training.synchronize_batch_norm {
             changes.push("batch norms take their statistics from batches of another size");
         }
+        if training.micro_batch_size.is_some() {
+            changes.push("batch norms see other micro-batches");
+        }
         if training.mixing_blocks.is_none() && !self.setup.mixed_inputs.is_empty() {
             changes.push("other pairs of images are mixed (training.mixing_blocks keeps them)");
         }
@@ -745,7 +751,6 @@ impl Trainer {
     }
 
     fn save(&self, epoch_sums: EpochSums) -> Result<(), TrainError> {
-        self.settle_statistics()?;
         if self.world.rank() > 0 {
             return Ok(());
         }
@@ -790,11 +795,23 @@ const PROCESSES: &str = "the number of processes";
 fn divide(recipe: &Recipe, processes: usize) -> Result<usize, TrainError> {
     let training = &recipe.training;
     let batch = training.batch_size.get();
-    let divides = |what, images: usize, into, parts: usize| match images.is_multiple_of(parts) {
-        true => Ok(images / parts),
-        false => Err(TrainError::Division { what, images, into, parts }),
+    let divides = |what, number: usize, into, parts: usize| match number.is_multiple_of(parts) {
+        true => Ok(number / parts),
+        false => Err(TrainError::Division { what, number, into, parts }),
     };
     let here = divides(BATCH_SIZE, batch, PROCESSES, processes)?;
+    if here < 2 && !training.synchronize_batch_norm {
+        return Err(TrainError::Division {
+            what: "half of training.batch_size",
+            number: batch / 2,
+            into: PROCESSES,
+            parts: processes,
+        });
+    }
+    let splits = recipe.momentum_encoder.map_or(1, |own| own.batch_norm_splits.get());
+    if splits > 1 {
+        divides("momentum_encoder.batch_norm_splits", splits, PROCESSES, processes)?;
+    }
     if let Some(micro) = training.micro_batch_size {
         let what = "the share of training.batch_size of one process";
         divides(what, here, "training.micro_batch_size", micro.get())?;

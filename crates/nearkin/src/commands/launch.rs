@@ -103,7 +103,8 @@ impl Processes {
                 let code = failed.map_or(0, |(_, status)| status.code().unwrap_or(1));
                 return Ok(ExitCode::from(code as u8));
             }
-            if failed.is_some_and(|(since, _)| since.elapsed() > GRACE) {
+            // Who was asked to end may still write a checkpoint.
+            if forwarded == 0 && failed.is_some_and(|(since, _)| since.elapsed() > GRACE) {
                 self.kill();
             }
             let received = signals.load(Ordering::Relaxed);

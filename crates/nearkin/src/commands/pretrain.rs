@@ -17,6 +17,7 @@ use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
 use nearkin_train::{
     Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, refuse_changes,
 };
+use sha2::{Digest, Sha256};
 
 use super::{bad_input, read_setup, unused};
 use crate::failure::{is_bad_input, message};
@@ -172,6 +173,13 @@ fn train(
         quiet: arguments.quiet,
         environment: environment(arguments, device),
     };
+    let begins_with = match &arguments.init {
+        Some(weights) => Sha256::digest(std::fs::read(weights).unwrap_or_default()).to_vec(),
+        None => Vec::new(),
+    };
+    if world.share("initial weights", &begins_with)?.iter().any(|other| *other != begins_with) {
+        return Err(bad_input("the processes were given different files as --init"));
+    }
     if let Some(weights) = &arguments.init {
         // Tried before there is a folder of the run: one that cannot start leaves nothing behind.
         let encoder = Encoder::new(&setup.recipe.model, 0, tch::Device::Cpu, tch::Kind::Float)?;
