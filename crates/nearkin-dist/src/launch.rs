@@ -261,6 +261,13 @@ mod tests {
         assert!(two_hosts.contains("MASTER_ADDR"), "{two_hosts}");
     }
 
+    /// As Kubernetes' training operator starts a process in each pod.
+    #[test]
+    fn a_process_that_is_alone_on_its_host_takes_its_first_device() {
+        let pod = [("RANK", "5"), ("WORLD_SIZE", "8"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "1")];
+        assert_eq!(read(&pod).unwrap().unwrap().local_rank, 0);
+    }
+
     #[test]
     fn the_first_host_of_a_list() {
         for (nodes, first) in [

@@ -110,6 +110,33 @@ fn the_reducer_averages_what_was_accumulated() {
     });
 }
 
+/// Its bucket would never be exchanged, and every process would train by itself.
+#[test]
+fn a_parameter_that_the_loss_does_not_reach_is_an_error() {
+    if let Some(world) = together("a_parameter_that_the_loss_does_not_reach_is_an_error", 2) {
+        let parameter = || Tensor::ones([3], tch::kind::DOUBLE_CPU).set_requires_grad(true);
+        let (used, unused) = (parameter(), parameter());
+        let both = [used.shallow_clone(), unused];
+        let reducer = world.reducer(&both).unwrap();
+        reducer.before_backward().unwrap();
+        used.sum(Kind::Double).backward();
+        let error = reducer.after_backward().unwrap_err().to_string();
+        assert!(error.contains("does not reach every trained parameter"), "{error}");
+    }
+}
+
+#[test]
+fn a_number_that_is_taken_is_refused() {
+    if let Some(world) = together("a_number_that_is_taken_is_refused", 2) {
+        if world.rank() == 1 {
+            let again = join(Duration::from_secs(20)).err().unwrap();
+            assert!(matches!(again, DistError::Again { rank: 1, size: 2 }), "{again}");
+        }
+        // The store is there until then.
+        world.share("done", b"").unwrap();
+    }
+}
+
 #[test]
 fn what_one_process_says_of_its_failure_is_the_error_of_the_others() {
     in_two_and_three("what_one_process_says_of_its_failure_is_the_error_of_the_others", |world| {

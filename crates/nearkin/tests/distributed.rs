@@ -210,6 +210,12 @@ fn processes_with_different_jobs_are_refused_at_the_start() {
         &with(&["--set", "training.batch_size=15"]),
     );
     assert!(said.contains("training.batch_size = 15 does not divide"), "{said}");
+    let groups =
+        with(&["--set", "training.batch_size=12", "--set", "momentum_encoder.batch_norm_splits=3"]);
+    let said = refused(&groups, &groups);
+    assert!(said.contains("momentum_encoder.batch_norm_splits = 3 does not divide"), "{said}");
+    let said = refused(&with(&["--init", "no-such-file"]), &same);
+    assert!(said.contains("different files as --init"), "{said}");
     // The error of one is the error of both.
     let said = refused(&same, &["pretrain", "no-such-recipe.toml", "--out", "x"]);
     assert_eq!(said.matches("no-such-recipe.toml").count(), 2, "{said}");

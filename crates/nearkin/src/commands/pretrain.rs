@@ -174,6 +174,7 @@ fn train(
         environment: environment(arguments, device),
     };
     let begins_with = match &arguments.init {
+        // One that cannot be read is refused by name below.
         Some(weights) => Sha256::digest(std::fs::read(weights).unwrap_or_default()).to_vec(),
         None => Vec::new(),
     };
