@@ -156,6 +156,11 @@ impl<S: ImageSet> Subset<S> {
         Self { set, indices }
     }
 
+    /// The images at these places, each below the length of the set.
+    pub fn of(set: S, indices: Vec<usize>) -> Self {
+        Self { set, indices }
+    }
+
     /// Part `part` of `parts`, from 0: neighbouring images, about as many as in the other parts.
     pub fn part(set: S, part: usize, parts: NonZeroUsize) -> Self {
         let begin = |part: usize| part * set.len() / parts;

@@ -30,7 +30,7 @@ pub use linear::{LinearOptions, LinearPreset, linear};
 pub use logistic::{Logistic, Regression, l2_grid};
 pub use score::{Score, Unit};
 pub use semi::{Labels, SemiOptions, SemiPreset, semi};
-pub use sets::{Chosen, balanced_share, hold_out, named};
+pub use sets::{balanced_share, hold_out, named};
 pub use side_by_side::{Setting, SideBySide, grid};
 pub use subject::Subject;
 pub use suite::{SuiteOptions, knn_scores, quality_of, quality_scores, suite};

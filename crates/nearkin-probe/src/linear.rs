@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nearkin_data::{ImageSet, labelled};
+use nearkin_data::{ImageSet, Subset, labelled};
 use nearkin_eval::{FeatureSource, Features, check_labels};
 use nearkin_recipe::{
     Fraction, LearningRateScaling, NonNegative, Optimizer as OptimizerOptions, Positive, UpdateRule,
@@ -231,7 +231,8 @@ fn fixed_batch(
     train: &Arc<dyn ImageSet>,
     machine: Machine,
 ) -> Result<Tensor, ProbeError> {
-    let few = crate::Chosen::of(train, (0..train.len().min(8)).collect());
+    let few: Arc<dyn ImageSet> =
+        Arc::new(Subset::of(Arc::clone(train), (0..train.len().min(8)).collect()));
     let passes = Passes {
         epochs: 1,
         batch_size: NonZeroUsize::MIN.saturating_add(7),

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nearkin_data::{ImageSet, labelled};
+use nearkin_data::{ImageSet, Subset, labelled};
 use nearkin_eval::check_labels;
 
 use crate::fine_tune::FineTune;
 use crate::sets::{balanced_share, labels, named};
 use crate::views::{Augmentation, TestView};
-use crate::{Chosen, Machine, ProbeError, Score, Subject};
+use crate::{Machine, ProbeError, Score, Subject};
 
 /// How the network is fine-tuned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub fn semi(
     };
     let few = places.len() as f64 <= FEW * train.len() as f64;
     let published_epochs = if few { 60 } else { 30 };
-    let chosen = Chosen::of(&train, places);
+    let chosen: Arc<dyn ImageSet> = Arc::new(Subset::of(Arc::clone(&train), places));
     if chosen.len() < 2 {
         return Err(ProbeError::Request(
             "one labelled image is too few to fine-tune with: batch norm needs at least 2".into(),

@@ -3,47 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use nearkin_data::random::Purpose;
-use nearkin_data::{DataError, Image, ImageSet, Random};
+use nearkin_data::{ImageSet, Random};
 
 use crate::ProbeError;
-
-/// Some images of a set, in a fixed order.
-pub struct Chosen {
-    set: Arc<dyn ImageSet>,
-    indices: Vec<usize>,
-}
-
-impl Chosen {
-    /// The images at these places.
-    pub fn of(set: &Arc<dyn ImageSet>, indices: Vec<usize>) -> Arc<dyn ImageSet> {
-        Arc::new(Self { set: Arc::clone(set), indices })
-    }
-}
-
-impl ImageSet for Chosen {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        self.set.image(self.indices[index])
-    }
-
-    fn label(&self, index: usize) -> Option<usize> {
-        self.set.label(self.indices[index])
-    }
-
-    fn classes(&self) -> &[String] {
-        self.set.classes()
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.set.name(self.indices[index])
-    }
-}
 
 /// Places in `labels`, drawn with the seed: of every class the `share` of its images, rounded, but at
 /// least one; in rising order.

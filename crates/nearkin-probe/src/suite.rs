@@ -3,15 +3,15 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use nearkin_data::{ImageSet, Split, has_split, open};
+use nearkin_data::{ImageSet, Split, Subset, has_split, open};
 use nearkin_dist::Alone;
 use nearkin_eval::{FeatureSource, Quality, quality};
 use nearkin_recipe::Neighbours;
 use nearkin_train::{KnnAccuracy, evaluate_knn};
 
 use crate::{
-    Chosen, Labels, LinearOptions, LinearPreset, Machine, ProbeError, Score, SemiOptions,
-    SemiPreset, Subject, Target, TransferOptions, Unit, linear, semi, transfer,
+    Labels, LinearOptions, LinearPreset, Machine, ProbeError, Score, SemiOptions, SemiPreset,
+    Subject, Target, TransferOptions, Unit, linear, semi, transfer,
 };
 
 /// What belongs to the suite, and what of it is not as published.
@@ -147,7 +147,8 @@ pub fn quality_of(subject: &Subject, machine: Machine) -> Result<(Quality, Split
     };
     // Spread over the set, which may lie in the order of its classes.
     let every = set.len().div_ceil(MEASURED_IMAGES);
-    let set = Chosen::of(&set, (0..set.len()).step_by(every.max(1)).collect());
+    let few = (0..set.len()).step_by(every.max(1)).collect();
+    let set: Arc<dyn ImageSet> = Arc::new(Subset::of(set, few));
     let encoder = subject.encoder(machine.device)?;
     let view = subject.recipe.evaluation_view()?;
     let views = subject.recipe.training_views()?;
