@@ -85,11 +85,6 @@ impl Processes {
         Ok(Self { launch, store, group: Arc::new(group), staged, shared: AtomicU64::new(0), watch })
     }
 
-    /// Where this process stands.
-    pub fn launch(&self) -> &Launch {
-        &self.launch
-    }
-
     /// Owns what a function of the bridge returned.
     fn returned(result: Result<*mut ffi::Tensor, cxx::Exception>) -> Result<Tensor, TchError> {
         let pointer = result.map_err(|error| failure(&error))?;
