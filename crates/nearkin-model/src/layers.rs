@@ -1,6 +1,7 @@
 //! The layers of the networks, as thin as libtorch allows.
 
 use nearkin_dist::World;
+use nearkin_kernel::{Finish, Statistics, batch_norm, takes};
 use nearkin_recipe::{BatchNorm as Placement, Layer};
 use tch::{Kind, TchError, Tensor};
 
@@ -62,6 +63,9 @@ pub struct BatchNorm {
     running_variance: Tensor,
 }
 
+/// What a batch norm makes of a tensor that nobody else reads.
+pub(crate) const ALONE: Finish<'_> = Finish { shortcut: None, relu: false, overwrite: true };
+
 const MOMENTUM: f64 = 0.1;
 const EPSILON: f64 = 1e-5;
 
@@ -87,6 +91,43 @@ impl BatchNorm {
     /// Normalises; in training the running statistics move towards the batch's, towards the mean of
     /// the groups' if there are several.
     pub fn forward(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
+        self.forward_and(x, mode, Finish::default())
+    }
+
+    /// The same, and what follows it.
+    pub(crate) fn forward_and(
+        &self,
+        x: &Tensor,
+        mode: Mode<'_>,
+        finish: Finish<'_>,
+    ) -> Result<Tensor, TchError> {
+        if matches!(mode, Mode::Evaluate) || !takes(x) {
+            let mut y = self.forward_in_passes(x, mode)?;
+            if let Some(shortcut) = finish.shortcut {
+                y = y.f_add_(shortcut)?;
+            }
+            return if finish.relu { y.f_relu_() } else { Ok(y) };
+        }
+        let (groups, world) = match mode {
+            Mode::Train { groups } => (groups, None),
+            Mode::Together(world) => (1, Some(world)),
+            Mode::Evaluate => (1, None),
+        };
+        let statistics = Statistics {
+            weight: self.weight.as_ref(),
+            bias: self.bias.as_ref(),
+            running_mean: &self.running_mean,
+            running_variance: &self.running_variance,
+        };
+        let processes = world.map_or(1, World::size);
+        batch_norm(x, groups, statistics, finish, processes, |moments| match world {
+            Some(world) => world.differentiable_sum(&moments)?.f_div_scalar(processes as f64),
+            None => Ok(moments),
+        })
+    }
+
+    /// By libtorch's own operations, for what the kernel does not take: other devices and kinds.
+    fn forward_in_passes(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         match mode {
             Mode::Evaluate => self.normalise(x, &self.running_mean, &self.running_variance, false),
             Mode::Train { groups: 1 } => {
@@ -236,12 +277,11 @@ impl Mlp {
         let mut x = x.shallow_clone();
         for (weight, bias, batch_norm, relu) in &self.layers {
             x = x.f_linear(weight, bias.as_ref())?;
-            if let Some(batch_norm) = batch_norm {
-                x = batch_norm.forward(&x, mode)?;
-            }
-            if *relu {
-                x = x.f_relu_()?;
-            }
+            x = match batch_norm {
+                Some(norm) => norm.forward_and(&x, mode, Finish { relu: *relu, ..ALONE })?,
+                None if *relu => x.f_relu_()?,
+                None => x,
+            };
         }
         Ok(x)
     }

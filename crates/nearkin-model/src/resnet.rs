@@ -1,11 +1,12 @@
 //! ResNets (He, Zhang, Ren, Sun, CVPR 2016, arXiv 1512.03385) with torchvision's parameter names,
 //! the stem for small images that contrastive papers use on CIFAR, and any width.
 
+use nearkin_kernel::Finish;
 use nearkin_recipe::{BatchNorm as Placement, ResNet as Options, ResNetLayers, Stem};
 use tch::{Kind, TchError, Tensor};
 
 use crate::Scope;
-use crate::layers::{BatchNorm, Convolution, Mode};
+use crate::layers::{ALONE, BatchNorm, Convolution, Mode};
 
 /// A ResNet without its classifier.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl ResNet {
     /// Images `[batch, 3, height, width]` to pooled features `[batch, features]`.
     pub fn forward(&self, images: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
         let x = self.convolution.forward(images)?;
-        let mut x = self.batch_norm.forward(&x, mode)?.f_relu_()?;
+        let mut x = self.batch_norm.forward_and(&x, mode, Finish { relu: true, ..ALONE })?;
         if self.pool {
             x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         }
@@ -126,18 +127,17 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode<'_>) -> Result<Tensor, TchError> {
+        let shortcut = match &self.shortcut {
+            Some((convolution, norm)) => norm.forward_and(&convolution.forward(x)?, mode, ALONE)?,
+            None => x.shallow_clone(),
+        };
         let mut y = x.shallow_clone();
         for (index, (convolution, norm)) in self.path.iter().enumerate() {
-            y = norm.forward(&convolution.forward(&y)?, mode)?;
-            if index + 1 < self.path.len() {
-                y = y.f_relu_()?;
-            }
+            let last = index + 1 == self.path.len();
+            let shortcut = last.then_some(&shortcut);
+            let finish = Finish { shortcut, relu: true, overwrite: true };
+            y = norm.forward_and(&convolution.forward(&y)?, mode, finish)?;
         }
-        match &self.shortcut {
-            Some((convolution, norm)) => {
-                y.f_add_(&norm.forward(&convolution.forward(x)?, mode)?)?.f_relu_()
-            }
-            None => y.f_add_(x)?.f_relu_(),
-        }
+        Ok(y)
     }
 }

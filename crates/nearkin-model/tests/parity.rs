@@ -145,9 +145,10 @@ fn resnets_compute_what_torchvision_computes() {
     assert_eq!(cases.len(), 4);
     for case in &cases {
         check(case, Kind::Double, 1e-9);
-        // Batch norms over 16 values amplify the rounding of float32, so the deep ones say little.
+        // Batch norms over 16 values amplify the rounding of float32, more so behind a step, so the
+        // deep ones say little.
         if case["backbone"] == "resnet18" {
-            check(case, Kind::Float, 1e-4);
+            check(case, Kind::Float, 5e-4);
         }
     }
 }

@@ -1,0 +1,30 @@
+//! The C++ side, as cxx sees it; `batch_norm.hpp` says what each function does.
+
+#[allow(unreachable_pub, reason = "cxx makes everything public, and this module is private")]
+#[cxx::bridge(namespace = "nearkin")]
+pub(crate) mod ffi {
+    unsafe extern "C++" {
+        include!("nearkin-kernel/src/bridge/batch_norm.hpp");
+
+        #[namespace = "at"]
+        type Tensor;
+
+        type Pass;
+        fn begin_pass() -> UniquePtr<Pass>;
+        unsafe fn moments(self: &Pass, x: *const Tensor, groups: i64) -> Result<*mut Tensor>;
+        #[allow(clippy::too_many_arguments, reason = "a function of C++ has no other form here")]
+        unsafe fn normalise(
+            self: &Pass,
+            x: *const Tensor,
+            moments: *const Tensor,
+            weight: *const Tensor,
+            bias: *const Tensor,
+            shortcut: *const Tensor,
+            relu: bool,
+            running_mean: *const Tensor,
+            running_variance: *const Tensor,
+            count: f64,
+            overwrite: bool,
+        ) -> Result<*mut Tensor>;
+    }
+}
