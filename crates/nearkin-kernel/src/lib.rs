@@ -16,16 +16,16 @@ use bridge::ffi;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Whether [`batch_norm`] can work on this tensor: `[rows, channels]` or
-/// `[batch, channels, height, width]`, single or double precision, on the CPU, not empty.
+/// `[batch, channels, height, width]`, bfloat16, single or double precision, on the CPU, not empty.
 pub fn takes(x: &Tensor) -> bool {
     x.device() == Device::Cpu
-        && matches!(x.kind(), Kind::Float | Kind::Double)
+        && matches!(x.kind(), Kind::BFloat16 | Kind::Float | Kind::Double)
         && matches!(x.dim(), 2 | 4)
         && x.numel() > 0
 }
 
 /// The parameters and running statistics of a batch norm over `channels`, each `[channels]` and of
-/// the input's kind.
+/// the input's kind, or of single precision beside an input of bfloat16.
 #[derive(Clone, Copy, Debug)]
 pub struct Statistics<'a> {
     /// Scale; 1 if absent.
@@ -102,13 +102,16 @@ pub fn batch_norm(
 /// The kernels trust what they are given.
 fn check(x: &Tensor, statistics: Statistics<'_>, finish: Finish<'_>) -> Result<(), TchError> {
     let size = x.size();
-    let fits = |tensor: &Tensor, shape: &[i64]| {
-        tensor.size() == shape && tensor.kind() == x.kind() && tensor.device() == x.device()
+    let per_channel = if x.kind() == Kind::BFloat16 { Kind::Float } else { x.kind() };
+    let fits = |tensor: &Tensor, shape: &[i64], kind: Kind| {
+        tensor.size() == shape && tensor.kind() == kind && tensor.device() == x.device()
     };
     let Statistics { weight, bias, running_mean, running_variance } = statistics;
-    let per_channel = [weight, bias, Some(running_mean), Some(running_variance)];
-    let wrong = (per_channel.into_iter().flatten().find(|tensor| !fits(tensor, &size[1..2])))
-        .or(finish.shortcut.filter(|shortcut| !fits(shortcut, &size)));
+    let channels = [weight, bias, Some(running_mean), Some(running_variance)];
+    let mut channels = channels.into_iter().flatten();
+    let wrong = channels
+        .find(|tensor| !fits(tensor, &size[1..2], per_channel))
+        .or(finish.shortcut.filter(|shortcut| !fits(shortcut, &size, x.kind())));
     match wrong {
         Some(wrong) => Err(TchError::Shape(format!(
             "batch norm of {size:?} {:?} was given {:?} {:?} beside it",

@@ -49,6 +49,40 @@ void on_threads(int64_t parts, const std::function<void(int64_t)>& work) {
       1);
 }
 
+// How the passes see a tensor's values, and in what they compute.
+template <typename Value>
+struct Kind {
+  using Stored = Value;
+  using Computed = Value;
+};
+template <>
+struct Kind<at::BFloat16> {
+  using Stored = rows::Bfloat16;
+  using Computed = float;
+};
+
+#define FOR_KIND(TENSOR, ...)                                                                      \
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, (TENSOR).scalar_type(), "batch norm", [&] {        \
+    using S [[maybe_unused]] = Kind<scalar_t>::Stored;                                             \
+    using T [[maybe_unused]] = Kind<scalar_t>::Computed;                                           \
+    __VA_ARGS__();                                                                                 \
+  })
+
+template <typename S>
+const S* read(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<const S*>(tensor.const_data_ptr()) : nullptr;
+}
+
+template <typename S>
+S* write(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<S*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// Per-channel tensors beside one of bfloat16 are of single precision.
+at::TensorOptions per_channel(const at::Tensor& x) {
+  return x.options().dtype(x.scalar_type() == at::kBFloat16 ? at::kFloat : x.scalar_type());
+}
+
 // Images as rows of channels; a matrix is one already.
 at::Tensor in_rows(const at::Tensor& x) {
   return x.dim() == 4 ? x.contiguous(at::MemoryFormat::ChannelsLast) : x.contiguous();
@@ -78,18 +112,18 @@ struct Blocks {
   }
 };
 
-template <typename T>
+template <typename S, typename T>
 at::Tensor moments_of(const at::Tensor& x, const Blocks& blocks) {
   const auto channels = blocks.channels;
-  const T* data = x.const_data_ptr<T>();
+  const S* data = read<S>(x);
   // Around the mean of a few rows, sums keep their digits in single precision.
   std::vector<T> pivots(blocks.groups * channels);
   for (int64_t group = 0; group < blocks.groups; ++group) {
     const int64_t few = std::min<int64_t>(blocks.rows, 8);
     for (int64_t i = 0; i < few; ++i) {
-      const T* row = data + (group * blocks.rows + blocks.rows * i / few) * channels;
+      const S* row = data + (group * blocks.rows + blocks.rows * i / few) * channels;
       for (int64_t channel = 0; channel < channels; ++channel) {
-        pivots[group * channels + channel] += row[channel] / T(few);
+        pivots[group * channels + channel] += rows::value_of(row[channel]) / T(few);
       }
     }
   }
@@ -99,7 +133,7 @@ at::Tensor moments_of(const at::Tensor& x, const Blocks& blocks) {
     rows::moments({data + first, rows, channels}, &pivots[group * channels], own, own + channels);
   });
   auto result = at::empty({2, blocks.groups, channels}, at::kDouble);
-  auto* means = result.data_ptr<double>();
+  auto* means = write<double>(result);
   auto* squares = means + blocks.groups * channels;
   for (int64_t group = 0; group < blocks.groups; ++group) {
     for (int64_t channel = 0; channel < channels; ++channel) {
@@ -125,11 +159,10 @@ at::Tensor line_of(const at::Tensor& moments, const at::Tensor& weight, const at
                    const at::TensorOptions& options) {
   const auto groups = moments.size(1), channels = moments.size(2);
   auto line = at::empty({3, groups, channels}, options);
-  const double* mean = moments.const_data_ptr<double>();
+  const double* mean = read<double>(moments);
   const double* square = mean + groups * channels;
-  const T* scales = weight.defined() ? weight.const_data_ptr<T>() : nullptr;
-  const T* shifts = bias.defined() ? bias.const_data_ptr<T>() : nullptr;
-  T* to = line.data_ptr<T>();
+  const T *scales = read<T>(weight), *shifts = read<T>(bias);
+  T* to = write<T>(line);
   for (int64_t i = 0; i < groups * channels; ++i) {
     const double variance = std::max(square[i] - mean[i] * mean[i], 0.0);
     const double scale = 1 / std::sqrt(variance + EPSILON);
@@ -143,16 +176,15 @@ at::Tensor line_of(const at::Tensor& moments, const at::Tensor& weight, const at
 template <typename T>
 rows::Line<T> line_at(const at::Tensor& line, int64_t group) {
   const auto groups = line.size(1), channels = line.size(2);
-  const T* scale = line.const_data_ptr<T>() + group * channels;
+  const T* scale = read<T>(line) + group * channels;
   return {scale, scale + groups * channels, scale + 2 * groups * channels};
 }
 
-template <typename T>
-void write(const at::Tensor& x, const Blocks& blocks, const at::Tensor& line,
-           const at::Tensor& shortcut, bool relu, const at::Tensor& y) {
-  const T* data = x.const_data_ptr<T>();
-  const T* other = shortcut.defined() ? shortcut.const_data_ptr<T>() : nullptr;
-  T* to = y.data_ptr<T>();
+template <typename S, typename T>
+void normalise(const at::Tensor& x, const Blocks& blocks, const at::Tensor& line,
+               const at::Tensor& shortcut, bool relu, const at::Tensor& y) {
+  const S *data = read<S>(x), *other = read<S>(shortcut);
+  S* to = write<S>(y);
   blocks.for_each([&](int64_t group, int64_t, int64_t first, int64_t rows) {
     rows::apply({data + first, rows, blocks.channels}, line_at<T>(line, group),
                 other == nullptr ? nullptr : other + first, relu, to + first);
@@ -164,10 +196,9 @@ template <typename T>
 void follow(const at::Tensor& moments, const at::Tensor& running_mean,
             const at::Tensor& running_variance, double count) {
   const auto groups = moments.size(1), channels = moments.size(2);
-  const double* mean = moments.const_data_ptr<double>();
+  const double* mean = read<double>(moments);
   const double* square = mean + groups * channels;
-  T* means = running_mean.data_ptr<T>();
-  T* variances = running_variance.data_ptr<T>();
+  T *means = write<T>(running_mean), *variances = write<T>(running_variance);
   for (int64_t channel = 0; channel < channels; ++channel) {
     double sum = 0, spread = 0;
     for (int64_t i = channel; i < groups * channels; i += channels) {
@@ -188,9 +219,7 @@ struct Moments : torch::autograd::Function<Moments> {
     context->saved_data["groups"] = groups;
     context->save_for_backward({x});
     at::Tensor result;
-    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "batch norm", [&] {
-      result = moments_of<scalar_t>(x, Blocks(x, groups));
-    });
+    FOR_KIND(x, [&] { result = (moments_of<S, T>)(x, Blocks(x, groups)); });
     return result;
   }
 
@@ -202,24 +231,23 @@ struct Moments : torch::autograd::Function<Moments> {
     TORCH_CHECK(way->gradient.defined(), "batch norm's moments have no other use than its own");
     const auto of_moments = gradients[0].contiguous();
     auto out = at::empty_like(x);
-    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "batch norm", [&] {
+    FOR_KIND(x, [&] {
       const auto channels = blocks.channels;
       const auto cells = blocks.groups * channels;
-      const double* of_mean = of_moments.const_data_ptr<double>();
+      const double* of_mean = read<double>(of_moments);
       const double* of_square = of_mean + cells;
-      const scalar_t* means = way->line.const_data_ptr<scalar_t>() + cells;
+      const T* means = read<T>(way->line) + cells;
       // d(mean)/dx and d(square)/dx, around the mean that the line has.
-      std::vector<scalar_t> slope(cells), level(cells);
+      std::vector<T> slope(cells), level(cells);
       for (int64_t i = 0; i < cells; ++i) {
         slope[i] = 2 * of_square[i] / blocks.rows;
         level[i] = (of_mean[i] + 2.0 * means[i] * of_square[i]) / blocks.rows;
       }
-      const scalar_t* data = x.const_data_ptr<scalar_t>();
-      const scalar_t* gradient = way->gradient.const_data_ptr<scalar_t>();
-      scalar_t* to = out.data_ptr<scalar_t>();
+      const S *data = read<S>(x), *gradient = read<S>(way->gradient);
+      S* to = write<S>(out);
       blocks.for_each([&](int64_t group, int64_t, int64_t first, int64_t rows) {
         rows::spread({data + first, rows, channels}, gradient + first,
-                     line_at<scalar_t>(way->line, group), way->after, &slope[group * channels],
+                     line_at<T>(way->line, group), way->after, &slope[group * channels],
                      &level[group * channels], to + first);
       });
     });
@@ -242,9 +270,9 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const auto other = shortcut.defined() ? in_rows(shortcut) : shortcut;
     auto y = overwrite ? x : at::empty_like(x);
     at::Tensor line;
-    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "batch norm", [&] {
-      line = line_of<scalar_t>(moments, weight, bias, x.options());
-      write<scalar_t>(x, blocks, line, other, relu, y);
+    FOR_KIND(x, [&] {
+      line = line_of<T>(moments, weight, bias, per_channel(x));
+      nearkin::normalise<S, T>(x, blocks, line, other, relu, y);
     });
     const auto after = !relu               ? rows::After::Nothing
                        : shortcut.defined() ? rows::After::Sum
@@ -267,26 +295,24 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const auto gradient = in_rows(gradients[0]);
     const auto passed = after == rows::After::Sum ? at::empty_like(x) : at::Tensor();
     auto of_moments = at::zeros_like(moments);
-    auto of_weight = at::empty({blocks.channels}, x.options());
-    auto of_bias = at::empty({blocks.channels}, x.options());
-    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "batch norm", [&] {
+    auto of_weight = at::empty({blocks.channels}, per_channel(x));
+    auto of_bias = at::empty({blocks.channels}, per_channel(x));
+    FOR_KIND(x, [&] {
       const auto channels = blocks.channels;
       const auto cells = blocks.groups * channels;
       std::vector<double> sums(blocks.groups * blocks.cuts * 2 * channels);
-      const scalar_t* data = x.const_data_ptr<scalar_t>();
-      const scalar_t* from = gradient.const_data_ptr<scalar_t>();
-      const scalar_t* result = passed.defined() ? y.const_data_ptr<scalar_t>() : nullptr;
-      scalar_t* to = passed.defined() ? passed.data_ptr<scalar_t>() : nullptr;
+      const S *data = read<S>(x), *from = read<S>(gradient), *result = read<S>(y);
+      S* to = write<S>(passed);
       blocks.for_each([&](int64_t group, int64_t cut, int64_t first, int64_t rows) {
         double* own = &sums[(group * blocks.cuts + cut) * 2 * channels];
-        rows::reduce({data + first, rows, channels}, from + first, line_at<scalar_t>(line, group),
+        rows::reduce({data + first, rows, channels}, from + first, line_at<T>(line, group),
                      after, result == nullptr ? nullptr : result + first,
                      to == nullptr ? nullptr : to + first, own, own + channels);
       });
-      const double* mean = moments.const_data_ptr<double>();
+      const double* mean = read<double>(moments);
       const double* square = mean + cells;
-      const scalar_t* scales = weight.defined() ? weight.const_data_ptr<scalar_t>() : nullptr;
-      double* of_mean = of_moments.data_ptr<double>();
+      const T* scales = read<T>(weight);
+      double* of_mean = write<double>(of_moments);
       double* of_square = of_mean + cells;
       for (int64_t channel = 0; channel < channels; ++channel) {
         double all_sums = 0, all_products = 0;
@@ -302,14 +328,14 @@ struct Normalise : torch::autograd::Function<Normalise> {
           const double root = 1 / std::sqrt(variance + EPSILON);
           const double scale = scales == nullptr ? 1.0 : scales[channel];
           // The products were taken around the mean as the input's kind has it.
-          product += (static_cast<double>(static_cast<scalar_t>(mean[i])) - mean[i]) * sum;
+          product += (static_cast<double>(static_cast<T>(mean[i])) - mean[i]) * sum;
           of_square[i] = -0.5 * scale * root * root * root * product;
           of_mean[i] = -scale * root * sum - 2 * mean[i] * of_square[i];
           all_sums += sum;
           all_products += root * product;
         }
-        of_bias.data_ptr<scalar_t>()[channel] = all_sums;
-        of_weight.data_ptr<scalar_t>()[channel] = all_products;
+        write<T>(of_bias)[channel] = all_sums;
+        write<T>(of_weight)[channel] = all_products;
       }
     });
     if (context->needs_input_grad(1)) {
@@ -352,8 +378,8 @@ at::Tensor* Pass::normalise(const at::Tensor* x, const at::Tensor* moments,
                             const at::Tensor* running_variance, double count,
                             bool overwrite) const {
   const auto exchanged = moments->contiguous();
-  AT_DISPATCH_FLOATING_TYPES(x->scalar_type(), "batch norm", [&] {
-    follow<scalar_t>(exchanged, *running_mean, *running_variance, count);
+  FOR_KIND(*x, [&] {
+    follow<T>(exchanged, *running_mean, *running_variance, count);
   });
   const auto input = in_rows(x->detach());
   return new at::Tensor(Normalise::apply(input, exchanged, or_none(weight), or_none(bias),

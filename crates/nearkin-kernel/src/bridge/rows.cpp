@@ -26,6 +26,15 @@ constexpr int64_t BLOCK = 16384;
 // Rows of a block at most, so that sums within it stay short.
 constexpr int64_t LONGEST = 256;
 
+INLINE void put(float* to, float value) { *to = value; }
+INLINE void put(double* to, double value) { *to = value; }
+// To the nearest, of two to the even one.
+INLINE void put(Bfloat16* to, float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  to->bits = value != value ? 0x7fc0 : rounded;
+}
+
 INLINE int64_t rows_at_a_time(int64_t channels) {
   return std::max<int64_t>(1, WIDE / channels);
 }
@@ -72,8 +81,8 @@ INLINE void add_folded(const std::vector<double>& wide, int64_t channels, double
   }
 }
 
-template <typename T>
-INLINE void moments_of(Matrix<const T> x, const T* pivot, double* sums, double* squares) {
+template <typename S, typename T>
+INLINE void moments_of(Matrix<const S> x, const T* pivot, double* sums, double* squares) {
   const int64_t times = rows_at_a_time(x.channels);
   const auto pivots = repeated(pivot, x.channels, times);
   std::vector<double> wide_sums(pivots.size()), wide_squares(pivots.size());
@@ -82,10 +91,10 @@ INLINE void moments_of(Matrix<const T> x, const T* pivot, double* sums, double* 
       [&](int64_t start, int64_t count, int64_t width, int64_t column) INLINED {
         T sum[TILE] = {}, square[TILE] = {}, from[TILE];
         std::copy_n(&pivots[column], TILE, from);
-        const T* at = x.data + start;
+        const S* at = x.data + start;
         for (int64_t row = 0; row < count; ++row, at += width) {
           for (int64_t j = 0; j < TILE; ++j) {
-            const T distance = at[j] - from[j];
+            const T distance = value_of(at[j]) - from[j];
             sum[j] += distance;
             square[j] += distance * distance;
           }
@@ -96,7 +105,7 @@ INLINE void moments_of(Matrix<const T> x, const T* pivot, double* sums, double* 
         }
       },
       [&](int64_t element, int64_t column) INLINED {
-        const T distance = x.data[element] - pivots[column];
+        const T distance = value_of(x.data[element]) - pivots[column];
         wide_sums[column] += distance;
         wide_squares[column] += distance * distance;
       });
@@ -125,25 +134,25 @@ struct WideLine {
         shift(repeated(line.shift, channels, rows_at_a_time(channels))) {}
 };
 
-template <bool SHORTCUT, bool RELU, typename T>
-INLINE void apply_as(Matrix<const T> x, Line<T> line, const T* shortcut, T* y) {
+template <bool SHORTCUT, bool RELU, typename S, typename T>
+INLINE void apply_as(Matrix<const S> x, Line<T> line, const S* shortcut, S* y) {
   const WideLine<T> wide(line, x.channels);
   const T *scale = wide.scale.data(), *mean = wide.mean.data(), *shift = wide.shift.data();
   in_rows(x.rows, x.channels, [&](int64_t start, int64_t count) INLINED {
-    const T* at = x.data + start;
-    const T* other = SHORTCUT ? shortcut + start : nullptr;
-    T* to = y + start;
+    const S* at = x.data + start;
+    const S* other = SHORTCUT ? shortcut + start : nullptr;
+    S* to = y + start;
 #pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) {
-      T value = scale[j] * (at[j] - mean[j]) + shift[j];
-      if (SHORTCUT) value += other[j];
-      to[j] = RELU && !(value > 0) ? (value != value ? value : T(0)) : value;
+      T value = scale[j] * (value_of(at[j]) - mean[j]) + shift[j];
+      if (SHORTCUT) value += value_of(other[j]);
+      put(to + j, RELU && !(value > 0) ? (value != value ? value : T(0)) : value);
     }
   });
 }
 
-template <typename T>
-INLINE void apply_of(Matrix<const T> x, Line<T> line, const T* shortcut, bool relu, T* y) {
+template <typename S, typename T>
+INLINE void apply_of(Matrix<const S> x, Line<T> line, const S* shortcut, bool relu, S* y) {
   if (shortcut != nullptr) {
     relu ? apply_as<true, true>(x, line, shortcut, y) : apply_as<true, false>(x, line, shortcut, y);
   } else {
@@ -152,18 +161,18 @@ INLINE void apply_of(Matrix<const T> x, Line<T> line, const T* shortcut, bool re
   }
 }
 
-template <After AFTER, typename T>
-INLINE void reduce_as(Matrix<const T> x, const T* gradient, Line<T> line, const T* result,
-                      T* passed, double* sums, double* products) {
+template <After AFTER, typename S, typename T>
+INLINE void reduce_as(Matrix<const S> x, const S* gradient, Line<T> line, const S* result,
+                      S* passed, double* sums, double* products) {
   const WideLine<T> wide(line, x.channels);
   const T *scale = wide.scale.data(), *mean = wide.mean.data(), *shift = wide.shift.data();
   std::vector<double> wide_sums(wide.scale.size()), wide_products(wide.scale.size());
   auto one = [&](int64_t element, T distance, T scaled, T shifted) INLINED {
-    T g = gradient[element];
+    T g = value_of(gradient[element]);
     if (AFTER == After::Relu) g = scaled * distance + shifted > 0 ? g : T(0);
     if (AFTER == After::Sum) {
-      g = result[element] > 0 ? g : T(0);
-      passed[element] = g;
+      g = value_of(result[element]) > 0 ? g : T(0);
+      put(passed + element, g);
     }
     return g;
   };
@@ -176,10 +185,10 @@ INLINE void reduce_as(Matrix<const T> x, const T* gradient, Line<T> line, const 
         std::copy_n(shift + column, TILE, shifted);
         for (int64_t row = 0; row < count; ++row) {
           const int64_t element = start + row * width;
-          const T* at = x.data + element;
+          const S* at = x.data + element;
 #pragma GCC ivdep
           for (int64_t j = 0; j < TILE; ++j) {
-            const T distance = at[j] - from[j];
+            const T distance = value_of(at[j]) - from[j];
             const T g = one(element + j, distance, scaled[j], shifted[j]);
             sum[j] += g;
             product[j] += g * distance;
@@ -191,7 +200,7 @@ INLINE void reduce_as(Matrix<const T> x, const T* gradient, Line<T> line, const 
         }
       },
       [&](int64_t element, int64_t column) INLINED {
-        const T distance = x.data[element] - mean[column];
+        const T distance = value_of(x.data[element]) - mean[column];
         const T g = one(element, distance, scale[column], shift[column]);
         wide_sums[column] += g;
         wide_products[column] += g * distance;
@@ -200,9 +209,9 @@ INLINE void reduce_as(Matrix<const T> x, const T* gradient, Line<T> line, const 
   add_folded<T>(wide_products, x.channels, products);
 }
 
-template <typename T>
-INLINE void reduce_of(Matrix<const T> x, const T* gradient, Line<T> line, After after,
-                      const T* result, T* passed, double* sums, double* products) {
+template <typename S, typename T>
+INLINE void reduce_of(Matrix<const S> x, const S* gradient, Line<T> line, After after,
+                      const S* result, S* passed, double* sums, double* products) {
   switch (after) {
     case After::Nothing:
       return reduce_as<After::Nothing>(x, gradient, line, result, passed, sums, products);
@@ -213,55 +222,56 @@ INLINE void reduce_of(Matrix<const T> x, const T* gradient, Line<T> line, After 
   }
 }
 
-template <bool RELU, typename T>
-INLINE void spread_as(Matrix<const T> x, const T* gradient, Line<T> line, const T* slope,
-                      const T* level, T* out) {
+template <bool RELU, typename S, typename T>
+INLINE void spread_as(Matrix<const S> x, const S* gradient, Line<T> line, const T* slope,
+                      const T* level, S* out) {
   const WideLine<T> wide(line, x.channels);
   const auto slopes = repeated(slope, x.channels, rows_at_a_time(x.channels));
   const auto levels = repeated(level, x.channels, rows_at_a_time(x.channels));
   const T *scale = wide.scale.data(), *mean = wide.mean.data(), *shift = wide.shift.data();
   const T *steep = slopes.data(), *high = levels.data();
   in_rows(x.rows, x.channels, [&](int64_t start, int64_t count) INLINED {
-    const T *at = x.data + start, *from = gradient + start;
-    T* to = out + start;
+    const S *at = x.data + start, *from = gradient + start;
+    S* to = out + start;
 #pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) {
-      const T distance = at[j] - mean[j];
-      T g = from[j];
+      const T distance = value_of(at[j]) - mean[j];
+      T g = value_of(from[j]);
       if (RELU) g = scale[j] * distance + shift[j] > 0 ? g : T(0);
-      to[j] = scale[j] * g + (steep[j] * distance + high[j]);
+      put(to + j, scale[j] * g + (steep[j] * distance + high[j]));
     }
   });
 }
 
-template <typename T>
-INLINE void spread_of(Matrix<const T> x, const T* gradient, Line<T> line, After after,
-                      const T* slope, const T* level, T* out) {
+template <typename S, typename T>
+INLINE void spread_of(Matrix<const S> x, const S* gradient, Line<T> line, After after,
+                      const T* slope, const T* level, S* out) {
   after == After::Relu ? spread_as<true>(x, gradient, line, slope, level, out)
                        : spread_as<false>(x, gradient, line, slope, level, out);
 }
 
 }  // namespace
 
-#define FOR(T)                                                                                   \
-  FOR_EACH_PROCESSOR void moments(Matrix<const T> x, const T* pivot, double* sums,               \
-                                  double* squares) {                                             \
-    moments_of(x, pivot, sums, squares);                                                         \
-  }                                                                                              \
-  FOR_EACH_PROCESSOR void apply(Matrix<const T> x, Line<T> line, const T* shortcut, bool relu,   \
-                                T* y) {                                                          \
-    apply_of(x, line, shortcut, relu, y);                                                        \
-  }                                                                                              \
-  FOR_EACH_PROCESSOR void reduce(Matrix<const T> x, const T* gradient, Line<T> line, After after, \
-                                 const T* result, T* passed, double* sums, double* products) {   \
-    reduce_of(x, gradient, line, after, result, passed, sums, products);                         \
-  }                                                                                              \
-  FOR_EACH_PROCESSOR void spread(Matrix<const T> x, const T* gradient, Line<T> line, After after, \
-                                 const T* slope, const T* level, T* out) {                       \
-    spread_of(x, gradient, line, after, slope, level, out);                                      \
+#define FOR(S, T)                                                                                 \
+  FOR_EACH_PROCESSOR void moments(Matrix<const S> x, const T* pivot, double* sums,                \
+                                  double* squares) {                                              \
+    moments_of(x, pivot, sums, squares);                                                          \
+  }                                                                                               \
+  FOR_EACH_PROCESSOR void apply(Matrix<const S> x, Line<T> line, const S* shortcut, bool relu,    \
+                                S* y) {                                                           \
+    apply_of(x, line, shortcut, relu, y);                                                         \
+  }                                                                                               \
+  FOR_EACH_PROCESSOR void reduce(Matrix<const S> x, const S* gradient, Line<T> line, After after, \
+                                 const S* result, S* passed, double* sums, double* products) {    \
+    reduce_of(x, gradient, line, after, result, passed, sums, products);                          \
+  }                                                                                               \
+  FOR_EACH_PROCESSOR void spread(Matrix<const S> x, const S* gradient, Line<T> line, After after, \
+                                 const T* slope, const T* level, S* out) {                        \
+    spread_of(x, gradient, line, after, slope, level, out);                                       \
   }
-FOR(float)
-FOR(double)
+FOR(float, float)
+FOR(double, double)
+FOR(Bfloat16, float)
 #undef FOR
 
 }  // namespace nearkin::rows

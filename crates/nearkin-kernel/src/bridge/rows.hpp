@@ -3,6 +3,7 @@
 // every thread its own. Per-channel arguments have `channels` elements, sums are added to.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 namespace nearkin::rows {
@@ -32,26 +33,35 @@ struct Line {
   const T* shift;
 };
 
-// Sums of x - pivot and of its square. Within a block of rows the sums are of T, around a pivot near
-// the mean, so that they keep their digits; from block to block they are double.
-void moments(Matrix<const float> x, const float* pivot, double* sums, double* squares);
-void moments(Matrix<const double> x, const double* pivot, double* sums, double* squares);
+// The upper half of a float. Such values are computed with as floats, and so are their arguments per
+// channel.
+struct Bfloat16 {
+  uint16_t bits;
+};
 
-// The line, plus `shortcut` unless it is null, not below 0 if `relu`. `y` may be `x`.
-void apply(Matrix<const float> x, Line<float> line, const float* shortcut, bool relu, float* y);
-void apply(Matrix<const double> x, Line<double> line, const double* shortcut, bool relu, double* y);
+__attribute__((always_inline)) inline float value_of(float x) { return x; }
+__attribute__((always_inline)) inline double value_of(double x) { return x; }
+__attribute__((always_inline)) inline float value_of(Bfloat16 x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
+}
 
-// Sums of the gradient g and of g * (x - mean), where g is `gradient` with what came after undone.
-// Of a sum, `result` is what it made, and g is written to `passed`.
-void reduce(Matrix<const float> x, const float* gradient, Line<float> line, After after,
-            const float* result, float* passed, double* sums, double* products);
-void reduce(Matrix<const double> x, const double* gradient, Line<double> line, After after,
-            const double* result, double* passed, double* sums, double* products);
-
-// scale * g + slope * (x - mean) + level, into `out`. `after` is not Sum: g has been written already.
-void spread(Matrix<const float> x, const float* gradient, Line<float> line, After after,
-            const float* slope, const float* level, float* out);
-void spread(Matrix<const double> x, const double* gradient, Line<double> line, After after,
-            const double* slope, const double* level, double* out);
+// Every pass for values of type S and per-channel arguments of type T.
+#define NEARKIN_ROWS(S, T)                                                                         \
+  /* Sums of x - pivot and of its square. Within a block of rows the sums are of T, around a */    \
+  /* pivot near the mean, so that they keep their digits; from block to block they are double. */  \
+  void moments(Matrix<const S> x, const T* pivot, double* sums, double* squares);                  \
+  /* The line, plus `shortcut` unless it is null, not below 0 if `relu`. `y` may be `x`. */        \
+  void apply(Matrix<const S> x, Line<T> line, const S* shortcut, bool relu, S* y);                 \
+  /* Sums of the gradient g and of g * (x - mean), where g is `gradient` with what came after */   \
+  /* undone. Of a sum, `result` is what it made, and g is written to `passed`. */                  \
+  void reduce(Matrix<const S> x, const S* gradient, Line<T> line, After after, const S* result,    \
+              S* passed, double* sums, double* products);                                          \
+  /* scale * g + slope * (x - mean) + level, into `out`. `after` is not Sum: g was written. */     \
+  void spread(Matrix<const S> x, const S* gradient, Line<T> line, After after, const T* slope,     \
+              const T* level, S* out);
+NEARKIN_ROWS(float, float)
+NEARKIN_ROWS(double, double)
+NEARKIN_ROWS(Bfloat16, float)
+#undef NEARKIN_ROWS
 
 }  // namespace nearkin::rows
