@@ -22,6 +22,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import tomllib
 import typing
 
 import numpy
@@ -66,7 +67,7 @@ class Peer:
         return ["--memory-format", self.memory_format, "--workers", str(self.workers)]
 
     def choice(self):
-        workers = ("no loader worker", "1 loader worker")[self.workers] if self.workers < 2 else "2 loader workers"
+        workers = ("no loader worker", "1 loader worker", "2 loader workers")[self.workers]
         return f"{self.memory_format}, {workers}"
 
 
@@ -206,8 +207,6 @@ class Job:
 
     def resolve(self, label, changes):
         """The batch size and the file of the recipe with every default filled in."""
-        import tomllib
-
         command = [self.binary, "recipe", "check", ROOT / self.workload.recipe, "--resolved"]
         for change in [*COMMON, *self.workload.changes, *changes]:
             command += ["--set", change]
@@ -289,21 +288,22 @@ class Job:
         """The peer at its fastest; what was tried, as a line; None in place of a peer that cannot run."""
         tried = {}
 
-        def rate(**changes):
+        def attempt(**changes):
             candidate = dataclasses.replace(peer, **changes)
             result, reason = self.peer(candidate, 0)
             if result:
-                tried[candidate.choice()] = (result["images_per_second"], candidate)
-                say(f"{self.name}, trying {peer.label}, {candidate.choice()}: {tried[candidate.choice()][0]:.3g} images/s")
+                rate = result["images_per_second"]
+                tried[candidate.choice()] = (rate, candidate)
+                say(f"{self.name}, trying {peer.label}, {candidate.choice()}: {rate:.3g} images/s")
             return reason
 
         best = lambda: max(tried.values(), key=lambda pair: pair[0])[1]
-        reasons = [rate(memory_format=memory_format) for memory_format in ("contiguous", "channels-last")]
+        reasons = [attempt(memory_format=choice) for choice in ("contiguous", "channels-last")]
         if not tried:
             return None, reasons[0]
         memory_format = best().memory_format
         for workers in (1, 2):
-            rate(memory_format=memory_format, workers=workers)
+            attempt(memory_format=memory_format, workers=workers)
         rates = "; ".join(f"{choice}: {rate:.3g}" for choice, (rate, _) in tried.items())
         return best(), f"{peer.label} was fastest with {best().choice()} (images/s of one run each: {rates})."
 
@@ -319,8 +319,8 @@ class Job:
                 say(note)
             if peer:
                 peers.append(peer)
-        labels = [label for label in self.recipes if label == NEARKIN or label in {peer.reference for peer in peers}]
-        own = {label: report.Row(label) for label in labels}
+        needed = {NEARKIN, *(peer.reference for peer in peers)}
+        own = {label: report.Row(label) for label in self.recipes if label in needed}
         others = [
             report.Row(peer.label, reference=own[peer.reference], same_loss=peer.same_loss, target=peer.target)
             for peer in peers
@@ -404,7 +404,10 @@ def main():
                 given,
             )
             rows, notes = job.run(arguments.rounds, arguments.tools)
-            how = f"{arguments.rounds} rounds of {job.plan.steps} steps after {job.plan.warm_up}."
+            how = (
+                f"{arguments.rounds} rounds of {job.plan.steps} steps after {job.plan.warm_up}; first losses are "
+                f"within {100 * report.TOLERANCE:.0f} % of nearkin's where a row says nothing else."
+            )
             if job.workload.images == CIFAR and not given:
                 notes.append("The images were drawn, since no CIFAR-10 was given.")
             parts.append((f"{job.workload.title}. {how}", rows, notes))

@@ -78,8 +78,8 @@ class Row:
         if self.target:
             held = sum(ratio >= self.target for ratio in self.ratios())
             target = f"{self.target}: {held} of {len(self.runs)} rounds"
-        peak = f"{statistics.median(self.column('peak_mebibytes')):,.0f}"
-        return [self.label, spread(self.column("images_per_second")), ratio, target, peak, count, first]
+        rate, peak = spread(self.column("images_per_second")), spread(self.column("peak_mebibytes"), 0)
+        return [self.label, rate, ratio, target, peak, count, first]
 
 
 HEAD = [
