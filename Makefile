@@ -4,10 +4,10 @@ CARGO ?= cargo
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint parity fixtures fuzz bench clean
+.PHONY: help setup demo test lint parity fixtures fuzz bench bench-peers clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## fetch libtorch into a cache outside the clone (scripts/setup --help has the choices)
 	@scripts/setup
@@ -21,6 +21,7 @@ demo: setup ## pretrain a small encoder on drawn images and show what it learned
 test: export OMP_NUM_THREADS = 1
 test: setup ## run all tests, with cargo-nextest where it is installed
 	scripts/test_setup
+	python3 -m unittest discover --quiet --start-directory scripts/bench_peers
 ifneq ($(shell command -v cargo-nextest),)
 	$(CARGO) test --profile $(PROFILE) --workspace --doc
 	$(CARGO) nextest run --cargo-profile $(PROFILE) --workspace $(if $(CI),--profile ci)
@@ -55,6 +56,13 @@ bench: setup ## measure how fast views are made, and what loss, k-NN and probes 
 	$(CARGO) run --release -p nearkin-objective --example loss_memory
 	$(CARGO) run --release -p nearkin-eval --example knn_memory
 	$(CARGO) run --release -p nearkin-probe --example side_by_side
+
+# For example PEERS="--workloads moco --rounds 3 --data PATH"; without --data the images are drawn.
+PEERS ?=
+
+bench-peers: setup ## train the same in nearkin, lightly and solo-learn, in turns (an hour; see --help)
+	$(CARGO) build --release -p nearkin
+	"$$(scripts/python_environment peers)" scripts/bench_peers/compare.py $(PEERS)
 
 clean: ## remove what was built; downloads and runs stay
 	$(CARGO) clean
