@@ -4,7 +4,7 @@
     python3 scripts/growth.py [--only batch queue ...] [--steps-scale 1.0]
 
 Runs `nearkin bench --json` on drawn images with a narrow network (base width 16), one size after the
-other; draws a plot for each into docs/growth/ and writes the tables between the markers of
+other; draws a plot for each into docs/growth/ and writes its table between its markers in
 docs/performance.md. A few minutes on two cores; nothing else should run meanwhile. What fails (too
 little memory, say) is left out with a word about it.
 """
@@ -22,7 +22,6 @@ NEARKIN = ROOT / "target/release/nearkin"
 RECIPE = ROOT / "recipes/sce/cifar10-small.toml"
 PAGE = ROOT / "docs/performance.md"
 PLOTS = ROOT / "docs/growth"
-BEGIN, END = "<!-- growth:begin -->", "<!-- growth:end -->"
 CORES = len(os.sched_getaffinity(0))
 
 # What stands where it is not what grows.
@@ -37,7 +36,7 @@ def view(name, size):
     return f'{{ name = "{name}", transforms = [{crop}, {jitter}, {{ horizontal_flip = {{}} }}] }}'
 
 
-def bench(steps_scale, batch=BATCH, queue=QUEUE, size=SIZE, images=IMAGES, processes=1):
+def bench(scale, batch=BATCH, queue=QUEUE, size=SIZE, images=IMAGES, processes=1, threads=CORES):
     """The JSON of one measurement; `None` if it fails. Every process trains on `batch` images."""
     images = max(images, 2 * batch * processes)
     changes = [
@@ -49,15 +48,13 @@ def bench(steps_scale, batch=BATCH, queue=QUEUE, size=SIZE, images=IMAGES, proce
         f"queue.size={queue}",
         f"views=[{view('weak', size)}, {view('strong', size)}]",
     ]
-    steps = steps_scale * WORK / batch * (SIZE / size) ** 2
+    steps = scale * WORK / batch * (SIZE / size) ** 2
     steps = max(FEWEST_STEPS, min(MOST_STEPS, round(steps)))
     command = [str(NEARKIN)]
-    threads = str(CORES)
     if processes > 1:
         command += ["launch", "--nproc", str(processes), "--"]
-        threads = str(max(1, CORES // processes))
     command += ["bench", str(RECIPE), "--json", "--device", "cpu", "--steps", str(steps)]
-    command += ["--threads", threads, "--workers", "1"]
+    command += ["--threads", str(threads), "--workers", "1"]
     command += [word for change in changes for word in ("--set", change)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -65,16 +62,6 @@ def bench(steps_scale, batch=BATCH, queue=QUEUE, size=SIZE, images=IMAGES, proce
         print(f"left out: {reason}", file=sys.stderr)
         return None
     return json.loads(done.stdout)
-
-
-def alone(steps_scale):
-    """One process on one core: the rate that more processes multiply."""
-    global CORES
-    cores, CORES = CORES, 1
-    try:
-        return bench(steps_scale)
-    finally:
-        CORES = cores
 
 
 def step(result):
@@ -102,9 +89,8 @@ AXES = {
 def measure(name, scale):
     """`[(x, result)]` of one axis."""
     if name == "processes":
-        points = [(1, alone(scale))]
-        counts = [n for n in (2, 4, 8, 16, 32) if n <= max(CORES, 2)]
-        points += [(n, bench(scale, processes=n)) for n in counts]
+        counts = [n for n in (1, 2, 4, 8, 16, 32) if n <= 2 * CORES]
+        points = [(n, bench(scale, processes=n, threads=1)) for n in counts]
     else:
         values = {
             "batch": [16, 32, 64, 128, 256, 512],
@@ -189,7 +175,7 @@ def plot(name, points):
 def table(name, measured):
     label, value, unit, slope = AXES[name]
     points = [(x, value(result)) for x, result in measured]
-    lines = [f"**{label[0].upper()}{label[1:]}**", "", f"![{unit} by {label}](growth/{name}.svg)", ""]
+    lines = [f"![{unit} by {label}](growth/{name}.svg)", ""]
     headers = [label, "ms per step", "of it loss", "images/s", "share of the matmul rate", "peak memory, MiB"]
     lines += ["| " + " | ".join(headers) + " |", "|---" * len(headers) + "|"]
     for x, result in measured:
@@ -199,7 +185,8 @@ def table(name, measured):
     if len(points) > 1:
         said = f"Slope of the {unit} between the last two: {slope_at_end(points):.2f}, expected {slope}"
         bent = bend(points, slope) if name != "processes" else None
-        lines += ["", f"{said}; the part that does not grow is overtaken at {short(bent)}." if bent else f"{said}."]
+        end = f"; the part that does not grow is overtaken at {short(bent)}" if bent else ""
+        lines += ["", f"{said}{end}. {CORES} cores, load {os.getloadavg()[0]:.1f}."]
     return "\n".join(lines)
 
 
@@ -210,11 +197,7 @@ def main():
     arguments = parser.parse_args()
     if not NEARKIN.exists():
         sys.exit("build it first: cargo build --release -p nearkin")
-    page = PAGE.read_text()
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        sys.exit(f"{PAGE} needs the lines {BEGIN} and {END}, once each")
     PLOTS.mkdir(exist_ok=True)
-    tables = []
     for name in arguments.only:
         measured = measure(name, arguments.steps_scale)
         for x, result in measured:
@@ -223,11 +206,17 @@ def main():
             continue
         points = [(x, AXES[name][1](result)) for x, result in measured]
         (PLOTS / f"{name}.svg").write_text(plot(name, points))
-        tables.append(table(name, measured))
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    load = f"{CORES} cores, load {os.getloadavg()[0]:.1f} at the end."
-    PAGE.write_text("\n".join([before + BEGIN, load, *tables, END]).replace("\n**", "\n\n**") + after)
+        replace(name, table(name, measured))
+
+
+def replace(name, text):
+    """Puts the text between the markers of that name."""
+    begin, end = f"<!-- growth: {name} -->\n", f"<!-- end of growth: {name} -->\n"
+    page = PAGE.read_text()
+    if page.count(begin) != 1 or page.count(end) != 1:
+        sys.exit(f"{PAGE} needs the lines {begin.strip()} and {end.strip()}, once each")
+    before, rest = page.split(begin)
+    PAGE.write_text(before + begin + text + "\n" + end + rest.split(end)[1])
 
 
 if __name__ == "__main__":

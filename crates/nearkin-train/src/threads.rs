@@ -6,12 +6,14 @@
 //! to make a batch, and how long a step takes with some numbers of threads. The choice becomes part of
 //! the run, since the last bits of its sums depend on it.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearkin_augment::{LoadError, Loader, LoaderOptions, Plan};
 use nearkin_data::ImageSet;
 use nearkin_model::{Encoder, MultiplyAdds};
+use nearkin_recipe::{Backbone, Model, Recipe};
 use tch::{Kind, TchError, Tensor};
 
 use crate::meter::wait_for;
@@ -98,20 +100,22 @@ const FLOP_OF_A_PASS: u64 = 2_000_000_000;
 const TIMED_PASSES: usize = 2;
 
 /// The choice for a run; `processes` train together. What cannot be measured (images that cannot be
-/// read, say: training has its own way to deal with those) leaves every core to libtorch.
+/// read, say: training has its own way to deal with those) leaves the cores to libtorch.
 pub(crate) fn measure(
     setup: &Setup,
     train: &Arc<dyn ImageSet>,
     options: &RunOptions,
     processes: usize,
 ) -> Threads {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let cores = (cores / options.processes_here).max(1);
     let images = (setup.recipe.images_per_step() / processes).max(1);
+    let batch = encoded_at_once(&setup.recipe, processes);
     let measured = seconds_per_image_loaded(setup, train, options)
-        .and_then(|loaded| Ok((loaded, seconds_per_image_trained(setup, options, cores)?)));
+        .and_then(|loaded| Ok((loaded, seconds_per_image_trained(setup, options, cores, batch)?)));
     let Ok((loaded, trained)) = measured else {
-        return Threads { workers: options.workers.unwrap_or(1), threads: cores };
+        let threads = tries(cores, &setup.recipe.model, batch).first().copied().unwrap_or(1);
+        return Threads { workers: options.workers.unwrap_or(1), threads };
     };
     let of_a_step = |seconds: f64| seconds * images as f64;
     let steps: Vec<(usize, f64)> =
@@ -158,35 +162,37 @@ fn seconds_per_image_trained(
     setup: &Setup,
     options: &RunOptions,
     cores: usize,
+    batch: usize,
 ) -> Result<Vec<(usize, f64)>, TrainError> {
     let (recipe, device) = (&setup.recipe, options.device);
     let Some(view) = recipe.training_views()?.into_iter().next() else { return Ok(Vec::new()) };
     let size = view.size_pixels();
     let flop = 6 * MultiplyAdds::of(&recipe.model, size).online();
-    let batch = recipe.training.batch_size;
-    let batch = batch.min(recipe.training.micro_batch_size.unwrap_or(batch)).get();
     let images = match device.is_cuda() {
         true => batch,
         false => (FLOP_OF_A_PASS / flop.max(1)).clamp(2, batch.max(2) as u64) as usize,
     };
     let encoder = Encoder::new(&recipe.model, recipe.seed, device, Kind::Float)?;
     let side = size as i64;
-    let pixels = Tensor::f_zeros([images as i64, 3, side, side], (Kind::Float, device))?;
-    let pass = || -> Result<f64, TchError> {
+    let pass = |pixels: &Tensor| -> Result<f64, TchError> {
         wait_for(device);
         let begun = Instant::now();
-        encoder.embed(&pixels)?.f_sum(Kind::Float)?.f_backward()?;
+        encoder.embed(pixels)?.f_sum(Kind::Float)?.f_backward()?;
         wait_for(device);
         Ok(begun.elapsed().as_secs_f64())
     };
     let of_the_method = setup.flop_per_image as f64 / flop.max(1) as f64;
     let timed = |threads: usize| -> Result<f64, TchError> {
         tch::set_num_threads(threads as i32);
+        // As many for each thread: see `may_crash`.
+        let images = images.next_multiple_of(if device.is_cuda() { 1 } else { threads });
+        let pixels = [images as i64, 3, side, side];
+        let pixels = Tensor::f_zeros(pixels, (Kind::Float, device))?;
         // Threads are started and plans made in the first pass.
-        pass()?;
+        pass(&pixels)?;
         let mut best = f64::INFINITY;
         for _ in 0..TIMED_PASSES {
-            best = best.min(pass()?);
+            best = best.min(pass(&pixels)?);
         }
         Ok(best / images as f64 * of_the_method)
     };
@@ -194,14 +200,39 @@ fn seconds_per_image_trained(
         let seconds = timed(cores)?;
         return Ok((1..=cores).map(|threads| (threads, seconds)).collect());
     }
-    tries(cores).into_iter().map(|threads| Ok((threads, timed(threads)?))).collect()
+    tries(cores, &recipe.model, batch)
+        .into_iter()
+        .map(|threads| Ok((threads, timed(threads)?)))
+        .collect()
 }
 
-/// Numbers of threads that are tried: all cores, and some fewer.
-fn tries(cores: usize) -> Vec<usize> {
-    let mut tries = vec![cores, cores.saturating_sub(1), cores.saturating_sub(2)];
-    tries.extend([cores * 3 / 4, cores / 2]);
-    tries.retain(|&threads| threads > 0);
+/// ResNets with fewer channels than these in their first stage are in danger.
+const WIDE_ENOUGH: u64 = 16;
+
+/// Whether training this network with so many threads of the CPU may end in a crash. In the backward pass
+/// of a 1x1 convolution of stride 2 (in a ResNet's shortcuts) oneDNN, as libtorch 2.11 has it, writes
+/// beyond its memory if channels are few and the threads do not share the batch evenly.
+pub(crate) fn may_crash(model: &Model, threads: usize, batch: usize) -> bool {
+    match model.backbone {
+        Backbone::ResNet(options) => {
+            options.base_width.get() < WIDE_ENOUGH && !batch.is_multiple_of(threads)
+        }
+        Backbone::VisionTransformer(_) => false,
+    }
+}
+
+/// Images that the online encoder of one process sees at once.
+pub(crate) fn encoded_at_once(recipe: &Recipe, processes: usize) -> usize {
+    let batch = (recipe.training.batch_size.get() / processes).max(1);
+    batch.min(recipe.training.micro_batch_size.map_or(batch, NonZeroUsize::get))
+}
+
+/// Numbers of threads that are tried: the most that can be, and some fewer.
+fn tries(cores: usize, model: &Model, batch: usize) -> Vec<usize> {
+    let safe = |threads: usize| (1..=threads).rev().find(|&t| !may_crash(model, t, batch));
+    let wanted =
+        [cores, cores.saturating_sub(1), cores.saturating_sub(2), cores * 3 / 4, cores / 2];
+    let mut tries: Vec<usize> = wanted.into_iter().filter_map(safe).collect();
     tries.sort_unstable_by(|a, b| b.cmp(a));
     tries.dedup();
     tries
@@ -213,7 +244,8 @@ mod tests {
 
     /// Steps that get shorter in proportion to the threads, up to `limit` of them.
     fn scaling(cores: usize, one: f64, limit: usize) -> Vec<(usize, f64)> {
-        tries(cores).into_iter().map(|threads| (threads, one / threads.min(limit) as f64)).collect()
+        let tries = tries(cores, &resnet(64), 64).into_iter();
+        tries.map(|threads| (threads, one / threads.min(limit) as f64)).collect()
     }
 
     fn chosen(cores: usize, batch: f64, steps: &[(usize, f64)]) -> (usize, usize) {
@@ -236,7 +268,7 @@ mod tests {
         // A batch takes 8 cores' time of a step with 8 of 16 threads.
         let steps = scaling(16, 8.0, 8);
         let Threads { workers, threads } = choose(16, 5.0, &steps, None);
-        assert!(5.0 * LOADING_MARGIN / workers as f64 <= 1.0 * (1.0 + SAME), "{workers} workers");
+        assert!(5.0 * LOADING_MARGIN / workers as f64 <= 1.0 + SAME, "{workers} workers");
         assert!(workers + threads <= 16 && threads >= 8, "{workers} + {threads}");
     }
 
@@ -263,10 +295,27 @@ mod tests {
         assert_eq!(choose(4, 1.0, &[], None), Threads { workers: 1, threads: 4 });
     }
 
+    fn resnet(width: u64) -> Model {
+        let text = format!("backbone = \"resnet18\"\nstem = \"cifar\"\nbase_width = {width}");
+        toml::from_str(&format!("{text}\nprojector = [{{ width = 8 }}]")).unwrap()
+    }
+
     #[test]
     fn a_few_numbers_of_threads_are_tried() {
-        assert_eq!(tries(1), [1]);
-        assert_eq!(tries(2), [2, 1]);
-        assert_eq!(tries(16), [16, 15, 14, 12, 8]);
+        let wide = resnet(64);
+        assert_eq!(tries(1, &wide, 64), [1]);
+        assert_eq!(tries(2, &wide, 64), [2, 1]);
+        assert_eq!(tries(16, &wide, 64), [16, 15, 14, 12, 8]);
+    }
+
+    #[test]
+    fn a_narrow_network_gets_threads_that_share_its_batch_evenly() {
+        let narrow = resnet(8);
+        assert_eq!(tries(2, &narrow, 64), [2, 1]);
+        assert_eq!(tries(6, &narrow, 64), [4, 2]);
+        assert_eq!(tries(16, &narrow, 60), [15, 12, 6]);
+        assert_eq!(tries(2, &narrow, 33), [1]);
+        assert!(may_crash(&narrow, 3, 64) && !may_crash(&narrow, 4, 64));
+        assert!(!may_crash(&resnet(16), 3, 64));
     }
 }

@@ -10,12 +10,12 @@ use insta::assert_snapshot;
 use serde_json::Value;
 use support::Place;
 
-/// Numbers and the widths that go with them.
+/// Numbers, and the widths that go with them.
 const NUMBERS: [(&str, &str); 4] = [
-    (r" +\d+\.\d+( %)?", "  [number]"),
+    (r"part of a step +ms +share\n[- ]+\n", "part of a step, ms, share\n"),
+    (r" +\d+\.\d+", " [number]"),
+    (r"\(\d+(\.\d+)? [GT]FLOP", "([number] GFLOP"),
     (r"\d+ MiB", "[number] MiB"),
-    (r"-{3,}", "---"),
-    (r"(?m) +$", ""),
 ];
 
 /// By hand, for ResNet-18 of width 4 with heads of width 8 at 16 pixels: two operations, three passes of
@@ -112,6 +112,10 @@ fn every_epoch_says_what_it_cost() {
         assert!((number("matmul_share") - share).abs() < 1e-9);
         assert!(number("peak_memory_bytes") > 5e7);
     }
+    let events = std::fs::read_dir(place.path("run/events")).unwrap().next().unwrap().unwrap();
+    let events = std::fs::read(events.path()).unwrap();
+    let tag = b"epoch/model_flop_per_second";
+    assert!(events.windows(tag.len()).any(|window| window == tag), "TensorBoard has it too");
     let report = place.read("run/report.html");
     for row in [">Model<", " of what products of matrices reach", ">Peak memory<"] {
         assert!(report.contains(row), "{row} is missing");
@@ -131,13 +135,22 @@ fn threads_are_chosen_for_a_new_run_and_kept() {
     assert!((1..=cores).contains(&chosen("workers")), "{environment}");
 
     let other = format!("\"threads\": {}", chosen("threads"));
-    let text = place.read("run/environment.json").replace(&other, "\"threads\": 3");
+    let text = place.read("run/environment.json").replace(&other, "\"threads\": 4");
     place.write("run/environment.json", text);
     std::fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
     std::fs::create_dir(place.path("run/checkpoints")).unwrap();
     let said = place.nearkin("pretrain --resume run --device cpu");
-    assert!(said.stderr.contains("with 3 thread(s)"), "{}", said.stderr);
+    assert!(said.stderr.contains("with 4 thread(s)"), "{}", said.stderr);
     assert_eq!(said.code, Some(0));
+}
+
+/// It may really crash, but says so first.
+#[test]
+fn threads_that_may_crash_libtorch_are_a_warning() {
+    let place = Place::new();
+    let said = place.nearkin("pretrain tiny.toml --device cpu --epochs 1 --out run --threads 3");
+    let warning = said.stderr.lines().find(|line| line.starts_with("warning: "));
+    assert_snapshot!(warning.unwrap(), @"warning: 3 threads do not share 16 images evenly: with so few channels libtorch 2.11 may crash in the backward pass; give --threads a divisor of 16");
 }
 
 #[test]

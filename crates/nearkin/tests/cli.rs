@@ -77,11 +77,11 @@ fn help_of_pretrain() {
           --limit-images <N>     Train on this many images, drawn with the seed (overrides limit_images)
           --epochs <N>           Number of epochs (overrides training.epochs)
           --workers <N>          Threads that read and augment images; no result depends on it. auto:
-                                 chosen with --threads, and 1 beside a given number of threads
-                                 [default: auto]
-          --threads <N>          Threads of libtorch. auto: what the resumed run began with; for a new run
-                                 the split of the cores between the two that is measured to be fastest
-                                 [default: auto]
+                                 chosen with --threads, and 1 beside a given number of threads [default:
+                                 auto]
+          --threads <N>          Threads of libtorch. auto: what the resumed run began with; for a new
+                                 run the split of the cores between the two that is measured to be
+                                 fastest [default: auto]
           --timeout-seconds <N>  With several processes: how long each waits for the others before it
                                  gives up [default: 600]
           --quiet                Show no progress

@@ -141,9 +141,7 @@ fn to_text(benchmark: &Benchmark, device: tch::Device, warm_up: u64) -> String {
         ("model:", format!("{model} ({})", flop_rate(matmul))),
     ];
     let peak = benchmark.peak_memory_bytes.map(|bytes| ("peak memory:", memory(bytes as f64)));
-    for (name, value) in lines.into_iter().chain(peak) {
-        text += &format!("{name:<13}{value}\n");
-    }
+    text.extend(lines.into_iter().chain(peak).map(|(name, value)| format!("{name:<13}{value}\n")));
     text
 }
 
