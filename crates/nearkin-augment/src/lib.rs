@@ -11,6 +11,7 @@ mod blur;
 mod canvas;
 mod clsa_strong;
 mod color;
+mod cpu_time;
 mod crop;
 mod drawn;
 mod flip;

@@ -9,7 +9,7 @@
 //! whether to go on: [`ImageSet::tolerate`].
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nearkin_data::{DataError, ImageSet, Random};
 
 use crate::canvas::Scratch;
+use crate::cpu_time::of_this_thread;
 use crate::drawn::Unfinished;
 use crate::order::Plan;
 use crate::view::View;
@@ -152,11 +153,22 @@ struct Source {
     spares: Vec<Buffers>,
     seed: u64,
     stopping: AtomicBool,
+    /// Nanoseconds of CPU time that went into batches.
+    worked: AtomicU64,
 }
 
 impl Source {
-    /// Makes a batch: each image is decoded once for all its views.
+    /// Makes a batch, and keeps count of the time it takes.
     fn batch(&self, plan: &Plan, scratch: &mut Scratch) -> Made {
+        let before = of_this_thread();
+        let made = self.make(plan, scratch);
+        let taken = of_this_thread().saturating_sub(before).as_nanos() as u64;
+        self.worked.fetch_add(taken, Ordering::Relaxed);
+        made
+    }
+
+    /// Each image is decoded once for all its views.
+    fn make(&self, plan: &Plan, scratch: &mut Scratch) -> Made {
         let mut views: Vec<ViewBatch> = self
             .views
             .iter()
@@ -322,8 +334,8 @@ impl Loader {
         options: LoaderOptions,
     ) -> Result<Self, LoadError> {
         let spares = views.iter().map(|_| Buffers::default()).collect();
-        let stopping = AtomicBool::new(false);
-        let source = Arc::new(Source { set, views, spares, seed, stopping });
+        let (stopping, worked) = (AtomicBool::new(false), AtomicU64::new(0));
+        let source = Arc::new(Source { set, views, spares, seed, stopping, worked });
         let mut plan = Box::new(plan.fuse());
         let work = if options.workers == 0 {
             Work::Here(Box::default())
@@ -338,6 +350,12 @@ impl Loader {
     /// Time that the caller has spent in [`next`](Self::next) so far, which is waiting for batches.
     pub fn wait(&self) -> Duration {
         self.waited
+    }
+
+    /// CPU time that went into batches so far, of all threads together; those that nobody has taken
+    /// yet count too.
+    pub fn worked(&self) -> Duration {
+        Duration::from_nanos(self.source.worked.load(Ordering::Relaxed))
     }
 
     fn stop(&mut self) {
@@ -661,6 +679,19 @@ mod tests {
         loader.by_ref().for_each(|batch| assert!(batch.is_ok()));
         // Two epochs of images that sleep 0, 1, 2, 0, 1 and 2 times.
         assert!(loader.wait() > delay * 6, "{:?}", loader.wait());
+    }
+
+    #[test]
+    fn work_is_the_time_of_the_thread_that_did_it_and_not_its_waiting() {
+        for workers in [0, 2] {
+            let delay = Duration::from_millis(10);
+            let set = Arc::new(Drawn { images: 12, delay, ..Drawn::default() });
+            let mut loader = start(set, workers);
+            assert!(loader.by_ref().all(|batch| batch.is_ok()));
+            let worked = loader.worked();
+            // 24 images, of which 16 wait for 10 or 20 milliseconds each.
+            assert!(worked > Duration::ZERO && worked < delay * 12, "{worked:?}");
+        }
     }
 
     /// Process `rank` of `ranks`, from a batch on, over two epochs.

@@ -6,6 +6,7 @@
 //! `[batch, 3, height, width]` everywhere.
 
 mod backbone;
+mod cost;
 mod device;
 mod encoder;
 mod finish;
@@ -18,6 +19,7 @@ mod resnet;
 mod vit;
 mod weights;
 
+pub use cost::MultiplyAdds;
 pub use device::{DeviceChoice, DeviceError};
 pub use encoder::Encoder;
 pub use finish::finish_views;

@@ -217,6 +217,18 @@ fn summary(records: &[Record]) -> Vec<(String, String)> {
             format!("{} of the time (median over steps)", text::percent(share)),
         );
     }
+    let of_epochs = |name: &str| {
+        median(of_kind(records, Kind::Epoch).filter_map(|record| record.number(name)).collect())
+    };
+    if let Some(rate) = of_epochs(names::MODEL_FLOP_PER_SECOND) {
+        let share = of_epochs(names::MATMUL_SHARE).map_or_else(String::new, |share| {
+            format!(", {} of what products of matrices reach", text::percent(share))
+        });
+        add("Model", format!("{}{share} (median over epochs)", text::flop_rate(rate)));
+    }
+    if let Some(bytes) = last_number(records, Kind::Epoch, names::PEAK_MEMORY_BYTES) {
+        add("Peak memory", text::memory(bytes));
+    }
     let steps = records.iter().map(|record| record.step).max().unwrap_or_default();
     let epochs = of_kind(records, Kind::Epoch).map(|record| record.epoch).max().unwrap_or_default();
     add("Steps", format!("{} ({epochs} finished epochs)", text::grouped(steps)));
@@ -419,8 +431,13 @@ mod tests {
             );
             if step % 3 == 0 {
                 let loss = 8.75 - 0.25 * step as f64;
-                records
-                    .push(Record::new(Kind::Epoch, step, epoch, seconds).with(names::LOSS, loss));
+                records.push(
+                    Record::new(Kind::Epoch, step, epoch, seconds)
+                        .with(names::LOSS, loss)
+                        .with(names::MODEL_FLOP_PER_SECOND, 38.2e9)
+                        .with(names::MATMUL_SHARE, 0.41)
+                        .with(names::PEAK_MEMORY_BYTES, 3.0e8 + step as f64),
+                );
                 records.push(knn(step, epoch, 0.3 + 0.05 * epoch as f64));
             }
         }
@@ -459,6 +476,8 @@ mod tests {
         k-NN top-1, k = 20, cosine, temperature 0.07: 40.0 % after epoch 2; 25.0 % before training; chance 10.0 %
         Throughput: 404 images/s (median over steps)
         Waiting for data: 1.2 % of the time (median over steps)
+        Model: 38.2 GFLOP/s, 41.0 % of what products of matrices reach (median over epochs)
+        Peak memory: 286 MiB
         Steps: 6 (2 finished epochs)
         Training time: 2 min 5 s
         ");

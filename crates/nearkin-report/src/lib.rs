@@ -23,3 +23,4 @@ pub use metrics::{Kind, MetricsWriter, Record, names, read_metrics};
 pub use progress::{Progress, ProgressState};
 pub use run_folder::RunFolder;
 pub use tensorboard::EventWriter;
+pub use text::{flop_rate, memory, percent};

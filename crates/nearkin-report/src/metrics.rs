@@ -29,6 +29,15 @@ pub mod names {
     pub const IMAGES_PER_SECOND: &str = "images_per_second";
     /// Share of time, in `[0, 1]`, that training waited for the loader.
     pub const DATA_WAIT_SHARE: &str = "data_wait_share";
+    /// Floating-point operations of the model per second, forward and backward, as counted from its
+    /// layers.
+    pub const MODEL_FLOP_PER_SECOND: &str = "model_flop_per_second";
+    /// What a product of matrices reached on the device, in operations per second.
+    pub const MATMUL_FLOP_PER_SECOND: &str = "matmul_flop_per_second";
+    /// The first of the two as a share of the second.
+    pub const MATMUL_SHARE: &str = "matmul_share";
+    /// The most memory that the process has had so far, in bytes.
+    pub const PEAK_MEMORY_BYTES: &str = "peak_memory_bytes";
     /// Top-1 accuracy of a k-NN record, in `[0, 1]`.
     pub const ACCURACY: &str = "accuracy";
     /// Accuracy of a guess, in `[0, 1]`.

@@ -34,8 +34,29 @@ pub(crate) fn rate(per_second: f64) -> String {
     if per_second < 10.0 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
 }
 
+/// Floating-point operations per second, with three significant digits: `38.2 GFLOP/s`.
+pub fn flop_rate(per_second: f64) -> String {
+    let (unit, scale) = match per_second {
+        rate if rate >= 999.5e12 => ("PFLOP/s", 1e15),
+        rate if rate >= 999.5e9 => ("TFLOP/s", 1e12),
+        _ => ("GFLOP/s", 1e9),
+    };
+    let scaled = per_second / scale;
+    let digits = if scaled < 9.995 { 2 } else { usize::from(scaled < 99.95) };
+    format!("{scaled:.digits$} {unit}")
+}
+
+/// Bytes of memory: `312 MiB`, `1.4 GiB`.
+pub fn memory(bytes: f64) -> String {
+    let mebibytes = bytes / f64::from(1 << 20);
+    match mebibytes < 1023.5 {
+        true => format!("{mebibytes:.0} MiB"),
+        false => format!("{:.1} GiB", mebibytes / 1024.0),
+    }
+}
+
 /// A share in `[0, 1]` as a percentage with one decimal.
-pub(crate) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
@@ -56,6 +77,16 @@ mod tests {
     fn thousands_are_set_apart() {
         let shown = [0, 999, 1000, 1_234_567].map(grouped);
         assert_eq!(shown, ["0", "999", "1\u{202f}000", "1\u{202f}234\u{202f}567"]);
+    }
+
+    #[test]
+    fn operations_and_memory_have_their_units() {
+        let shown = [4.2e6, 38.21e9, 412.6e9, 999.9e9, 12.34e12, 1.5e15].map(flop_rate);
+        let expected = ["0.00 GFLOP/s", "38.2 GFLOP/s", "413 GFLOP/s", "1.00 TFLOP/s"];
+        assert_eq!(shown[..4], expected);
+        assert_eq!(shown[4..], ["12.3 TFLOP/s", "1.50 PFLOP/s"]);
+        let shown = [327_155_712.0, 1_073_741_823.0, 1.5e9, 85e9].map(memory);
+        assert_eq!(shown, ["312 MiB", "1.0 GiB", "1.4 GiB", "79.2 GiB"]);
     }
 
     #[test]

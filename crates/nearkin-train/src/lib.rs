@@ -8,18 +8,24 @@
 mod checkpoint;
 mod error;
 mod guard;
+mod meter;
 mod monitor;
 mod optimizer;
+mod phases;
 mod schedule;
 mod setup;
 mod tensors;
+mod threads;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes};
 pub use error::TrainError;
+pub use meter::{matmul_rate, peak_memory};
 pub use monitor::{Baselines, KnnAccuracy, evaluate_knn};
 pub use optimizer::Optimizer;
+pub use phases::Phase;
 pub use schedule::{LearningRate, Momentum};
 pub use setup::{Setup, SetupError};
 pub use tensors::{load_tensors, save_tensors};
-pub use trainer::{Interrupt, Outcome, Resume, RunOptions, Trainer};
+pub use threads::{Threads, choose};
+pub use trainer::{Benchmark, Interrupt, Outcome, Resume, RunOptions, Trainer};

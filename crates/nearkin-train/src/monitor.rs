@@ -17,6 +17,8 @@ use nearkin_report::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::meter::{Meter, peak_memory};
+
 /// The value of [`FEATURES`] for pixels.
 pub(crate) const PIXELS: &str = "raw pixels";
 /// The value of [`FEATURES`] for the backbone.
@@ -198,6 +200,7 @@ pub(crate) struct Monitor {
     epoch: Interval,
     sums: EpochSums,
     every_steps: u64,
+    meter: Meter,
     /// Of the last recorded step.
     reference_loss: Option<f64>,
 }
@@ -210,6 +213,7 @@ impl Monitor {
         every_steps: u64,
         progress: Progress,
         epoch: EpochSums,
+        meter: Meter,
     ) -> Result<Self, ReportError> {
         let open = |run: &RunFolder| -> Result<Records, ReportError> {
             if begun_at_step == 0 {
@@ -228,6 +232,7 @@ impl Monitor {
             epoch: Interval::new(),
             sums: epoch,
             every_steps,
+            meter,
             reference_loss: None,
         })
     }
@@ -289,7 +294,17 @@ impl Monitor {
         values.extend(measures.map(|(name, &(sum, count))| (name.as_str(), sum / count as f64)));
         values.push((names::IMAGES_PER_SECOND, images_per_second));
         values.push((names::DATA_WAIT_SHARE, data_wait_share));
+        let Meter { flop_per_image, matmul_flop_per_second } = self.meter;
+        let flop_per_second = images_per_second * flop_per_image as f64;
+        values.push((names::MODEL_FLOP_PER_SECOND, flop_per_second));
+        values.push((names::MATMUL_FLOP_PER_SECOND, matmul_flop_per_second));
+        values.push((names::MATMUL_SHARE, flop_per_second / matmul_flop_per_second));
+        values.extend(peak_memory().map(|bytes| (names::PEAK_MEMORY_BYTES, bytes as f64)));
         self.write(at, Kind::Epoch, "epoch", &values)
+    }
+
+    pub(crate) fn meter(&self) -> Meter {
+        self.meter
     }
 
     /// What a checkpoint has to know of the epoch under way.

@@ -4,6 +4,8 @@ use nearkin_augment::View;
 use nearkin_objective::{Method, MethodError, MixedInput, ParameterError, QueueUse, Role};
 use nearkin_recipe::{MomentumEncoder, Queue, Recipe};
 
+use crate::meter::flop_per_image;
+
 /// A recipe whose method is known and fits the rest of it.
 pub struct Setup {
     /// With every default filled in, the method's too.
@@ -17,6 +19,8 @@ pub struct Setup {
     pub(crate) evaluation_view: View,
     pub(crate) momentum_encoder: Option<MomentumEncoder>,
     pub(crate) queue: Option<Queue>,
+    /// Floating-point operations that the method needs for an image, forward and backward.
+    pub flop_per_image: u64,
 }
 
 /// Why a recipe does not describe a run.
@@ -84,6 +88,7 @@ impl Setup {
             evaluation_view: recipe.evaluation_view()?,
             momentum_encoder: recipe.momentum_encoder,
             queue: recipe.queue,
+            flop_per_image: flop_per_image(&recipe.model, &views, &roles, &mixed_inputs),
             roles,
             mixed_inputs,
             recipe: recipe.with_method(method.parameters()),

@@ -1,5 +1,6 @@
 //! The training loop and what it holds.
 
+mod bench;
 mod encode;
 mod initial;
 
@@ -25,23 +26,29 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
 use crate::guard::{BadStep, Buffers, dump, is_finite, weights_are_finite};
+use crate::meter::{Meter, matmul_rate};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
+use crate::phases::{Phase, Phases};
+use crate::threads::{Threads, encoded_at_once, may_crash, measure};
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
+
+pub use bench::Benchmark;
 
 /// How a run uses the machine; no result depends on it, but the last bit of a sum on `threads`.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// Where tensors live.
     pub device: Device,
-    /// Loader threads.
-    pub workers: usize,
-    /// Threads of libtorch; a continued run takes those it began with unless this is given.
+    /// Loader threads; if absent, what goes with `threads`: measured, what the run began with, or 1.
+    pub workers: Option<usize>,
+    /// Threads of libtorch; if absent, what the continued run began with, and for a new one what a
+    /// measurement finds best.
     pub threads: Option<usize>,
     /// Processes of the run on this host, which share its cores.
     pub processes_here: NonZeroUsize,
     /// Show no progress.
     pub quiet: bool,
-    /// What to write down of the machine, as an object; `threads` is added to it.
+    /// What to write down of the machine, as an object; `threads` and `workers` are added to it.
     pub environment: serde_json::Value,
 }
 
@@ -89,6 +96,9 @@ pub struct Trainer {
     steps_per_epoch: u64,
     total_steps: u64,
     threads: usize,
+    workers: usize,
+    /// Asked in a benchmark only.
+    phases: Phases,
     /// Parts of the batch of all processes within which images are mixed.
     mixing_blocks: usize,
     step: u64,
@@ -177,11 +187,19 @@ impl Trainer {
         }
         let begun_with = match (&checkpoint, resume) {
             (Some(checkpoint), _) => Some(checkpoint.progress.threads),
-            (None, Resume::From(run)) => threads_of(run),
+            (None, Resume::From(run)) => recorded(run, THREADS),
             (None, Resume::New(_)) => None,
         };
-        let cores = (available_cores() / options.processes_here).max(1);
-        let threads = options.threads.or(begun_with).unwrap_or(cores);
+        let workers_before = match resume {
+            Resume::From(run) => recorded(run, WORKERS),
+            Resume::New(_) => None,
+        };
+        let Threads { workers, threads } = match options.threads.or(begun_with) {
+            Some(threads) => {
+                Threads { workers: options.workers.or(workers_before).unwrap_or(1), threads }
+            }
+            None => measure(&setup, &train, &options, world.size()),
+        };
         let (run, lock) = match resume {
             Resume::New(path) if first => begin_run(path, &setup)?,
             Resume::From(run) if first => (run.clone(), Some(run.lock()?)),
@@ -190,7 +208,8 @@ impl Trainer {
         };
         if first && !run.environment().exists() {
             let mut environment = options.environment.clone();
-            environment["threads"] = threads.into();
+            environment[THREADS] = threads.into();
+            environment[WORKERS] = workers.into();
             environment["processes"] = world.size().into();
             run.write_environment(&environment)?;
         }
@@ -262,6 +281,8 @@ impl Trainer {
             steps_per_epoch,
             total_steps,
             threads,
+            workers,
+            phases: Phases::default(),
             mixing_blocks,
             step: 0,
             skipped_in_a_row: 0,
@@ -398,12 +419,17 @@ impl Trainer {
         let every = self.setup.recipe.training.record_every_steps.get();
         let recorded = (self.step + 1).is_multiple_of(every);
         for number in 0..batches {
+            self.phases.end(Phase::Other);
             let batch =
                 loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
+            self.phases.end(Phase::Load);
             let inputs = self.to_device(&batch)?;
+            self.phases.end(Phase::Transfer);
             let labels = self.labels(&batch)?;
             images.extend(batch.images);
+            self.phases.end(Phase::Other);
             let encoded = self.encode(&inputs, number, &labels)?;
+            self.phases.end(Phase::Encode);
             if f64::is_finite(loss) {
                 views = inputs;
             }
@@ -416,8 +442,10 @@ impl Trainer {
                 evaluate(&terms)?
             };
             drop(terms);
+            self.phases.end(Phase::Loss);
             let last = number + 1 == batches;
             self.backward(&evaluated.loss.f_mul_scalar(share)?, &encoded, last)?;
+            self.phases.end(Phase::Backward);
             loss += share * evaluated.loss.f_double_value(&[])?;
             if self.queue.is_some() {
                 let new = self.setup.method.keys(&encoded.encoded).into_iter();
@@ -476,14 +504,18 @@ impl Trainer {
         self.step += 1;
         let metrics = &mut gradients.metrics;
         if is_finite(metrics.loss, &self.optimizer)? {
+            self.phases.end(Phase::Other);
             self.optimizer.step(metrics.learning_rate)?;
+            self.phases.end(Phase::Step);
             if let (Some(teacher), Some(momentum)) = (&mut self.teacher, metrics.momentum) {
                 teacher.follow(&self.online, momentum)?;
+                self.phases.end(Phase::Average);
             }
             if let Some(queue) = &mut self.queue {
                 for (keys, labels) in &gradients.keys {
                     queue.enqueue(keys, labels)?;
                 }
+                self.phases.end(Phase::Queue);
             }
             self.skipped_in_a_row = 0;
         } else {
@@ -572,7 +604,7 @@ impl Trainer {
             let (epoch, step) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
             (0..batches).map(|batch| order.plan(epoch, step * batches + batch)).collect::<Vec<_>>()
         });
-        let loading = LoaderOptions { workers: self.options.workers, prefetch_batches: 2 };
+        let loading = LoaderOptions { workers: self.workers, prefetch_batches: 2 };
         let views = recipe.placed_views(self.options.device.is_cuda())?.into();
         Ok(Loader::start(Arc::clone(&self.train), views, seed, plan, loading)?)
     }
@@ -585,7 +617,18 @@ impl Trainer {
         };
         let every = self.setup.recipe.training.record_every_steps.get();
         let run = (self.world.rank() == 0).then_some(&self.run);
-        Ok(Monitor::new(run, self.step, every, progress, self.epoch_sums.clone())?)
+        let meter = self.meter()?;
+        Ok(Monitor::new(run, self.step, every, progress, self.epoch_sums.clone(), meter)?)
+    }
+
+    /// Measures the device; all processes do it at once, as they train.
+    fn meter(&self) -> Result<Meter, TchError> {
+        let kind = self.online.parameters().iter().next().map_or(Kind::Float, |p| p.tensor.kind());
+        let of_one = matmul_rate(self.options.device, kind)?;
+        Ok(Meter {
+            flop_per_image: self.setup.flop_per_image,
+            matmul_flop_per_second: of_one * self.world.size() as f64,
+        })
     }
 
     fn position(&self) -> Position {
@@ -615,7 +658,7 @@ impl Trainer {
                 recipe.data.kind(),
                 self.options.device,
                 self.threads,
-                self.options.workers,
+                self.workers,
                 match self.world.size() {
                     1 => String::new(),
                     size => format!(" in each of {size} processes"),
@@ -639,6 +682,18 @@ impl Trainer {
                      an image meets its own old keys as negatives; a queue of {} or less avoids that",
                     queue.size,
                     (images / 8).max(1)
+                ),
+            )?;
+        }
+        let at_once = encoded_at_once(recipe, self.world.size());
+        let on_cpu = self.options.device == Device::Cpu;
+        if on_cpu && may_crash(&recipe.model, self.threads, at_once) {
+            monitor.event(
+                at,
+                &format!(
+                    "warning: {} threads do not share {at_once} images evenly: with so few channels \
+                     libtorch 2.11 may crash in the backward pass; give --threads a divisor of {at_once}",
+                    self.threads
                 ),
             )?;
         }
@@ -711,7 +766,7 @@ impl Trainer {
         let Some(test) = &self.test else { return Ok(()) };
         self.world.report("the k-NN evaluation");
         let batch_size = NonZeroUsize::MIN.saturating_add(255);
-        let options = FeatureOptions { batch_size, workers: self.options.workers };
+        let options = FeatureOptions { batch_size, workers: self.workers };
         let knn = |source: FeatureSource<'_>, view: &View| {
             let neighbours = &self.setup.recipe.evaluation.neighbours;
             evaluate_knn(
@@ -777,15 +832,14 @@ impl Trainer {
     }
 }
 
-/// The threads that a run without a checkpoint was begun with.
-fn threads_of(run: &RunFolder) -> Option<usize> {
+const THREADS: &str = "threads";
+const WORKERS: &str = "workers";
+
+/// The number of that name that a run was begun with.
+fn recorded(run: &RunFolder, name: &str) -> Option<usize> {
     let environment = std::fs::read(run.environment()).ok()?;
     let environment: serde_json::Value = serde_json::from_slice(&environment).ok()?;
-    environment["threads"].as_u64().map(|threads| threads as usize)
-}
-
-fn available_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    environment[name].as_u64().map(|number| number as usize)
 }
 
 const BATCH_SIZE: &str = "training.batch_size";
@@ -996,7 +1050,7 @@ mod tests {
         let recipe = Source::parse("test", RECIPE.to_owned()).unwrap().recipe().unwrap();
         let options = RunOptions {
             device: Device::Cpu,
-            workers: 0,
+            workers: Some(0),
             threads: Some(1),
             processes_here: NonZeroUsize::MIN,
             quiet: true,

@@ -82,7 +82,7 @@ fn setup(table: &Table) -> Setup {
 fn options() -> RunOptions {
     RunOptions {
         device: Device::Cpu,
-        workers: 0,
+        workers: Some(0),
         threads: Some(1),
         processes_here: NonZeroUsize::MIN,
         quiet: true,

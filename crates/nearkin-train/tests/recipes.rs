@@ -85,7 +85,7 @@ fn every_recipe_learns_with_all_its_weights() {
         let resume = Resume::New(folder.path().join(number.to_string()));
         let options = RunOptions {
             device: Device::Cpu,
-            workers: 0,
+            workers: Some(0),
             threads: Some(1),
             processes_here: NonZeroUsize::MIN,
             quiet: true,

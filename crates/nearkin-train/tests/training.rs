@@ -248,7 +248,7 @@ fn options(workers: usize, threads: Option<usize>) -> RunOptions {
     let environment = serde_json::json!({});
     RunOptions {
         device: Device::Cpu,
-        workers,
+        workers: Some(workers),
         threads,
         processes_here: NonZeroUsize::MIN,
         quiet: true,

@@ -4,6 +4,7 @@
 
 mod commands;
 mod failure;
+mod openmp;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Pretrain(commands::pretrain::Arguments),
+    Bench(commands::bench::Arguments),
     Launch(commands::launch::Arguments),
     /// Evaluate the encoder of a run.
     #[command(subcommand)]
@@ -54,8 +56,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if matches!(command, Command::Pretrain(_) | Command::Bench(_) | Command::Launch(_)) {
+        openmp::spin_briefly();
+    }
+    let result = match command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Launch(arguments) => commands::launch::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),
         Command::Export(arguments) => commands::export::run(&arguments),

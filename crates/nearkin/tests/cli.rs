@@ -23,6 +23,7 @@ fn help_of_the_program() {
 
     Commands:
       pretrain  Train an encoder as a recipe says, or continue a run
+      bench     Measure where the time of training goes
       launch    Start several processes on this machine that train together
       eval      Evaluate the encoder of a run
       export    Write the backbone of a run for other tools
@@ -75,10 +76,12 @@ fn help_of_pretrain() {
           --seed <N>             Seed of every random number (overrides the recipe's seed)
           --limit-images <N>     Train on this many images, drawn with the seed (overrides limit_images)
           --epochs <N>           Number of epochs (overrides training.epochs)
-          --workers <N>          Threads that read and augment images; no result depends on it [default:
-                                 1]
-          --threads <N>          Threads of libtorch; if absent, one per core, or what the resumed run
-                                 began with
+          --workers <N>          Threads that read and augment images; no result depends on it. auto:
+                                 chosen with --threads, and 1 beside a given number of threads [default:
+                                 auto]
+          --threads <N>          Threads of libtorch. auto: what the resumed run began with; for a new
+                                 run the split of the cores between the two that is measured to be
+                                 fastest [default: auto]
           --timeout-seconds <N>  With several processes: how long each waits for the others before it
                                  gives up [default: 600]
           --quiet                Show no progress
@@ -308,6 +311,8 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
     insta::with_settings!({ filters => [
         (r" +\d+\.\d\d %", "  [share]"),
         (r"trained at \d+ images", "trained at [number] images"),
+        (r"\d+\.\d+ (GFLOP/s|%)", "[number] $1"),
+        (r"\d+ MiB", "[number] MiB"),
     ] }, {
         assert_snapshot!(said.trim(), @"
         k-NN top-1 accuracy on the test images
@@ -316,6 +321,9 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
                 5, 0.1  [share]  [share]  [share]
 
         trained at [number] images/s (mean over epochs, evaluation not counted)
+        model:       [number] GFLOP/s, [number] % of what products of matrices reach
+        data wait:   [number] % of the time
+        peak memory: [number] MiB
 
         run folder:  run
         report:      run/report.html
@@ -611,7 +619,8 @@ fn numbers_out_of_range_are_refused() {
     for (arguments, allowed) in [
         ("--epochs 0", "0 is not in 1.."),
         ("--limit-images 0", "0 is not in 1.."),
-        ("--threads 0", "0 is not in 1.."),
+        ("--threads 0", "write auto or a number from 1 to 65535"),
+        ("--workers many", "write auto or a number from 0 to 65535"),
         ("--seed 9223372036854775808", "9223372036854775808 is not in 0..=9223372036854775807"),
     ] {
         let message = place.nearkin(&format!("pretrain tiny.toml {arguments}")).refused();

@@ -15,6 +15,7 @@ use tch::{TchError, Tensor};
 
 use super::Trainer;
 use crate::guard::Buffers;
+use crate::phases::Phase;
 
 /// Inputs of the online encoder that share the statistics of batch norm: `[batch, ...]` each.
 type Inputs = Vec<Tensor>;
@@ -79,6 +80,7 @@ impl Trainer {
             Ok(Mixed { anchors: unit_rows(embedded)?, partner, share })
         });
         let mixed = mixed.collect::<Result<_, TchError>>()?;
+        self.phases.end(Phase::Encode);
         let mut momentum = Vec::with_capacity(views.len());
         for (index, (view, role)) in views.iter().zip(roles).enumerate() {
             momentum.push(match &self.teacher {
@@ -88,6 +90,7 @@ impl Trainer {
                 _ => None,
             });
         }
+        self.phases.end(Phase::Teacher);
         let encoded = Encoded {
             online: embedded,
             momentum,

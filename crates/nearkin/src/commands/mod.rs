@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod dedupe;
 pub(crate) mod embed;
@@ -16,14 +17,20 @@ pub(crate) mod select;
 use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use nearkin_dist::{Alone, Launch, Processes, World};
+use nearkin_model::DeviceChoice;
 use nearkin_objective::MethodError;
 use nearkin_recipe::{Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
 use nearkin_train::{Setup, SetupError};
 
-use crate::failure::BadInput;
+use crate::failure::{BadInput, is_bad_input, message};
 
 /// Reads a recipe, applies overrides and the place of the images, and checks it with its method.
 fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Setup> {
@@ -77,6 +84,62 @@ fn trained(path: &Path, recipe: Option<&Path>, data: Option<&Path>) -> anyhow::R
         bad_input(format!("{path} is a file of weights: say with --recipe FILE what model it is"))
     })?;
     Ok(Trained::Weights(read_setup(recipe, &[], data)?.recipe))
+}
+
+/// A number of threads, or `auto`.
+#[derive(Clone, Copy, Debug)]
+struct Count<const LEAST: usize>(Option<usize>);
+
+/// The machine has to have room for their stacks.
+const MOST_THREADS: usize = 65_535;
+
+impl<const LEAST: usize> FromStr for Count<LEAST> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self(None));
+        }
+        let count = text.parse().ok().filter(|count| (LEAST..=MOST_THREADS).contains(count));
+        match count {
+            Some(count) => Ok(Self(Some(count))),
+            None => Err(format!("write auto or a number from {LEAST} to {MOST_THREADS}")),
+        }
+    }
+}
+
+/// Does `work` on the device, alone or as one of the processes that a launcher started: it gets the
+/// number of those on this host, and the world of all.
+fn as_launched(
+    device: DeviceChoice,
+    timeout_seconds: u64,
+    work: impl FnOnce(tch::Device, NonZeroUsize, &Arc<dyn World>) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let launch = Launch::from_environment(Duration::from_secs(timeout_seconds))?;
+    let Some(launch) = launch else {
+        return work(device.open()?, NonZeroUsize::MIN, &(Arc::new(Alone) as Arc<dyn World>));
+    };
+    let (rank, size) = (launch.rank, launch.size);
+    let device = device.open_for(launch.local_rank)?;
+    let here = launch.local_size.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+    let processes = Processes::join(launch, device);
+    let result = processes.map_err(Into::into).and_then(|processes| {
+        let world: Arc<dyn World> = Arc::new(processes);
+        let result = work(device, here, &world);
+        if let Err(error) = &result {
+            // Of what the trainer met, the others know already.
+            world.fail(&message(error));
+            // The end of a world waits for the others, and may wait for one that is lost.
+            std::mem::forget(world);
+        }
+        result
+    });
+    if let Err(error) = &result {
+        eprintln!("error in process {rank} of {size}: {}", message(error));
+        // Threads may still be inside of exchanges with processes that are no more.
+        std::process::exit(if is_bad_input(error) { 2 } else { 1 });
+    }
+    result
 }
 
 /// As many threads as asked for; without a wish, one for each core.

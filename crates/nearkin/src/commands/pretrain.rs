@@ -6,21 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use nearkin_dist::{Alone, Launch, Processes, World};
+use nearkin_dist::World;
 use nearkin_model::{DeviceChoice, Encoder, load_backbone};
 use nearkin_recipe::{Override, Recipe};
-use nearkin_report::{Kind, RunFolder, names, read_metrics, table};
+use nearkin_report::{Kind, RunFolder, flop_rate, memory, names, percent, read_metrics, table};
 use nearkin_train::{
     Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, refuse_changes,
 };
 use sha2::{Digest, Sha256};
 
-use super::{bad_input, read_setup, unused};
-use crate::failure::{is_bad_input, message};
+use super::{Count, as_launched, bad_input, read_setup, unused};
 
 /// TOML has no larger integer.
 const LARGEST_SEED: u64 = i64::MAX as u64;
@@ -69,12 +67,14 @@ pub(crate) struct Arguments {
     /// Number of epochs (overrides training.epochs).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
-    /// Threads that read and augment images; no result depends on it.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    workers: usize,
-    /// Threads of libtorch; if absent, one per core, or what the resumed run began with.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    /// Threads that read and augment images; no result depends on it. auto: chosen with --threads,
+    /// and 1 beside a given number of threads.
+    #[arg(long, value_name = "N", default_value = "auto")]
+    workers: Count<0>,
+    /// Threads of libtorch. auto: what the resumed run began with; for a new run the split of the
+    /// cores between the two that is measured to be fastest.
+    #[arg(long, value_name = "N", default_value = "auto")]
+    threads: Count<1>,
     /// With several processes: how long each waits for the others before it gives up.
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout_seconds: u64,
@@ -129,32 +129,9 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let launch = Launch::from_environment(Duration::from_secs(arguments.timeout_seconds))?;
-    let Some(launch) = launch else {
-        let device = arguments.device.open()?;
-        return train(arguments, device, NonZeroUsize::MIN, &(Arc::new(Alone) as Arc<dyn World>));
-    };
-    let (rank, size) = (launch.rank, launch.size);
-    let device = arguments.device.open_for(launch.local_rank)?;
-    let here = launch.local_size.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
-    let processes = Processes::join(launch, device);
-    let result = processes.map_err(Into::into).and_then(|processes| {
-        let world: Arc<dyn World> = Arc::new(processes);
-        let result = train(arguments, device, here, &world);
-        if let Err(error) = &result {
-            // Of what the trainer met, the others know already.
-            world.fail(&message(error));
-            // The end of a world waits for the others, and may wait for one that is lost.
-            std::mem::forget(world);
-        }
-        result
-    });
-    if let Err(error) = &result {
-        eprintln!("error in process {rank} of {size}: {}", message(error));
-        // Threads may still be inside of exchanges with processes that are no more.
-        std::process::exit(if is_bad_input(error) { 2 } else { 1 });
-    }
-    result
+    as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| {
+        train(arguments, device, here, world)
+    })
 }
 
 fn train(
@@ -167,11 +144,11 @@ fn train(
     let (setup, resume) = plan(arguments, world.as_ref())?;
     let options = RunOptions {
         device,
-        workers: arguments.workers,
-        threads: arguments.threads.map(usize::from),
+        workers: arguments.workers.0,
+        threads: arguments.threads.0,
         processes_here,
         quiet: arguments.quiet,
-        environment: environment(arguments, device),
+        environment: environment(device),
     };
     let begins_with = match &arguments.init {
         // One that cannot be read is refused by name below.
@@ -186,7 +163,7 @@ fn train(
         let encoder = Encoder::new(&setup.recipe.model, 0, tch::Device::Cpu, tch::Kind::Float)?;
         load_backbone(weights, &encoder)?;
     }
-    let interrupt = interrupt_on_signals(first)?;
+    let interrupt = interrupt_on_signals(first, "writing a checkpoint after this step")?;
     let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
     if let Some(weights) = &arguments.init {
         let report = trainer.start_from(weights)?;
@@ -255,8 +232,8 @@ fn agreed_out(recipe: &Path, setup: &Setup, world: &dyn World) -> anyhow::Result
     Ok(PathBuf::from(std::ffi::OsString::from_vec(first)))
 }
 
-/// The first signal asks for a checkpoint, the second ends the process.
-fn interrupt_on_signals(first: bool) -> anyhow::Result<Interrupt> {
+/// The first signal asks for an end after the step, the second ends the process.
+pub(super) fn interrupt_on_signals(first: bool, notice: &'static str) -> anyhow::Result<Interrupt> {
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupt);
     ctrlc::set_handler(move || {
@@ -264,14 +241,14 @@ fn interrupt_on_signals(first: bool) -> anyhow::Result<Interrupt> {
             std::process::exit(130);
         }
         if first {
-            eprintln!("\nwriting a checkpoint after this step; once more to stop at once");
+            eprintln!("\n{notice}; once more to stop at once");
         }
     })
     .context("cannot handle Ctrl-C")?;
     Ok(interrupt)
 }
 
-fn environment(arguments: &Arguments, device: tch::Device) -> serde_json::Value {
+pub(super) fn environment(device: tch::Device) -> serde_json::Value {
     let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let processor = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -284,7 +261,7 @@ fn environment(arguments: &Arguments, device: tch::Device) -> serde_json::Value 
         "device": format!("{device:?}"),
         "processor": processor,
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "workers": arguments.workers,
+        "gomp_spincount": std::env::var("GOMP_SPINCOUNT").ok(),
     })
 }
 
@@ -293,7 +270,7 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
     if quiet {
         return Ok(());
     }
-    let percent =
+    let accuracy =
         |share: Option<f64>| share.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
     let accuracies = Baselines::of(run)?;
     let has_knn = !accuracies.is_empty();
@@ -302,7 +279,7 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
             .iter()
             .map(|row| {
                 let vote = format!("{}, {}", row.k, row.temperature);
-                vec![vote, percent(row.pixels), percent(row.untrained), percent(row.trained)]
+                vec![vote, accuracy(row.pixels), accuracy(row.untrained), accuracy(row.trained)]
             })
             .collect();
         println!("\nk-NN top-1 accuracy on the test images");
@@ -310,14 +287,25 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
         print!("{}", table::render(&headers, &rows));
     }
     let records = read_metrics(&run.metrics())?;
-    let epochs: Vec<f64> = records
-        .iter()
-        .filter(|record| record.kind == Kind::Epoch)
-        .filter_map(|record| record.number(names::IMAGES_PER_SECOND))
-        .collect();
-    if !epochs.is_empty() {
-        let mean = epochs.iter().sum::<f64>() / epochs.len() as f64;
-        println!("\ntrained at {mean:.0} images/s (mean over epochs, evaluation not counted)");
+    let epochs = || records.iter().filter(|record| record.kind == Kind::Epoch);
+    let mean = |name: &str| {
+        let values: Vec<f64> = epochs().filter_map(|record| record.number(name)).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    if let Some(rate) = mean(names::IMAGES_PER_SECOND) {
+        println!("\ntrained at {rate:.0} images/s (mean over epochs, evaluation not counted)");
+    }
+    if let (Some(rate), Some(share)) =
+        (mean(names::MODEL_FLOP_PER_SECOND), mean(names::MATMUL_SHARE))
+    {
+        println!("model:       {}", of_the_device(rate, share));
+    }
+    if let Some(share) = mean(names::DATA_WAIT_SHARE) {
+        println!("data wait:   {} of the time", percent(share));
+    }
+    let peaks = epochs().filter_map(|record| record.number(names::PEAK_MEMORY_BYTES));
+    if let Some(peak) = peaks.reduce(f64::max) {
+        println!("peak memory: {}", memory(peak));
     }
     let path = run.path().display();
     println!("\nrun folder:  {path}");
@@ -327,4 +315,10 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
     }
     println!("your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)");
     Ok(())
+}
+
+/// The model's operations per second, and how much of the device that is.
+pub(super) fn of_the_device(flop_per_second: f64, share: f64) -> String {
+    let (rate, share) = (flop_rate(flop_per_second), percent(share));
+    format!("{rate}, {share} of what products of matrices reach")
 }

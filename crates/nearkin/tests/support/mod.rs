@@ -114,6 +114,8 @@ impl Place {
             .args(arguments.split_whitespace())
             .current_dir(self.0.path())
             .env("OMP_NUM_THREADS", "1")
+            // Said by the environment, it does not make the program start itself again.
+            .env("OMP_WAIT_POLICY", "passive")
             .env_remove("COLUMNS")
             .output()
             .expect("the program starts");

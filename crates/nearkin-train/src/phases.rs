@@ -1,0 +1,137 @@
+//! Where the time of a step goes.
+//!
+//! The parts of a step are apart in the code, so each says when it ends; the time since the end of the
+//! part before is its. A run does not ask, and then an end costs one comparison. A benchmark asks, and
+//! then a GPU has to finish what it was given at every end, which a run never waits for.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use tch::Device;
+
+use crate::meter::wait_for;
+
+/// A part of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for the loader.
+    Load,
+    /// Views to the device, and made there where the recipe says so.
+    Transfer,
+    /// The online encoder, forward.
+    Encode,
+    /// The momentum encoder, forward.
+    Teacher,
+    /// The method's terms, their loss and its gradient in the embeddings.
+    Loss,
+    /// The gradient in the weights, and its sum over the processes.
+    Backward,
+    /// The optimiser.
+    Step,
+    /// The momentum encoder's weights.
+    Average,
+    /// Keys into the queue.
+    Queue,
+    /// Labels, copies of running statistics, checks, exchanges, records.
+    Other,
+}
+
+impl Phase {
+    /// In the order of a step.
+    pub const ALL: [Self; 10] = [
+        Self::Load,
+        Self::Transfer,
+        Self::Encode,
+        Self::Teacher,
+        Self::Loss,
+        Self::Backward,
+        Self::Step,
+        Self::Average,
+        Self::Queue,
+        Self::Other,
+    ];
+
+    /// What a table calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Load => "wait for data",
+            Self::Transfer => "to the device",
+            Self::Encode => "encode",
+            Self::Teacher => "teacher",
+            Self::Loss => "loss",
+            Self::Backward => "backward",
+            Self::Step => "optimiser",
+            Self::Average => "teacher's average",
+            Self::Queue => "queue",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The clock of the phases; as a rule it stands.
+#[derive(Debug, Default)]
+pub(crate) struct Phases(Option<Running>);
+
+#[derive(Debug)]
+struct Running {
+    device: Device,
+    ended: Cell<Instant>,
+    seconds: [Cell<f64>; Phase::ALL.len()],
+}
+
+impl Phases {
+    /// Begins to count, from now.
+    pub(crate) fn of(device: Device) -> Self {
+        wait_for(device);
+        let (ended, seconds) = (Cell::new(Instant::now()), Default::default());
+        Self(Some(Running { device, ended, seconds }))
+    }
+
+    /// The time since the last end was this phase's.
+    pub(crate) fn end(&self, phase: Phase) {
+        let Some(Running { device, ended, seconds }) = &self.0 else { return };
+        wait_for(*device);
+        let now = Instant::now();
+        let of_phase = &seconds[phase as usize];
+        of_phase.set(of_phase.get() + now.duration_since(ended.replace(now)).as_secs_f64());
+    }
+
+    /// Seconds of each phase so far; none if nobody asked.
+    pub(crate) fn seconds(&self) -> Vec<(Phase, f64)> {
+        let running = self.0.iter();
+        running
+            .flat_map(|running| Phase::ALL.into_iter().zip(running.seconds.iter().map(Cell::get)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_phase_has_the_time_since_the_end_before() {
+        let phases = Phases::of(Device::Cpu);
+        let begun = Instant::now();
+        for phase in [Phase::Load, Phase::Queue, Phase::Load] {
+            std::thread::sleep(Duration::from_millis(20));
+            phases.end(phase);
+        }
+        let whole = begun.elapsed().as_secs_f64();
+        let seconds = phases.seconds();
+        let of = |phase: Phase| seconds.iter().find(|entry| entry.0 == phase).unwrap().1;
+        assert!(of(Phase::Load) >= 0.04 && of(Phase::Queue) >= 0.02 && of(Phase::Loss) == 0.0);
+        let sum: f64 = seconds.iter().map(|entry| entry.1).sum();
+        assert!((sum - whole).abs() < 0.01, "{sum} of {whole}");
+    }
+
+    #[test]
+    fn phases_stand_in_their_order_and_cost_nothing_unasked() {
+        assert!(Phase::ALL.into_iter().enumerate().all(|(place, phase)| phase as usize == place));
+        let phases = Phases::default();
+        phases.end(Phase::Load);
+        assert!(phases.seconds().is_empty());
+    }
+}
