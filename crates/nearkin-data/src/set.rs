@@ -239,8 +239,7 @@ impl<S: ImageSet> ImageSet for Subset<S> {
 /// The images of a set that have a label, or several, in its order; the set itself where all of them
 /// do.
 pub fn labelled(set: &Arc<dyn ImageSet>) -> Arc<dyn ImageSet> {
-    let has_label =
-        |&index: &usize| set.label(index).is_some() || set.labels(index).is_some();
+    let has_label = |&index: &usize| set.label(index).is_some() || set.labels(index).is_some();
     let indices: Vec<usize> = (0..set.len()).filter(has_label).collect();
     match indices.len() == set.len() {
         true => Arc::clone(set),

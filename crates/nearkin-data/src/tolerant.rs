@@ -138,7 +138,7 @@ impl BadImages {
         }
     }
 
-    fn add(&self, line: Line) -> Result<(), DataError> {
+    fn add(&self, line: &Line) -> Result<(), DataError> {
         {
             let mut listed = lock(&self.listed);
             let known = listed.images.insert((line.split, line.image.clone()), true);
@@ -152,7 +152,7 @@ impl BadImages {
         let Some(path) = &self.path else { return Ok(()) };
         let write = || {
             let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            let mut text = serde_json::to_string(&line)?;
+            let mut text = serde_json::to_string(line)?;
             text.push('\n');
             if !ends_with_line(path)? {
                 text.insert(0, '\n');
@@ -233,7 +233,7 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
         // The loader may meet an image more than once in a batch.
         for (index, error) in BTreeMap::from_iter(unreadable) {
             let (image, reason) = (self.name(index).into_boxed_str(), error.to_string());
-            self.list.add(Line { split: self.split, index, image, reason })?;
+            self.list.add(&Line { split: self.split, index, image, reason })?;
             counts.bad.insert(index);
         }
         let (asked, bad) = (counts.asked, counts.bad.len());

@@ -191,7 +191,8 @@ fn labels(
             }
         }
         if let Some(place) = said.iter().position(|said| !said) {
-            let reason = format!("says nothing of {}, which {} names", names[place], list.display());
+            let reason =
+                format!("says nothing of {}, which {} names", names[place], list.display());
             return Err(DataError::malformed(&path, reason));
         }
     }
@@ -233,8 +234,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Entry>, DataError> {
     let mut entries = Vec::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let number = index + 1;
-        let refuse =
-            |reason: &str| DataError::malformed(path, format!("line {number}: {reason}"));
+        let refuse = |reason: &str| DataError::malformed(path, format!("line {number}: {reason}"));
         let text = std::str::from_utf8(line).map_err(|_| refuse("is not UTF-8 text"))?;
         let mut fields = text.split_whitespace();
         let Some(image) = fields.next() else { continue };
@@ -328,8 +328,7 @@ mod tests {
         assert_eq!(shown(&part(VocPart::Val)), ["000005.jpg [] [1]"]);
         let source = detect(folder.path()).unwrap();
         let found = inspect(&source, std::num::NonZeroUsize::MIN).unwrap();
-        let counts: Vec<usize> =
-            found.splits[1].classes.iter().map(|class| class.images).collect();
+        let counts: Vec<usize> = found.splits[1].classes.iter().map(|class| class.images).collect();
         assert_eq!((found.dataset, counts, found.splits[1].unlabelled), ("voc", vec![1, 1], 0));
     }
 
@@ -362,8 +361,7 @@ mod tests {
         ] {
             let folder = drawn();
             fs::write(list(&folder, "cat_trainval.txt"), text).unwrap();
-            let message =
-                Voc::open(folder.path(), Split::Train, VocPart::default()).err().unwrap();
+            let message = Voc::open(folder.path(), Split::Train, VocPart::default()).err().unwrap();
             assert!(message.to_string().contains(expected), "{message}");
         }
         let folder = drawn();

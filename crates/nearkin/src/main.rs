@@ -45,8 +45,20 @@ enum Command {
     Recipe(commands::recipe::Command),
 }
 
+/// The arguments, or the end. All processes that a launcher starts on a host have the same ones, so the
+/// first says for all what is wrong with them.
+fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let is_another = std::env::var("LOCAL_RANK").is_ok_and(|rank| rank != "0");
+        match error.use_stderr() && is_another {
+            true => std::process::exit(error.exit_code()),
+            false => error.exit(),
+        }
+    })
+}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let result = match parse().command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Launch(arguments) => commands::launch::run(&arguments),
         Command::Eval(command) => commands::eval::run(&command),

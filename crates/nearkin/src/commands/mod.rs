@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nearkin_objective::MethodError;
-use nearkin_recipe::{Override, Recipe, Source, clarify};
+use nearkin_recipe::{Fraction, Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
 use nearkin_train::{Setup, SetupError};
 
@@ -77,6 +77,12 @@ fn trained(path: &Path, recipe: Option<&Path>, data: Option<&Path>) -> anyhow::R
         bad_input(format!("{path} is a file of weights: say with --recipe FILE what model it is"))
     })?;
     Ok(Trained::Weights(read_setup(recipe, &[], data)?.recipe))
+}
+
+/// A number within 0 and 1.
+fn share(text: &str) -> Result<Fraction, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    Fraction::try_from(number)
 }
 
 /// As many threads as asked for; without a wish, one for each core.
