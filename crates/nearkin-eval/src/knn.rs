@@ -470,15 +470,17 @@ mod tests {
         let batch_size = NonZeroUsize::MIN.saturating_add(6);
         let options = FeatureOptions { batch_size, workers: 0 };
         let votes = [Votes { k: 3, temperature: 0.1 }];
-        let knn = |sets| knn(FeatureSource::Pixels, sets, &view, &votes, options);
+        let knn = |train: Arc<dyn ImageSet>, test: Arc<dyn ImageSet>| {
+            knn(FeatureSource::Pixels, [&train, &test], &view, &votes, options)
+        };
         let of = |train_first, test_first| {
-            knn([&cut(&train, train_first, Split::Train), &cut(&test, test_first, Split::Test)])
+            knn(cut(&train, train_first, Split::Train), cut(&test, test_first, Split::Test))
         };
         // The same as of sets that never had these images.
         let first = |set: &Arc<dyn ImageSet>, count: usize| -> Arc<dyn ImageSet> {
             Arc::new(Subset::of(Arc::clone(set), (0..count).collect()))
         };
-        let expected = knn([&first(&train, 33), &first(&test, 15)]).unwrap();
+        let expected = knn(first(&train, 33), first(&test, 15)).unwrap();
         assert_eq!(of(33, 15).unwrap(), expected);
         assert_eq!(expected.images, [33, 15]);
         let message = of(0, 15).unwrap_err().to_string();

@@ -240,7 +240,8 @@ fn fixed_batch(
     let mut loader = Loader::start(Arc::clone(train), views, 0, std::iter::once(plan), loading)?;
     let batch = loader.next().transpose()?;
     let view = batch.as_ref().and_then(|batch| batch.views.first());
-    let view = view.ok_or(EvaluationError::NoneReadable { images: 0, which: "training " })?;
+    let view =
+        view.ok_or(EvaluationError::NoneReadable { images: train.len(), which: "training " })?;
     Ok(images_to_tensor(&view.pixels, view.size_pixels, machine.device)?)
 }
 
