@@ -40,7 +40,7 @@ fixtures: ## compute the reference values of the tests anew
 	@scripts/parity --write
 
 # Each reader of untrusted bytes in turn; fuzz/README.md has more.
-FUZZ = cifar idx image list packed parquet pickle shards
+FUZZ = cifar idx image list packed parquet pickle shards voc
 SECONDS ?= 60
 
 fuzz: export RUSTC_BOOTSTRAP = 1

@@ -102,6 +102,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "packed": {"fixed": packed([(2, 2)] * 3), "mixed": packed([(2, 2), (3, 1), (1, 4)])},
         "pickle": pickles(),
         "shards": shards(),
+        "voc": {"split.txt": b"000005\n000007\n", "class.txt": b"000005  1\n000007 -1\r\n000009  0\n"},
     }
 
 

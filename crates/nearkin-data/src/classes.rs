@@ -60,6 +60,49 @@ pub(crate) fn number(written: &Written, train: &Written) -> Result<Numbered, (us
     Ok(Numbered { classes, labels })
 }
 
+/// What stands between the labels of one image.
+const SEPARATOR: char = '|';
+
+/// Whether some image has several labels, or says by a lone `|` that it has none of the classes.
+pub(crate) fn are_several(written: &Written) -> bool {
+    written.iter().flatten().any(|labels| labels.contains(SEPARATOR))
+}
+
+/// Class names in label order, and the labels of every image, rising.
+pub(crate) type NumberedSeveral = (Vec<String>, Vec<Option<Box<[u32]>>>);
+
+/// The same as [`number`] for images that can have several labels, with `|` between them.
+pub(crate) fn number_several(
+    written: &Written,
+    train: &Written,
+) -> Result<NumberedSeveral, (usize, String)> {
+    let split = |written: &Written| -> (Vec<usize>, Written) {
+        let images = written.iter().enumerate();
+        images
+            .filter_map(|(image, labels)| Some((image, labels.as_deref()?)))
+            .flat_map(|(image, labels)| labels.split(SEPARATOR).map(move |one| (image, one.trim())))
+            .filter(|(_, one)| !one.is_empty())
+            .map(|(image, one)| (image, Some(one.into())))
+            .unzip()
+    };
+    let (images, own) = split(written);
+    let numbered = number(&own, &split(train).1)
+        .map_err(|(place, reason)| (images.get(place).copied().unwrap_or(0), reason))?;
+    let mut labels: Vec<Option<Vec<u32>>> =
+        written.iter().map(|labels| labels.as_ref().map(|_| Vec::new())).collect();
+    for (image, label) in images.into_iter().zip(numbered.labels) {
+        if let Some(labels) = &mut labels[image] {
+            labels.extend(label);
+        }
+    }
+    let sorted = |mut labels: Vec<u32>| {
+        labels.sort_unstable();
+        labels.dedup();
+        labels.into_boxed_slice()
+    };
+    Ok((numbered.classes, labels.into_iter().map(|labels| labels.map(sorted)).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +133,19 @@ mod tests {
     }
 
     #[test]
+    fn an_image_may_have_several() {
+        let train = written(&["dog | cat|dog", "", "|", "fox"]);
+        assert!(are_several(&train) && !are_several(&written(&["dog", ""])));
+        let (classes, labels) = number_several(&train, &train).unwrap();
+        assert_eq!(classes, ["cat", "dog", "fox"]);
+        let boxed = |labels: &[u32]| Some(labels.into());
+        assert_eq!(labels, [boxed(&[0, 1]), None, boxed(&[]), boxed(&[2])]);
+        let counted = written(&["2|0", "1"]);
+        let (classes, labels) = number_several(&counted, &counted).unwrap();
+        assert_eq!((classes.concat().as_str(), &labels[0]), ("012", &boxed(&[0, 2])));
+    }
+
+    #[test]
     fn the_train_split_decides() {
         let expected = ("a b c".to_owned(), vec![Some(2)]);
         assert_eq!(numbered(&["c"], &["c", "b", "a"]), Ok(expected));
@@ -101,6 +157,11 @@ mod tests {
             let expected = format!("1: {own:?} is a class that the train split does not have");
             assert_eq!(message, expected);
         }
+        let message = number_several(&written(&["", "dog|fox"]), &written(&["dog|cat"]));
+        assert_eq!(
+            message,
+            Err((1, "\"fox\" is a class that the train split does not have".to_owned()))
+        );
         let message = numbered(&["1", "4000000000"], &["4000000000"]).unwrap_err();
         assert_eq!(message, "1: the label 4000000000 is above 1048575");
     }

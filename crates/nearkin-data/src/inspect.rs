@@ -14,8 +14,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    CifarVersion, DataError, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
-    WebDataset, has_split, open, parquet, scan,
+    CifarVersion, DataError, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part, Voc,
+    VocPart, WebDataset, has_split, open, parquet, scan,
 };
 
 /// All that was found at a path.
@@ -48,7 +48,7 @@ pub struct SplitInspection {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A class and how many images have it.
+/// A class and how many images have it; an image may have several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassCount {
     /// The class.
@@ -141,6 +141,9 @@ fn detect_folder(path: &Path, place: Option<PathBuf>) -> Result<Source, DataErro
     if Idx::is_at(path) {
         return Ok(Source::Idx { path: place });
     }
+    if Voc::is_at(path) {
+        return Ok(Source::Voc { path: place, part: VocPart::default() });
+    }
     // Archives may lie beside the images that were unpacked from them.
     if WebDataset::is_at(path) && !scan::holds_images(path)? {
         return Ok(Source::Webdataset { path: place });
@@ -226,10 +229,14 @@ fn summarise(set: &dyn ImageSet, split: &'static str, decoded: &[Decoded]) -> Sp
     let mut counts = vec![0; set.classes().len()];
     let mut unlabelled = 0;
     for index in 0..set.len() {
-        match set.label(index).and_then(|label| counts.get_mut(label)) {
-            Some(count) => *count += 1,
-            None => unlabelled += 1,
+        let several = set.labels(index);
+        let present = several.into_iter().flat_map(|labels| labels.present);
+        for label in present.map(|&label| label as usize).chain(set.label(index)) {
+            if let Some(count) = counts.get_mut(label) {
+                *count += 1;
+            }
         }
+        unlabelled += usize::from(several.is_none() && set.label(index).is_none());
     }
     let named = set.classes().iter().zip(counts);
     let failed = decoded.iter().enumerate().filter_map(|(index, decoded)| {

@@ -3,7 +3,7 @@
 //! This crate exists so that everything behind it (augmentation, the loader, evaluation) sees one
 //! interface, [`ImageSet`], whether images are drawn by code ([`shapes`]), sit in memory
 //! ([`cifar`], [`idx`]) or are read from files ([`stl10`], [`folder`], [`list`], [`packed`],
-//! [`parquet`], [`webdataset`]). It knows nothing of tensors and builds without libtorch.
+//! [`parquet`], [`voc`], [`webdataset`]). It knows nothing of tensors and builds without libtorch.
 //!
 //! - A recipe names its data as a [`Source`]; [`open`] turns that and a [`Split`] into a set.
 //! - A set hands out [`Image`]s: 8-bit RGB, each of its own size, safe to ask for from any thread.
@@ -44,6 +44,7 @@ pub mod shapes;
 mod source;
 pub mod stl10;
 pub mod tolerant;
+pub mod voc;
 pub mod webdataset;
 
 pub use cifar::{Cifar, CifarVersion};
@@ -55,9 +56,10 @@ pub use packed::{PackWriter, Packed};
 #[cfg(feature = "parquet")]
 pub use parquet::Parquet;
 pub use random::Random;
-pub use set::{DataError, ImageSet, Split, Subset, labelled};
+pub use set::{ClassLabels, DataError, ImageSet, Split, Subset, labelled};
 pub use shapes::{Shapes, ShapesOptions};
 pub use source::{Source, has_split, open};
 pub use stl10::{Stl10, Stl10Part};
 pub use tolerant::{BadImages, Tolerant};
+pub use voc::{Voc, VocPart};
 pub use webdataset::WebDataset;

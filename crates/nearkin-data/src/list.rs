@@ -10,6 +10,8 @@
 //! - Empty lines and lines that begin with `#` are skipped.
 //! - Labels that are all numbers from 0 count the classes; otherwise they are the names of the
 //!   classes, which are then numbered in sorted order.
+//! - Where some label of the train split has a `|` in it, images can show several classes at once,
+//!   such as `cat|dog`; a lone `|` says that an image shows none of them, no label that nothing is known.
 //!
 //! Paths are relative to the folder of the list unless a root is given. A list is a train split; a
 //! folder with lists `train` and `val` or `test` (each `.txt`, `.csv` or `.tsv`) has two, and the
@@ -21,7 +23,8 @@ use std::path::{Path, PathBuf};
 
 use crate::classes::{self, Written};
 use crate::decode::{self, decode};
-use crate::{DataError, Image, ImageSet, Split};
+use crate::set::KeptLabels;
+use crate::{ClassLabels, DataError, Image, ImageSet, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
 
@@ -41,8 +44,25 @@ pub struct List {
     /// What paths are relative to.
     root: PathBuf,
     files: Vec<Box<str>>,
-    labels: Vec<Option<u32>>,
+    labels: Labels,
     classes: Vec<String>,
+}
+
+enum Labels {
+    One(Vec<Option<u32>>),
+    Several(Vec<Option<KeptLabels>>),
+}
+
+/// Numbers what is written beside the images of a split as the train split asks for.
+fn number(own: &Written, train: &Written) -> Result<(Vec<String>, Labels), (usize, String)> {
+    if !classes::are_several(train) {
+        let numbered = classes::number(own, train)?;
+        return Ok((numbered.classes, Labels::One(numbered.labels)));
+    }
+    let (classes, labels) = classes::number_several(own, train)?;
+    let keep = |present| KeptLabels { present, unclear: Box::default() };
+    let labels = labels.into_iter().map(|present| present.map(keep)).collect();
+    Ok((classes, Labels::Several(labels)))
 }
 
 impl List {
@@ -69,18 +89,18 @@ impl List {
         };
         let own = written(&entries);
         let numbered = match train.as_deref().filter(|_| split == Split::Test) {
-            Some(train) => classes::number(&own, &written(&read(train)?)),
-            None => classes::number(&own, &own),
+            Some(train) => number(&own, &written(&read(train)?)),
+            None => number(&own, &own),
         };
-        let numbered = numbered.map_err(|(place, reason)| {
+        let (classes, labels) = numbered.map_err(|(place, reason)| {
             let line = entries.get(place).map_or(0, |entry| entry.line);
             DataError::malformed(list, format!("line {line}: {reason}"))
         })?;
         Ok(Self {
             root: root.or(list.parent()).unwrap_or(Path::new("")).to_owned(),
             files: entries.into_iter().map(|entry| entry.path).collect(),
-            labels: numbered.labels,
-            classes: numbered.classes,
+            labels,
+            classes,
         })
     }
 
@@ -115,7 +135,17 @@ impl ImageSet for List {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels[index].map(|label| label as usize)
+        match &self.labels {
+            Labels::One(labels) => labels[index].map(|label| label as usize),
+            Labels::Several(_) => None,
+        }
+    }
+
+    fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        match &self.labels {
+            Labels::One(_) => None,
+            Labels::Several(labels) => labels[index].as_ref().map(KeptLabels::lend),
+        }
     }
 
     fn classes(&self) -> &[String] {
@@ -354,6 +384,25 @@ mod tests {
         assert!(!List::has_split(&list, Split::Test).unwrap());
         let message = List::open(&list, None, Split::Test).err().unwrap().to_string();
         assert!(message.contains("all.txt has no test split: give a folder with"), "{message}");
+    }
+
+    #[test]
+    fn images_of_a_list_may_show_several_classes() {
+        let files = folder(&[
+            ("train.csv", "path,label\na.png,dog|cat\nb.png,fox\nc.png,|\nd.png,\n"),
+            ("test.csv", "e.png,fox | cat\nf.png,dog\n"),
+        ]);
+        let train = List::open(files.path(), None, Split::Train).unwrap();
+        assert_eq!(train.classes(), ["cat", "dog", "fox"]);
+        assert!(train.has_several_labels() && !train.has_labels());
+        let present = |set: &List, index| set.labels(index).map(|labels| labels.present.to_vec());
+        let expected = [Some(vec![0, 1]), Some(vec![2]), Some(vec![]), None];
+        assert_eq!([0, 1, 2, 3].map(|index| present(&train, index)), expected);
+        let test = List::open(files.path(), None, Split::Test).unwrap();
+        assert_eq!([0, 1].map(|index| present(&test, index)), [Some(vec![0, 2]), Some(vec![1])]);
+        fs::write(files.path().join("test.csv"), "e.png,fox\nf.png,cat|owl\n").unwrap();
+        let message = List::open(files.path(), None, Split::Test).err().unwrap().to_string();
+        assert!(message.contains("test.csv: line 2: \"owl\" is a class that"), "{message}");
     }
 
     #[test]

@@ -48,8 +48,7 @@ pub enum DataError {
     /// More images are damaged than the recipe allows.
     #[error(
         "{bad} of the {asked} {split} images asked for so far cannot be read, and bad_image_limit = \
-         {limit} allows {allowed}; {} lists them: repair or remove them, or raise bad_image_limit",
-        list.display()
+         {limit} allows {allowed}; {which}: repair or remove them, or raise bad_image_limit"
     )]
     TooManyBad {
         /// Images that cannot be read.
@@ -62,8 +61,8 @@ pub enum DataError {
         limit: f64,
         /// The number that follows from it.
         allowed: usize,
-        /// The file that lists them.
-        list: PathBuf,
+        /// What lists them, or what is wrong with the first.
+        which: String,
     },
     /// The request itself makes no sense for this set.
     #[error("{0}")]
@@ -104,6 +103,30 @@ impl fmt::Display for Split {
     }
 }
 
+/// What is known of an image of a set whose images can show several classes at once. Classes that
+/// are in neither list are not in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassLabels<'a> {
+    /// Classes that are in the image, rising.
+    pub present: &'a [u32],
+    /// Classes for which the image is neither an example nor a counterexample, rising: what it shows
+    /// of them is hard to recognise.
+    pub unclear: &'a [u32],
+}
+
+/// The same, as sets keep it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeptLabels {
+    pub(crate) present: Box<[u32]>,
+    pub(crate) unclear: Box<[u32]>,
+}
+
+impl KeptLabels {
+    pub(crate) fn lend(&self) -> ClassLabels<'_> {
+        ClassLabels { present: &self.present, unclear: &self.unclear }
+    }
+}
+
 /// A set of images with random access, shared between loader threads.
 pub trait ImageSet: Send + Sync {
     /// Number of images.
@@ -120,6 +143,14 @@ pub trait ImageSet: Send + Sync {
     /// The class of the image, as an index into [`classes`](Self::classes); `None` without a label.
     fn label(&self, index: usize) -> Option<usize>;
 
+    /// What is known of the classes of an image, as indices into [`classes`](Self::classes), in a set
+    /// whose images can show several at once; such a set has no [`label`](Self::label). `None` in all
+    /// other sets, and for an image of which nothing is known.
+    fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        let _ = index;
+        None
+    }
+
     /// Class names in label order; empty without labels.
     fn classes(&self) -> &[String];
 
@@ -129,6 +160,11 @@ pub trait ImageSet: Send + Sync {
     /// Whether there are labels, though not every image need have one: see [`labelled`].
     fn has_labels(&self) -> bool {
         (0..self.len()).any(|index| self.label(index).is_some())
+    }
+
+    /// Whether images can show several classes at once: see [`labels`](Self::labels).
+    fn has_several_labels(&self) -> bool {
+        (0..self.len()).any(|index| self.labels(index).is_some())
     }
 
     /// Is told by a loader, batch by batch in the order of its plan, how many images it asked for
@@ -182,6 +218,10 @@ impl<S: ImageSet> ImageSet for Subset<S> {
         self.set.label(self.indices[index])
     }
 
+    fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        self.set.labels(self.indices[index])
+    }
+
     fn classes(&self) -> &[String] {
         self.set.classes()
     }
@@ -196,9 +236,10 @@ impl<S: ImageSet> ImageSet for Subset<S> {
     }
 }
 
-/// The images of a set that have a label, in its order; the set itself where all of them have one.
+/// The images of a set that have a label, or several, in its order; the set itself where all of them
+/// do.
 pub fn labelled(set: &Arc<dyn ImageSet>) -> Arc<dyn ImageSet> {
-    let has_label = |&index: &usize| set.label(index).is_some();
+    let has_label = |&index: &usize| set.label(index).is_some() || set.labels(index).is_some();
     let indices: Vec<usize> = (0..set.len()).filter(has_label).collect();
     match indices.len() == set.len() {
         true => Arc::clone(set),
@@ -217,6 +258,10 @@ impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
 
     fn label(&self, index: usize) -> Option<usize> {
         (**self).label(index)
+    }
+
+    fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        (**self).labels(index)
     }
 
     fn classes(&self) -> &[String] {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cifar, CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Shapes, ShapesOptions,
-    Split, Stl10, Stl10Part, WebDataset,
+    Split, Stl10, Stl10Part, Voc, VocPart, WebDataset,
 };
 
 /// Where images come from; in a recipe, `dataset = "cifar10"` with the keys of that variant.
@@ -78,6 +78,15 @@ pub enum Source {
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
+    /// PASCAL VOC, whose images show several classes at once; see [`voc`](crate::voc).
+    Voc {
+        /// The folder of a year, such as `VOC2007`, or the folder that holds it or `VOCdevkit`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+        /// Which images make the train split.
+        #[serde(default)]
+        part: VocPart,
+    },
     /// The built-in set, drawn by code; see [`shapes`](crate::shapes).
     Shapes {
         /// Images of the train split.
@@ -120,6 +129,7 @@ impl Source {
             Self::Packed { .. } => "packed",
             Self::Parquet { .. } => "parquet",
             Self::Webdataset { .. } => "webdataset",
+            Self::Voc { .. } => "voc",
             Self::Shapes { .. } => "shapes",
         }
     }
@@ -135,7 +145,8 @@ impl Source {
             | Self::List { path, .. }
             | Self::Packed { path }
             | Self::Parquet { path }
-            | Self::Webdataset { path } => path.as_deref(),
+            | Self::Webdataset { path }
+            | Self::Voc { path, .. } => path.as_deref(),
             Self::Shapes { .. } => None,
         }
     }
@@ -151,7 +162,8 @@ impl Source {
             | Self::List { path, .. }
             | Self::Packed { path }
             | Self::Parquet { path }
-            | Self::Webdataset { path } => {
+            | Self::Webdataset { path }
+            | Self::Voc { path, .. } => {
                 *path = Some(new.into());
                 Ok(())
             }
@@ -200,6 +212,9 @@ pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
         Source::Webdataset { path } => {
             Arc::new(WebDataset::open(source.require_path(path.as_ref())?, split)?)
         }
+        Source::Voc { path, part } => {
+            Arc::new(Voc::open(source.require_path(path.as_ref())?, split, *part)?)
+        }
         &Source::Shapes { train_images, test_images, size_pixels, seed } => {
             let images = match split {
                 Split::Train => train_images,
@@ -233,6 +248,9 @@ pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
         }
         Source::Webdataset { path } => {
             WebDataset::has_split(source.require_path(path.as_ref())?, split)
+        }
+        Source::Voc { path, part } => {
+            Voc::has_split(source.require_path(path.as_ref())?, split, *part)
         }
         Source::Cifar10 { .. }
         | Source::Cifar100 { .. }
@@ -298,6 +316,20 @@ mod tests {
     }
 
     #[test]
+    fn the_part_of_voc_is_read_and_stated() {
+        for (text, part) in [
+            ("", VocPart::Trainval),
+            ("part = \"train\"", VocPart::Train),
+            ("part = \"val\"", VocPart::Val),
+        ] {
+            let source: Source = toml::from_str(&format!("dataset = \"voc\"\n{text}")).unwrap();
+            assert_eq!((source.kind(), &source), ("voc", &Source::Voc { path: None, part }));
+            let written = toml::to_string(&source).unwrap();
+            assert_eq!(toml::from_str::<Source>(&written).unwrap(), source);
+        }
+    }
+
+    #[test]
     fn a_list_is_opened_with_its_root_and_an_idx_folder_by_its_splits() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("some.txt");
@@ -359,6 +391,7 @@ mod tests {
             Source::Packed { path: None },
             Source::Parquet { path: None },
             Source::Webdataset { path: None },
+            Source::Voc { path: None, part: VocPart::default() },
         ] {
             let message = open(&source, Split::Train).err().unwrap().to_string();
             let expected = format!("dataset {} needs a path: give --data PATH", source.kind());
@@ -383,6 +416,7 @@ mod tests {
             Source::Packed { path: None },
             Source::Parquet { path: None },
             Source::Webdataset { path: None },
+            Source::Voc { path: None, part: VocPart::default() },
         ] {
             source.set_path(&missing).unwrap();
             let message = open(&source, Split::Train).err().unwrap().to_string();

@@ -7,7 +7,7 @@
 //! The count is kept in the order of the loader's plan, so a run ends at the same batch whatever the
 //! number of its threads. It begins anew with every process; the list does not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, Image, ImageSet, Split};
+use crate::{ClassLabels, DataError, Image, ImageSet, Split};
 
 /// The share is taken of at least so many images, so that the first damaged image of a run does not
 /// end it.
@@ -24,14 +24,17 @@ pub const FEWEST_ASKED: usize = 1_000;
 /// Without another wish, one image in a hundred may be damaged.
 pub const DEFAULT_LIMIT: f64 = 0.01;
 
+/// So many images a message names where no file lists them.
+const NAMED: usize = 5;
+
 /// A line of the list.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     split: Split,
-    /// Its place in the set of the run.
+    /// Its place in its set.
     index: usize,
     /// Its path or record.
-    image: String,
+    image: Box<str>,
     reason: String,
 }
 
@@ -39,17 +42,27 @@ struct Line {
 /// `image` (its path or record) and `reason`.
 ///
 /// The file appears with the first image. What an earlier process listed stays and is not listed
-/// again; a line that was cut off is ignored.
+/// again; a line that was cut off is ignored. Images of other sets may be in it, so they are told
+/// apart by their names.
 #[derive(Debug)]
 pub struct BadImages {
-    path: PathBuf,
+    path: Option<PathBuf>,
     listed: Mutex<Listed>,
 }
 
 #[derive(Debug, Default)]
 struct Listed {
-    images: HashSet<(Split, usize)>,
+    /// All of the file, and whether this process met them too.
+    images: HashMap<(Split, Box<str>), bool>,
+    /// Of the first that this process met.
+    reasons: Vec<String>,
     told: usize,
+}
+
+impl Listed {
+    fn met(&self) -> usize {
+        self.images.values().filter(|&&met| met).count()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,9 +79,9 @@ impl BadImages {
         };
         let lines = bytes.split(|&byte| byte == b'\n');
         let lines = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-        let images: HashSet<_> = lines.map(|line| (line.split, line.index)).collect();
-        let listed = Mutex::new(Listed { told: images.len(), images });
-        Ok(Self { path: path.to_owned(), listed })
+        let images: HashMap<_, _> = lines.map(|line| ((line.split, line.image), false)).collect();
+        let listed = Listed { told: images.len(), images, reasons: Vec::new() };
+        Ok(Self { path: Some(path.to_owned()), listed: Mutex::new(listed) })
     }
 
     /// The list in the folder of a run: `bad_images.jsonl`, and of the processes beside the first
@@ -80,32 +93,73 @@ impl BadImages {
         }))
     }
 
-    /// What to tell the user: how many images are listed; `None` if there are no more than at the
-    /// last call.
+    /// A list that no file keeps, for what has no folder of its own.
+    pub fn unwritten() -> Self {
+        Self { path: None, listed: Mutex::default() }
+    }
+
+    /// What to tell the user during training: how many images are listed; `None` if there are no more
+    /// than at the last call.
     pub fn news(&self) -> Option<String> {
         let mut listed = lock(&self.listed);
         let images = listed.images.len();
         (images > listed.told).then(|| {
             listed.told = images;
-            let path = self.path.display();
-            format!("{images} image(s) cannot be read and are passed over; {path} lists them")
+            let which = self.which(&listed.reasons);
+            format!("{images} image(s) cannot be read and are passed over; {which}")
         })
     }
 
-    fn add(&self, line: &Line) -> Result<(), DataError> {
-        if !lock(&self.listed).images.insert((line.split, line.index)) {
-            return Ok(());
+    /// How many images this process could not read, each counted once.
+    pub fn met(&self) -> usize {
+        lock(&self.listed).met()
+    }
+
+    /// What to tell the user at the end: how many images this process could not read, and what lists
+    /// them or, without a file, the reasons of the first; `None` if it could read all.
+    pub fn told_at_end(&self) -> Option<String> {
+        let listed = lock(&self.listed);
+        let met = listed.met();
+        let which = match &self.path {
+            Some(_) => self.which(&listed.reasons),
+            None => listed.reasons.join("; "),
+        };
+        let more = match met.saturating_sub(listed.reasons.len()) {
+            more if more > 0 && self.path.is_none() => format!("; and {more} more"),
+            _ => String::new(),
+        };
+        (met > 0).then(|| format!("{met} image(s) cannot be read and are left out; {which}{more}"))
+    }
+
+    fn which(&self, reasons: &[String]) -> String {
+        match &self.path {
+            Some(path) => format!("{} lists them", path.display()),
+            None => format!("the first: {}", reasons.first().map_or("", String::as_str)),
         }
+    }
+
+    fn add(&self, line: &Line) -> Result<(), DataError> {
+        {
+            let mut listed = lock(&self.listed);
+            let known = listed.images.insert((line.split, line.image.clone()), true);
+            if known != Some(true) && listed.reasons.len() < NAMED {
+                listed.reasons.push(line.reason.clone());
+            }
+            if known.is_some() {
+                return Ok(());
+            }
+        }
+        let Some(path) = &self.path else { return Ok(()) };
         let write = || {
-            let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
             let mut text = serde_json::to_string(line)?;
             text.push('\n');
-            if !ends_with_line(&self.path)? {
+            if !ends_with_line(path)? {
                 text.insert(0, '\n');
             }
             file.write_all(text.as_bytes())
         };
-        write().map_err(|source| DataError::Write { path: self.path.clone(), source })
+        write().map_err(|source| DataError::Write { path: path.clone(), source })
     }
 }
 
@@ -160,6 +214,11 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
         if is_bad { None } else { self.set.label(index) }
     }
 
+    fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        let is_bad = lock(&self.counts).bad.contains(&index);
+        if is_bad { None } else { self.set.labels(index) }
+    }
+
     fn classes(&self) -> &[String] {
         self.set.classes()
     }
@@ -173,8 +232,8 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
         counts.asked = counts.asked.saturating_add(asked).min(self.len());
         // The loader may meet an image more than once in a batch.
         for (index, error) in BTreeMap::from_iter(unreadable) {
-            let (split, image, reason) = (self.split, self.name(index), error.to_string());
-            self.list.add(&Line { split, index, image, reason })?;
+            let (image, reason) = (self.name(index).into_boxed_str(), error.to_string());
+            self.list.add(&Line { split: self.split, index, image, reason })?;
             counts.bad.insert(index);
         }
         let (asked, bad) = (counts.asked, counts.bad.len());
@@ -188,7 +247,7 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
             split: self.split,
             limit: self.limit,
             allowed,
-            list: self.list.path.clone(),
+            which: self.list.which(&lock(&self.list.listed).reasons),
         })
     }
 }
@@ -295,6 +354,33 @@ mod tests {
         // What the rest cannot read is told by its place in the whole.
         rest.tolerate(1, damage([4])).unwrap();
         assert_eq!(set.label(6), None);
+    }
+
+    #[test]
+    fn what_a_process_met_is_counted_and_named() {
+        let (folder, set) = tolerant(50, 1.0);
+        set.tolerate(8, damage([3, 5])).unwrap();
+        let path = folder.path().join("bad.jsonl");
+        // What an earlier process listed was not met by this one, and is not listed again.
+        let list = Arc::new(BadImages::open(&path).unwrap());
+        assert_eq!((list.met(), list.told_at_end()), (0, None));
+        let set = |split| Tolerant::new(shapes(50), split, 1.0, Arc::clone(&list));
+        // Two sets of the same images, as two evaluations of a run have them.
+        set(Split::Train).tolerate(8, damage([5])).unwrap();
+        set(Split::Train).tolerate(8, damage([5, 6])).unwrap();
+        assert_eq!((list.met(), std::fs::read_to_string(&path).unwrap().lines().count()), (2, 3));
+        let told = list.told_at_end().unwrap();
+        assert!(told.starts_with("2 image(s) cannot be read and are left out; "), "{told}");
+        assert!(told.ends_with("bad.jsonl lists them"), "{told}");
+
+        let list = Arc::new(BadImages::unwritten());
+        let set = Tolerant::new(shapes(50), Split::Test, 0.007, Arc::clone(&list));
+        set.tolerate(50, damage(0..7)).unwrap();
+        let told = list.told_at_end().unwrap();
+        assert!(told.contains("7 image(s)") && told.contains("; some.png: cut 0; "), "{told}");
+        assert!(told.ends_with("; some.png: cut 4; and 2 more"), "{told}");
+        let message = set.tolerate(1, damage([8])).unwrap_err().to_string();
+        assert!(message.contains("allows 7; the first: some.png: cut 0: repair"), "{message}");
     }
 
     #[test]

@@ -23,6 +23,20 @@ pub enum EvaluationError {
         "{0} has no labels, and this evaluation needs them: give a folder with one sub-folder per class"
     )]
     NoLabels(&'static str),
+    /// The set says of every class whether an image shows it, and the evaluation compares one class.
+    #[error(
+        "{0} has several labels per image, and this evaluation compares one: nearkin eval transfer --to \
+         PATH gives the mean average precision of such a set, nearkin eval quality needs no labels"
+    )]
+    SeveralLabels(&'static str),
+    /// Nothing is left to evaluate.
+    #[error("none of the {images} {which}images can be read: nearkin data inspect says why")]
+    NoneReadable {
+        /// Images that were asked for.
+        images: usize,
+        /// Of which set, with a space behind it; nothing if there is but one.
+        which: &'static str,
+    },
     /// A process would have nothing to evaluate.
     #[error(
         "{test} test images are too few for {processes} processes: each needs a labelled one; use fewer \
@@ -46,12 +60,20 @@ pub enum EvaluationError {
 
 /// Refuses sets that cannot be evaluated against each other: both need labels, of the same classes.
 pub fn check_labels(train: &dyn ImageSet, test: &dyn ImageSet) -> Result<(), EvaluationError> {
-    if !train.has_labels() {
-        return Err(EvaluationError::NoLabels("the training set"));
+    for (set, name) in [(train, "the training set"), (test, "the test set")] {
+        if set.has_labels() {
+            continue;
+        }
+        return Err(match set.has_several_labels() {
+            true => EvaluationError::SeveralLabels(name),
+            false => EvaluationError::NoLabels(name),
+        });
     }
-    if !test.has_labels() {
-        return Err(EvaluationError::NoLabels("the test set"));
-    }
+    check_classes(train, test)
+}
+
+/// Refuses sets whose classes differ.
+pub fn check_classes(train: &dyn ImageSet, test: &dyn ImageSet) -> Result<(), EvaluationError> {
     if train.classes() == test.classes() {
         return Ok(());
     }
@@ -151,22 +173,29 @@ pub struct Features {
     pub rows: Tensor,
     /// `[images]`, on the device of the rows; -1 where an image has no label.
     pub labels: Tensor,
+    /// Where each image stands in the set.
+    pub images: Vec<usize>,
 }
 
 impl Features {
-    /// Of all images of a set, in its order.
+    /// Of all images of a set that can be read, in its order.
     pub fn of(
         source: FeatureSource<'_>,
         set: &Arc<dyn ImageSet>,
         view: &View,
         options: FeatureOptions,
     ) -> Result<Self, EvaluationError> {
-        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        let (mut rows, mut labels, mut places) = (Vec::new(), Vec::new(), Vec::new());
         stream_raw(source, set, view, options, |batch, images| {
             labels.push(labels_of(&**set, images)?.f_to_device(batch.device())?);
             rows.push(batch);
+            places.extend_from_slice(images);
             Ok(())
         })?;
-        Ok(Self { rows: Tensor::f_cat(&rows, 0)?, labels: Tensor::f_cat(&labels, 0)? })
+        if rows.is_empty() {
+            return Err(EvaluationError::NoneReadable { images: set.len(), which: "" });
+        }
+        let (rows, labels) = (Tensor::f_cat(&rows, 0)?, Tensor::f_cat(&labels, 0)?);
+        Ok(Self { rows, labels, images: places })
     }
 }

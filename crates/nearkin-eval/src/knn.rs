@@ -32,6 +32,18 @@ pub struct KnnResult {
     pub top_5: f64,
 }
 
+/// What came of a k-NN evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knn {
+    /// One for each way to vote.
+    pub results: Vec<KnnResult>,
+    /// How the backbone's features of the test images spread; `None` for pixels.
+    pub spread: Option<Spread>,
+    /// Training and test images that were compared: those with a label that can be read, of all
+    /// processes.
+    pub images: [usize; 2],
+}
+
 /// Queries that are compared at once.
 const QUERIES_AT_ONCE: i64 = 256;
 /// Rows of the bank that are compared at once: as many as make libtorch pick the nearest 200 with a
@@ -144,14 +156,14 @@ impl Search {
 }
 
 /// Classifies the images of `test` by their nearest neighbours in `train`, see [`Search`]; images
-/// without a label play no part. Of a backbone it also says how the features of `test` spread.
+/// without a label, or that cannot be read, play no part.
 pub fn knn(
     source: FeatureSource<'_>,
     sets: [&Arc<dyn ImageSet>; 2],
     view: &View,
     votes: &[Votes],
     options: FeatureOptions,
-) -> Result<(Vec<KnnResult>, Option<Spread>), EvaluationError> {
+) -> Result<Knn, EvaluationError> {
     knn_together(source, sets, view, votes, options, &Alone)
 }
 
@@ -164,7 +176,7 @@ pub fn knn_together(
     votes: &[Votes],
     options: FeatureOptions,
     world: &dyn World,
-) -> Result<(Vec<KnnResult>, Option<Spread>), EvaluationError> {
+) -> Result<Knn, EvaluationError> {
     check_labels(train, test)?;
     let parts = NonZeroUsize::MIN.saturating_add(world.size() - 1);
     let part = |set: &Arc<dyn ImageSet>| -> Arc<dyn ImageSet> {
@@ -178,19 +190,36 @@ pub fn knn_together(
         Ok(())
     })?;
     if queries.is_empty() {
-        return Err(EvaluationError::TooFew { test: test.len(), processes: world.size() });
+        return Err(match world.size() {
+            1 => EvaluationError::NoneReadable { images: test.len(), which: "test " },
+            processes => EvaluationError::TooFew { test: test.len(), processes },
+        });
     }
     let rows = Tensor::f_cat(&queries, 0)?;
     drop(queries);
     let (rows, truth) = everywhere(rows, Tensor::f_cat(&truth, 0)?, world)?;
     let of_backbone = matches!(source, FeatureSource::Backbone(_));
     let spread = of_backbone.then(|| spread(&rows)).transpose()?;
+    let tested = truth.size()[0] as usize;
+    let device = rows.device();
     let mut search = Search::new(rows, truth, votes)?;
-    stream(source, &part(train), view, options, |rows, labels| search.add(rows, labels))?;
+    let mut bank = 0;
+    stream(source, &part(train), view, options, |rows, labels| {
+        bank += rows.size()[0];
+        search.add(rows, labels)
+    })?;
+    if world.size() > 1 {
+        let parts = world.gather(&Tensor::f_from_slice(&[bank])?.f_to_device(device)?)?;
+        bank = parts.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+    }
+    if bank == 0 {
+        return Err(EvaluationError::NoneReadable { images: train.len(), which: "training " });
+    }
     if world.size() > 1 {
         search.join(world)?;
     }
-    Ok((search.finish(train.classes().len() as i64)?, spread))
+    let results = search.finish(train.classes().len() as i64)?;
+    Ok(Knn { results, spread, images: [bank as usize, tested] })
 }
 
 /// The rows and labels of all processes in rank order; each may have another number.
@@ -390,12 +419,77 @@ mod tests {
         let options = FeatureOptions { batch_size, workers: 0 };
         let votes = [Votes { k: 1, temperature: 0.1 }, Votes { k: 9, temperature: 0.1 }];
         let results = |bank, queries| {
-            knn(FeatureSource::Pixels, [bank, queries], &view, &votes, options).unwrap().0
+            knn(FeatureSource::Pixels, [bank, queries], &view, &votes, options).unwrap().results
         };
         let expected = results(&train, &test);
         assert!(expected[0].top_1 < 1.0, "{expected:?}");
         assert_eq!(results(&partly, &test), expected);
         assert_eq!(results(&partly, &joined(&test, &train)), expected);
+    }
+
+    /// A set whose images from `first` on are cut.
+    struct Cut(Arc<dyn ImageSet>, usize);
+
+    impl ImageSet for Cut {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn image(&self, index: usize) -> Result<nearkin_data::Image<'_>, nearkin_data::DataError> {
+            let cut = || nearkin_data::DataError::Request(format!("{index} is cut"));
+            if index < self.1 { self.0.image(index) } else { Err(cut()) }
+        }
+
+        fn label(&self, index: usize) -> Option<usize> {
+            self.0.label(index)
+        }
+
+        fn classes(&self) -> &[String] {
+            self.0.classes()
+        }
+
+        fn name(&self, index: usize) -> String {
+            self.0.name(index)
+        }
+    }
+
+    #[test]
+    fn images_that_cannot_be_read_are_counted_nowhere() {
+        use nearkin_data::{BadImages, Split, Tolerant};
+        let (train_images, test_images) = (40, 20);
+        let source =
+            nearkin_data::Source::Shapes { train_images, test_images, size_pixels: 16, seed: 0 };
+        let [train, test] =
+            [Split::Train, Split::Test].map(|split| nearkin_data::open(&source, split).unwrap());
+        let cut = |set: &Arc<dyn ImageSet>, first, split| -> Arc<dyn ImageSet> {
+            let list = Arc::new(BadImages::unwritten());
+            Arc::new(Tolerant::new(Cut(Arc::clone(set), first), split, 1.0, list))
+        };
+        let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
+        let view = View::new(toml::from_str(view).unwrap()).unwrap();
+        let batch_size = NonZeroUsize::MIN.saturating_add(6);
+        let options = FeatureOptions { batch_size, workers: 0 };
+        let votes = [Votes { k: 3, temperature: 0.1 }];
+        let knn = |train: Arc<dyn ImageSet>, test: Arc<dyn ImageSet>| {
+            knn(FeatureSource::Pixels, [&train, &test], &view, &votes, options)
+        };
+        let of = |train_first, test_first| {
+            knn(cut(&train, train_first, Split::Train), cut(&test, test_first, Split::Test))
+        };
+        // The same as of sets that never had these images.
+        let first = |set: &Arc<dyn ImageSet>, count: usize| -> Arc<dyn ImageSet> {
+            Arc::new(Subset::of(Arc::clone(set), (0..count).collect()))
+        };
+        let expected = knn(first(&train, 33), first(&test, 15)).unwrap();
+        assert_eq!(of(33, 15).unwrap(), expected);
+        assert_eq!(expected.images, [33, 15]);
+        let message = of(0, 15).unwrap_err().to_string();
+        assert!(message.starts_with("none of the 40 training images can be read"), "{message}");
+        let message = of(33, 0).unwrap_err().to_string();
+        assert!(message.starts_with("none of the 20 test images can be read"), "{message}");
+        let all_cut = cut(&test, 0, Split::Test);
+        let message = crate::Features::of(FeatureSource::Pixels, &all_cut, &view, options);
+        assert!(message.unwrap_err().to_string().contains("none of the 20 images can be read"));
     }
 
     #[test]

@@ -88,13 +88,16 @@ pub fn quality(
             rows.push(unit_rows(&source.features(view)?)?);
         }
     }
+    if rows[0].is_empty() {
+        return Err(EvaluationError::NoneReadable { images: set.len(), which: "" });
+    }
     let [plain, first, second] = rows.map(|rows| Tensor::f_cat(&rows, 0));
     let (plain, first, second) = (plain?, first?, second?);
     Ok(Quality {
         spread: spread(&plain)?,
         uniformity: uniformity(&plain)?,
         alignment: alignment(&first, &second)?,
-        images: set.len(),
+        images: plain.size()[0] as usize,
     })
 }
 

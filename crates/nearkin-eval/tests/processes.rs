@@ -23,9 +23,10 @@ fn serial_processes_vote_as_one_does() {
             FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(3), workers: 0 };
         let sets = [&train, &test];
         let pixels = FeatureSource::Pixels;
-        let alone = knn(pixels, sets, &view, &votes, options).unwrap().0;
-        let together = knn_together(pixels, sets, &view, &votes, options, &world).unwrap().0;
+        let alone = knn(pixels, sets, &view, &votes, options).unwrap();
+        let together = knn_together(pixels, sets, &view, &votes, options, &world).unwrap();
         assert_eq!(alone, together);
+        assert_eq!(together.images, [37, 11]);
         return;
     }
 }

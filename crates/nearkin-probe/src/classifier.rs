@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nearkin_augment::{Loader, LoaderOptions, Order, View};
 use nearkin_data::ImageSet;
-use nearkin_eval::{FeatureOptions, FeatureSource, labels_of, stream_raw};
+use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource, labels_of, stream_raw};
 use nearkin_model::{Encoder, Parameters, images_to_tensor};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -74,6 +74,16 @@ impl Classifier {
     }
 }
 
+/// What [`labels_of`] gives an image without a label.
+const NO_LABEL: i64 = -1;
+
+/// Mean cross-entropy of logits `[batch, classes]` over the images that have a label. One loses it
+/// when it cannot be read, and may be read again later.
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    let weight = None::<&Tensor>;
+    logits.f_cross_entropy_loss(labels, weight, tch::Reduction::Mean, NO_LABEL, 0.0)
+}
+
 /// How long something is trained, and on which batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Passes {
@@ -93,7 +103,8 @@ impl Passes {
     }
 
     /// Hands every batch of every epoch to `step`: its number, images `[batch, 3, side, side]` under
-    /// the view, and labels `[batch]`.
+    /// the view, and labels `[batch]`. An image that cannot be read is replaced as in training, by the
+    /// next of the epoch's order.
     pub(crate) fn over_images(
         self,
         set: &Arc<dyn ImageSet>,
@@ -265,6 +276,7 @@ impl Accuracies {
 }
 
 /// What a classifier makes of the images of a labelled set, through the backbone in evaluation mode.
+/// Images that cannot be read are not counted.
 pub(crate) fn test(
     encoder: &Encoder,
     set: &Arc<dyn ImageSet>,
@@ -278,7 +290,14 @@ pub(crate) fn test(
         let labels = labels_of(&**set, images)?.f_to_device(rows.device())?;
         tally.add(&tch::no_grad(|| classify(&rows))?, &labels)
     })?;
-    Ok(tally.accuracies())
+    let accuracies = tally.accuracies();
+    match accuracies.images {
+        0 => {
+            let images = set.len();
+            Err(EvaluationError::NoneReadable { images, which: "test " }.into())
+        }
+        _ => Ok(accuracies),
+    }
 }
 
 #[cfg(test)]
@@ -297,6 +316,17 @@ mod tests {
         assert_eq!(at(Fall::Constant, 99), 1.0);
         // One epoch has no milestones before its end.
         assert_eq!(Fall::TenthTwice.factor(3, 10, 1), 1.0);
+    }
+
+    #[test]
+    fn images_without_a_label_have_no_part_in_the_loss() {
+        let logits = Tensor::from_slice2(&[[2.0, -1.0], [0.5, 0.5], [-1.0, 3.0]]);
+        let loss = |logits: &Tensor, labels: &[i64]| {
+            let loss = cross_entropy(logits, &Tensor::from_slice(labels)).unwrap();
+            loss.double_value(&[])
+        };
+        let rest = logits.index_select(0, &Tensor::from_slice(&[0_i64, 2]));
+        assert!((loss(&logits, &[0, -1, 1]) - loss(&rest, &[0, 1])).abs() < 1e-12);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use nearkin_data::ImageSet;
+use nearkin_data::{ImageSet, labelled};
 use nearkin_model::{Encoder, Mlp, Mode, Parameters};
 use nearkin_recipe::{
     Fraction, LearningRateScaling, MomentumForm, Optimizer as OptimizerOptions, Positive,
@@ -13,7 +13,7 @@ use nearkin_recipe::{
 use nearkin_train::Optimizer;
 use tch::{Kind, TchError, Tensor};
 
-use crate::classifier::{Classifier, Fall, Passes, Start, test};
+use crate::classifier::{Classifier, Fall, Passes, Start, cross_entropy, test};
 use crate::linear::{describe, optimizer, sgd, stated};
 use crate::views::{Augmentation, TestView};
 use crate::{Accuracies, Machine, ProbeError, Subject};
@@ -87,13 +87,7 @@ impl FineTune {
             optimizers.iter_mut().for_each(Optimizer::zero_gradients);
             let rows = through(encoder.train_features(&images)?, Mode::Train { groups: 1 })?;
             let logits = classifier.forward(&rows)?;
-            let loss = logits.f_cross_entropy_loss(
-                &labels,
-                None::<&Tensor>,
-                tch::Reduction::Mean,
-                -100,
-                0.0,
-            )?;
+            let loss = cross_entropy(&logits, &labels)?;
             if !loss.f_double_value(&[])?.is_finite() {
                 return Err(ProbeError::Diverged { step });
             }
@@ -120,8 +114,8 @@ impl FineTune {
             self.augmentation.text(),
             self.test.text(&view),
             self.seed,
-            train.len(),
-            test_set.len()
+            labelled(train).len(),
+            accuracies.images
         );
         Ok((accuracies, how))
     }

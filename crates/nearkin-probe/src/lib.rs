@@ -7,6 +7,7 @@
 //! training images, and the test images are looked at once. An encoder that counts as frozen is
 //! proven to be ([`Frozen`]).
 
+mod average_precision;
 mod classifier;
 mod error;
 mod fine_tune;
@@ -23,6 +24,7 @@ mod summary;
 mod transfer;
 mod views;
 
+pub use average_precision::{AveragePrecision, Precision};
 pub use classifier::{Accuracies, Machine, Passes, Tally};
 pub use error::ProbeError;
 pub use frozen::Frozen;

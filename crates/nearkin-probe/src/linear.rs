@@ -6,16 +6,18 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nearkin_data::{ImageSet, Subset, labelled};
-use nearkin_eval::{FeatureSource, Features, check_labels};
+use nearkin_augment::{Loader, LoaderOptions, Order};
+use nearkin_data::{ImageSet, labelled};
+use nearkin_eval::{EvaluationError, FeatureSource, Features, check_labels};
+use nearkin_model::images_to_tensor;
 use nearkin_recipe::{
     Fraction, LearningRateScaling, NonNegative, Optimizer as OptimizerOptions, Positive, UpdateRule,
 };
 use nearkin_train::Optimizer;
 use tch::{Kind, Tensor};
 
-use crate::classifier::{Classifier, Fall, Passes, Start, test};
-use crate::sets::{hold_out, labels};
+use crate::classifier::{Classifier, Fall, Passes, Start, cross_entropy, test};
+use crate::sets::{hold_out, labels_in};
 use crate::side_by_side::{SideBySide, grid};
 use crate::views::{Augmentation, TestView};
 use crate::{Accuracies, Frozen, Machine, ProbeError, Score, Subject};
@@ -219,8 +221,8 @@ pub fn linear(
          unchanged), {how}, seed {}, {} training and {} test images, last epoch",
         options.preset,
         options.seed,
-        train.len(),
-        test_set.len()
+        labelled(&train).len(),
+        accuracies.images
     );
     Ok(accuracies.scores(&format!("linear {}", options.preset), &definition))
 }
@@ -231,21 +233,16 @@ fn fixed_batch(
     train: &Arc<dyn ImageSet>,
     machine: Machine,
 ) -> Result<Tensor, ProbeError> {
-    let few: Arc<dyn ImageSet> =
-        Arc::new(Subset::of(Arc::clone(train), (0..train.len().min(8)).collect()));
-    let passes = Passes {
-        epochs: 1,
-        batch_size: NonZeroUsize::MIN.saturating_add(7),
-        seed: 0,
-        drop_last: false,
-    };
-    let mut batch = Tensor::new();
-    let machine = Machine { workers: 0, ..machine };
-    passes.over_images(&few, &subject.recipe.evaluation_view()?, machine, |_, images, _| {
-        batch = images;
-        Ok(())
-    })?;
-    Ok(batch)
+    let few = NonZeroUsize::MIN.saturating_add(7);
+    let plan = Order::new(train.len(), few, 0, false).plan(0, 0);
+    let views = Arc::from([subject.recipe.evaluation_view()?]);
+    let loading = LoaderOptions { workers: 0, prefetch_batches: 0 };
+    let mut loader = Loader::start(Arc::clone(train), views, 0, std::iter::once(plan), loading)?;
+    let batch = loader.next().transpose()?;
+    let view = batch.as_ref().and_then(|batch| batch.views.first());
+    let view =
+        view.ok_or(EvaluationError::NoneReadable { images: train.len(), which: "training " })?;
+    Ok(images_to_tensor(&view.pixels, view.size_pixels, machine.device)?)
 }
 
 /// One optimiser, step by step.
@@ -267,13 +264,7 @@ fn online(
     let per_epoch = passes.steps_per_epoch(train.len());
     let mut step = |number: u64, rows: Tensor, labels: Tensor| {
         optimizer.zero_gradients();
-        let loss = classifier.forward(&rows)?.f_cross_entropy_loss(
-            &labels,
-            None::<&Tensor>,
-            tch::Reduction::Mean,
-            -100,
-            0.0,
-        )?;
+        let loss = cross_entropy(&classifier.forward(&rows)?, &labels)?;
         if !loss.f_double_value(&[])?.is_finite() {
             return Err(ProbeError::Diverged { step: number });
         }
@@ -324,7 +315,7 @@ fn cached(
     let rows = standard.apply(&features.rows)?;
 
     let settings = grid();
-    let [learn, held] = hold_out(&labels(&**train), options.seed)?;
+    let [learn, held] = hold_out(&labels_in(&features)?, options.seed)?;
     let part = |places: &[usize]| -> Result<(Tensor, Tensor), ProbeError> {
         let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
         let places = Tensor::f_from_slice(&places)?.f_to_device(rows.device())?;

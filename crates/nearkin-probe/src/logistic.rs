@@ -1,4 +1,5 @@
-//! Multinomial logistic regression by L-BFGS, the classifier of transfer evaluation.
+//! Logistic regression by L-BFGS, the classifier of transfer evaluation: multinomial where an image
+//! has one class, one class against the rest where it can show several.
 //!
 //! It has one optimum and no learning rate, so the only choice left is the penalty.
 
@@ -55,6 +56,28 @@ impl Logistic {
             start: vec![0.0; (classes * (length + 1)) as usize],
             problem: Problem {
                 wanted: labels.f_one_hot(classes)?.f_to_kind(Kind::Double)?,
+                counted: None,
+                rows,
+                classes,
+                l2: 0.0,
+                last: RefCell::new(None),
+            },
+        })
+    }
+
+    /// For rows `[images, length]` that show a class where `truth`, `[images, classes]`, is above 0,
+    /// do not where it is below, and count neither way where it is 0.
+    ///
+    /// Each class is a problem of its own; all are solved at once, since a product with all weights
+    /// costs little more than one with those of a class.
+    pub fn one_against_rest(rows: &Tensor, truth: &Tensor) -> Result<Self, TchError> {
+        let rows = rows.f_to_kind(Kind::Double)?;
+        let (length, classes) = (rows.size()[1], truth.size()[1]);
+        Ok(Self {
+            start: vec![0.0; (classes * (length + 1)) as usize],
+            problem: Problem {
+                wanted: truth.f_gt(0.0)?.f_to_kind(Kind::Double)?,
+                counted: Some(truth.f_ne(0.0)?.f_to_kind(Kind::Double)?),
                 rows,
                 classes,
                 l2: 0.0,
@@ -98,6 +121,9 @@ type Point = (Vec<f64>, f64, Vec<f64>);
 struct Problem {
     rows: Tensor,
     wanted: Tensor,
+    /// 1 where a class counts for an image, else 0: each class against the rest. `None`: all classes
+    /// against each other.
+    counted: Option<Tensor>,
     classes: i64,
     l2: f64,
     last: RefCell<Option<Point>>,
@@ -121,11 +147,23 @@ impl Problem {
         }
         let (weight, bias) = self.parts(point)?;
         let images = self.rows.size()[0] as f64;
-        let logits = self.rows.f_linear(&weight, Some(&bias))?.f_log_softmax(1, None::<Kind>)?;
-        let loss = logits.f_mul(&self.wanted)?.f_sum(Kind::Double)?.f_double_value(&[])?;
+        let logits = self.rows.f_linear(&weight, Some(&bias))?;
+        let (log_likelihood, error) = match &self.counted {
+            None => {
+                let logits = logits.f_log_softmax(1, None::<Kind>)?;
+                (logits.f_mul(&self.wanted)?, logits.f_exp()?.f_sub(&self.wanted)?)
+            }
+            Some(counted) => {
+                // log sigmoid(-z) + z is log sigmoid(z).
+                let of_none = logits.f_neg()?.f_log_sigmoid()?;
+                let likelihood = of_none.f_add(&logits.f_mul(&self.wanted)?)?;
+                let error = logits.f_sigmoid()?.f_sub(&self.wanted)?;
+                (likelihood.f_mul(counted)?, error.f_mul(counted)?)
+            }
+        };
+        let likelihood = log_likelihood.f_sum(Kind::Double)?.f_double_value(&[])?;
         let squares = weight.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])?;
-        let value = (0.5 * self.l2 * squares - loss) / images;
-        let error = logits.f_exp()?.f_sub(&self.wanted)?;
+        let value = (0.5 * self.l2 * squares - likelihood) / images;
         let of_weight = error.f_transpose(0, 1)?.f_matmul(&self.rows)?;
         let of_weight = of_weight.f_add(&weight.f_mul_scalar(self.l2)?)?;
         let of_bias = error.f_sum_dim_intlist([0].as_slice(), false, Kind::Double)?;
@@ -178,6 +216,26 @@ mod tests {
         assert!((weight[0] + weight[1]).abs() < 1e-5, "{weight:?}");
         let slope = l2 * weight[0] - 2.0 / (1.0 + (2.0 * weight[0]).exp());
         assert!(slope.abs() < 1e-4, "{slope}");
+    }
+
+    /// The slope of log(1 + exp(-w)) for each of the two images, which show the class and do not,
+    /// is that of the penalty; a third, which counts neither way, changes nothing.
+    #[test]
+    fn a_class_against_the_rest_is_a_problem_of_its_own() {
+        let rows = Tensor::from_slice2(&[[1.0], [-1.0], [9.0]]);
+        let truth = Tensor::from_slice2(&[[1.0, -1.0], [-1.0, 1.0], [0.0, 0.0]]);
+        let l2 = 0.3;
+        let fit = Logistic::one_against_rest(&rows, &truth).unwrap().fit(l2).unwrap();
+        let weights: Vec<f64> = Vec::try_from(fit.weight.view(-1)).unwrap();
+        for weight in [weights[0], -weights[1]] {
+            let slope = l2 * weight - 2.0 / (1.0 + weight.exp());
+            assert!(slope.abs() < 1e-4, "{slope}: {weights:?}");
+        }
+        // Alone, the first class gets the same weight.
+        let alone = truth.narrow(1, 0, 1);
+        let alone = Logistic::one_against_rest(&rows, &alone).unwrap().fit(l2).unwrap();
+        let difference = alone.weight.double_value(&[0, 0]) - weights[0];
+        assert!(difference.abs() < 1e-4, "{difference}");
     }
 
     #[test]

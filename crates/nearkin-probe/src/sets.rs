@@ -6,6 +6,8 @@ use std::path::Path;
 
 use nearkin_data::random::Purpose;
 use nearkin_data::{ImageSet, Random};
+use nearkin_eval::Features;
+use tch::TchError;
 
 use crate::ProbeError;
 
@@ -54,6 +56,12 @@ fn draw(labels: &[usize], seed: u64, count: impl Fn(usize) -> usize) -> Vec<usiz
 /// The labels of a set whose images all have one.
 pub(crate) fn labels(set: &dyn ImageSet) -> Vec<usize> {
     (0..set.len()).filter_map(|index| set.label(index)).collect()
+}
+
+/// The labels of features that all have one.
+pub(crate) fn labels_in(features: &Features) -> Result<Vec<usize>, TchError> {
+    let labels: Vec<i64> = Vec::try_from(&features.labels)?;
+    Ok(labels.into_iter().map(|label| label as usize).collect())
 }
 
 /// Places of the images that a file names, one file name per line, in the order of the set.

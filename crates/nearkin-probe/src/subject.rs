@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use nearkin_data::{BadImages, DataError, ImageSet, Split};
 use nearkin_model::Encoder;
 use nearkin_recipe::Recipe;
 use nearkin_report::RunFolder;
@@ -19,6 +21,7 @@ pub struct Subject {
     pub recipe: Recipe,
     weights: PathBuf,
     step: Option<u64>,
+    bad_images: Arc<BadImages>,
 }
 
 impl Subject {
@@ -31,13 +34,15 @@ impl Subject {
             recipe,
             weights: checkpoint.model(),
             step: Some(checkpoint.progress.step),
+            bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
         })
     }
 
     /// A safetensors file; see [`Subject::encoder`] for the names of its tensors.
     pub fn of_weights(path: &Path, recipe: Recipe) -> Self {
         let name = path.display().to_string();
-        Self { name, recipe, weights: path.to_owned(), step: None }
+        let bad_images = Arc::new(BadImages::unwritten());
+        Self { name, recipe, weights: path.to_owned(), step: None, bad_images }
     }
 
     /// Run folder or file, and how far it was trained if that is known.
@@ -56,6 +61,27 @@ impl Subject {
     /// Steps of training, if known.
     pub fn step(&self) -> Option<u64> {
         self.step
+    }
+
+    /// The images of a split of its data. Damaged ones are passed over as in training, and without
+    /// a label once they were met.
+    pub fn images(&self, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
+        let set = match split {
+            Split::Train => self.recipe.open_training_images()?,
+            Split::Test => nearkin_data::open(&self.recipe.data, split)?,
+        };
+        Ok(self.tolerate(set, split))
+    }
+
+    /// Any set, with damaged images passed over in the same way.
+    pub(crate) fn tolerate(&self, set: Arc<dyn ImageSet>, split: Split) -> Arc<dyn ImageSet> {
+        self.recipe.tolerate(set, split, &self.bad_images)
+    }
+
+    /// The images that its evaluations could not read: listed in the run's folder; those of a file of
+    /// weights are only counted.
+    pub fn bad_images(&self) -> &BadImages {
+        &self.bad_images
     }
 
     /// A new encoder with these weights.

@@ -3,15 +3,15 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use nearkin_data::{ImageSet, Split, Subset, has_split, open};
+use nearkin_data::{ImageSet, Split, Subset, has_split};
 use nearkin_dist::Alone;
 use nearkin_eval::{FeatureSource, Quality, quality};
 use nearkin_recipe::Neighbours;
 use nearkin_train::{KnnAccuracy, evaluate_knn};
 
 use crate::{
-    Labels, LinearOptions, LinearPreset, Machine, ProbeError, Score, SemiOptions, SemiPreset,
-    Subject, Target, TransferOptions, Unit, linear, semi, transfer,
+    AveragePrecision, Labels, LinearOptions, LinearPreset, Machine, ProbeError, Score, SemiOptions,
+    SemiPreset, Subject, Target, TransferOptions, Unit, linear, semi, transfer,
 };
 
 /// What belongs to the suite, and what of it is not as published.
@@ -58,14 +58,20 @@ pub fn suite(
         }
         scores.extend(quality_scores(&quality, set));
     }
-    let train = subject.recipe.open_training_images()?;
+    let train = subject.images(Split::Train)?;
     let test = match has_split(&subject.recipe.data, Split::Test)? {
-        true => Some(open(&subject.recipe.data, Split::Test)?),
+        true => Some(subject.images(Split::Test)?),
         false => None,
     };
     match test {
         Some(test) if train.has_labels() && test.has_labels() => {
             with_labels(subject, [&train, &test], options, machine, say, &mut scores)?;
+        }
+        _ if train.has_several_labels() => {
+            say(
+                "the images have several labels each: nothing else is measured on them but by transfer \
+                 (--to)",
+            );
         }
         _ => {
             say(
@@ -79,6 +85,7 @@ pub fn suite(
             epochs: options.epochs,
             batch_size: options.batch_size,
             seed: options.seed,
+            average_precision: AveragePrecision::default(),
         };
         say("transfer");
         scores.extend(transfer(subject, target, transfer_options, machine)?);
@@ -141,10 +148,7 @@ pub fn quality_of(subject: &Subject, machine: Machine) -> Result<(Quality, Split
         true => Split::Test,
         false => Split::Train,
     };
-    let set = match split {
-        Split::Test => open(&subject.recipe.data, Split::Test)?,
-        Split::Train => subject.recipe.open_training_images()?,
-    };
+    let set = subject.images(split)?;
     // Spread over the set, which may lie in the order of its classes.
     let every = set.len().div_ceil(MEASURED_IMAGES);
     let few = (0..set.len()).step_by(every.max(1)).collect();

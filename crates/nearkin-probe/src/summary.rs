@@ -14,6 +14,8 @@ pub struct Evaluation {
     pub step: Option<u64>,
     /// Seed of the training.
     pub training_seed: u64,
+    /// Images that could not be read and count nowhere, of all sets together.
+    pub images_left_out: usize,
     /// What was measured.
     pub scores: Vec<Score>,
 }
@@ -104,7 +106,11 @@ pub fn to_markdown(evaluations: &[Evaluation]) -> String {
     for evaluation in evaluations {
         let step = evaluation.step.map_or(String::new(), |step| format!(", step {step}"));
         let (subject, seed) = (&evaluation.subject, evaluation.training_seed.to_string());
-        text += &["- `", subject, "`", &step, ", seed ", &seed, "\n"].concat();
+        let left_out = match evaluation.images_left_out {
+            0 => String::new(),
+            images => format!(", {images} image(s) left out that cannot be read"),
+        };
+        text += &["- `", subject, "`", &step, ", seed ", &seed, &left_out, "\n"].concat();
     }
     let headers = headers(several);
     text += "\n";
@@ -137,6 +143,7 @@ mod tests {
             subject: "runs/a".to_owned(),
             step: Some(8),
             training_seed: 0,
+            images_left_out: 0,
             scores: values.iter().map(score).collect(),
         }
     }
@@ -168,6 +175,8 @@ mod tests {
         assert!(!summary_table(&one).contains("sd"));
         let text = to_markdown(&one);
         assert!(text.contains("- linear, top-1: how linear was measured"), "{text}");
-        assert!(text.contains("`runs/a`, step 8, seed 0"), "{text}");
+        assert!(text.contains("`runs/a`, step 8, seed 0\n"), "{text}");
+        let text = to_markdown(&[Evaluation { images_left_out: 3, ..evaluation(&[]) }]);
+        assert!(text.contains("seed 0, 3 image(s) left out that cannot be read\n"), "{text}");
     }
 }

@@ -1,10 +1,11 @@
-//! k-NN, logistic regression and the measures without labels against scikit-learn and numpy:
-//! `scripts/fixtures/evaluation.py` made the expected values from features that both sides can make.
+//! k-NN, logistic regression, average precision and the measures without labels against scikit-learn
+//! and numpy: `scripts/fixtures/evaluation.py` made the expected values from features that both sides
+//! can make.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use nearkin_eval::{Search, Votes, alignment, spread, uniformity, unit_rows};
-use nearkin_probe::{Accuracies, Logistic};
+use nearkin_probe::{Accuracies, AveragePrecision, Logistic};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -77,6 +78,58 @@ fn logistic_regression_agrees_with_scikit_learn() {
         let probability = own.mean(Kind::Double).double_value(&[]);
         let expected = case["probability"].as_f64().unwrap();
         assert!((probability - expected).abs() < 1e-4, "l2 {l2}: {probability}, not {expected}");
+    }
+}
+
+/// Three classes that an image may show (1) or not (-1), or that count neither way for it (0).
+fn shown_classes(rows: &Tensor, seed: i64) -> Tensor {
+    let values = rows.narrow(1, 0, 3) + noise(&[rows.size()[0], 3], seed) * 0.5;
+    let shown = values.gt(0.3).to_kind(Kind::Double);
+    let not = values.le(0.2).to_kind(Kind::Double);
+    shown - not
+}
+
+fn column(of: &Tensor, class: i64) -> Vec<f64> {
+    Vec::try_from(of.select(1, class).contiguous()).unwrap()
+}
+
+#[test]
+fn average_precision_agrees_with_numpy() {
+    for case in fixture()["average_precision"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_i64().unwrap();
+        let scores = noise(&[number("images"), 3], number("seed"));
+        let other = noise(&[number("images"), 3], number("seed") + 20);
+        let truth = shown_classes(&(&scores * 0.3 + other * 0.7), number("seed") + 10);
+        for (class, expected) in (0..).zip(case["of_classes"].as_array().unwrap()) {
+            let (scores, truth) = (column(&scores, class), column(&truth, class));
+            for (place, way) in
+                [AveragePrecision::ElevenPoint, AveragePrecision::Area].into_iter().enumerate()
+            {
+                let got = way.of(&scores, &truth).unwrap();
+                let expected = expected[place].as_f64().unwrap();
+                assert!((got - expected).abs() < 1e-12, "{case}, {way}: {got}");
+            }
+        }
+    }
+}
+
+#[test]
+fn regression_against_the_rest_agrees_with_scikit_learn() {
+    let (train, test) = (images(1000, 2).0, images(300, 3).0);
+    let (known, wanted) = (shown_classes(&train, 20), shown_classes(&test, 21));
+    let mut fits = Logistic::one_against_rest(&train, &known).unwrap();
+    for case in fixture()["one_against_rest"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let logits = fits.fit(number("l2")).unwrap().logits(&test).unwrap();
+        for (key, way) in
+            [("eleven_point", AveragePrecision::ElevenPoint), ("area", AveragePrecision::Area)]
+        {
+            let got = way.mean(&logits, &wanted).unwrap().unwrap();
+            let difference = (got.mean - number(key)).abs();
+            assert!(difference <= TOLERANCE && got.classes == 3, "{case}: {got:?}");
+        }
+        let probability = logits.sigmoid().mean(Kind::Double).double_value(&[]);
+        assert!((probability - number("probability")).abs() < 1e-4, "{case}: {probability}");
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use common::{MACHINE, Weights, recipe};
 use nearkin_data::{DataError, Image, ImageSet, Source, Split};
 use nearkin_probe::{
-    Labels, LinearOptions, LinearPreset, Score, SemiOptions, SemiPreset, Subject, Target,
-    TransferOptions, linear, quality_of, quality_scores, semi, transfer,
+    AveragePrecision, Labels, LinearOptions, LinearPreset, Score, SemiOptions, SemiPreset, Subject,
+    Target, TransferOptions, linear, quality_of, quality_scores, semi, transfer,
 };
 
 /// A set with other labels.
@@ -151,7 +151,13 @@ fn transfer_goes_to_images_of_another_size_and_other_classes() {
         });
         two
     });
-    let options = TransferOptions { fine_tune: true, epochs: Some(1), batch_size: None, seed: 0 };
+    let options = TransferOptions {
+        fine_tune: true,
+        epochs: Some(1),
+        batch_size: None,
+        seed: 0,
+        average_precision: AveragePrecision::default(),
+    };
     let run = |name: &str| {
         let target = Target::new(name.to_owned(), [&train, &test]).unwrap();
         transfer(&weights.whole(), &target, options, MACHINE).unwrap()

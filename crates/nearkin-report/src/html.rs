@@ -288,6 +288,15 @@ fn charts(records: &[Record]) -> Vec<Chart> {
     step_names.retain(|name| ![names::LOSS, names::REFERENCE_LOSS].contains(name));
 
     let mut charts = vec![loss_chart(records), knn_chart(records)];
+    charts.extend([
+        spread_chart(records, names::RANK_ME, "RankMe", "effective rank of the test features"),
+        spread_chart(
+            records,
+            names::FEATURE_DEVIATION,
+            "Standard deviation of the features",
+            "per dimension, mean",
+        ),
+    ]);
     charts.extend(step_names.into_iter().map(|name| step_chart(records, name)));
     charts.retain(|chart| chart.series.iter().any(|series| !series.points.is_empty()));
     charts
@@ -332,6 +341,23 @@ fn knn_chart(records: &[Record]) -> Chart {
         from_zero: true,
         series,
         reference: chance.map(|share| (100.0 * share, format!("chance {}", text::percent(share)))),
+    }
+}
+
+/// How the features of the test images spread: both values fall to the ground where they collapse.
+fn spread_chart(records: &[Record], name: &str, title: &str, y_label: &str) -> Chart {
+    let mut points: Vec<(f64, f64)> = of_kind(records, Kind::Knn)
+        .filter_map(|record| Some((record.epoch as f64, record.number(name)?)))
+        .collect();
+    // Each way to vote has a record of its own, with the same spread.
+    points.dedup_by_key(|(epoch, _)| *epoch);
+    Chart {
+        title: title.to_owned(),
+        x_label: "epoch",
+        y_label: y_label.to_owned(),
+        from_zero: true,
+        series: vec![Series { name: title.to_owned(), points }],
+        reference: None,
     }
 }
 
@@ -517,6 +543,28 @@ mod tests {
             assert!(!html.contains(outside), "{outside}");
         }
         assert!(html.contains("prefers-color-scheme"));
+    }
+
+    #[test]
+    fn how_features_spread_is_drawn_once_per_epoch() {
+        let mut records = Vec::new();
+        for epoch in 0..3_u64 {
+            for vote in ["k=20", "k=200"] {
+                let knn = Record::new(Kind::Knn, 3 * epoch, epoch, 1.0);
+                let knn = knn.with_text(names::DEFINITION, vote).with(names::ACCURACY, 0.5);
+                // The pixels before training have no features.
+                records.push(knn.clone());
+                records.push(
+                    knn.with(names::RANK_ME, 10.0 + epoch as f64)
+                        .with(names::FEATURE_DEVIATION, 0.04),
+                );
+            }
+        }
+        let charts = charts(&records);
+        let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+        assert_eq!(titles, ["k-NN accuracy", "RankMe", "Standard deviation of the features"]);
+        assert_eq!(charts[1].series[0].points, [(0.0, 10.0), (1.0, 11.0), (2.0, 12.0)]);
+        assert_eq!(charts[2].series[0].points.len(), 3);
     }
 
     #[test]

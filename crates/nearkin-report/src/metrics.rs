@@ -42,6 +42,10 @@ pub mod names {
     pub const ACCURACY: &str = "accuracy";
     /// Accuracy of a guess, in `[0, 1]`.
     pub const CHANCE_ACCURACY: &str = "chance_accuracy";
+    /// RankMe of the backbone's features of the test images, in a k-NN record.
+    pub const RANK_ME: &str = "rank_me";
+    /// Standard deviation of a dimension of the same, mean over the dimensions.
+    pub const FEATURE_DEVIATION: &str = "feature_deviation";
     /// Text: what was measured for a k-NN record (k, distance, temperature, image sets). Records
     /// with the same definition form one curve.
     pub const DEFINITION: &str = "definition";

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nearkin_augment::View;
-use nearkin_data::{ImageSet, labelled};
+use nearkin_data::ImageSet;
 use nearkin_dist::World;
 use nearkin_eval::{
-    EvaluationError, FeatureOptions, FeatureSource, KnnResult, Spread, Votes, knn_together,
+    EvaluationError, FeatureOptions, FeatureSource, Knn, KnnResult, Spread, Votes, knn_together,
 };
 use nearkin_recipe::Neighbours;
 use nearkin_report::{
@@ -28,9 +28,6 @@ const FEATURES: &str = "features";
 const NEIGHBOURS: &str = "k";
 const TEMPERATURE: &str = "temperature";
 const TOP_5: &str = "top_5_accuracy";
-/// RankMe of the backbone's test features, and their standard deviation: see [`Spread`].
-const RANK_ME: &str = "rank_me";
-const DEVIATION: &str = "feature_deviation";
 
 /// A k-NN accuracy with what it means.
 #[derive(Clone, Debug)]
@@ -61,7 +58,8 @@ pub fn evaluate_knn(
         FeatureSource::Backbone(_) => "backbone features in evaluation mode",
         FeatureSource::Pixels => "pixels",
     };
-    let (results, spread) = knn_together(source, [train, test], view, &votes, options, world)?;
+    let Knn { results, spread, images } =
+        knn_together(source, [train, test], view, &votes, options, world)?;
     let define = |result: KnnResult| KnnAccuracy {
         spread,
         definition: format!(
@@ -70,8 +68,8 @@ pub fn evaluate_knn(
             view.size_pixels(),
             result.votes.k,
             result.votes.temperature,
-            labelled(train).len(),
-            labelled(test).len()
+            images[0],
+            images[1]
         ),
         result,
     };
@@ -340,7 +338,9 @@ impl Monitor {
                 .with(TOP_5, top_5)
                 .with(names::CHANCE_ACCURACY, 1.0 / classes.max(1) as f64);
             if let Some(spread) = accuracy.spread {
-                record = record.with(RANK_ME, spread.rank_me).with(DEVIATION, spread.deviation);
+                record = record
+                    .with(names::RANK_ME, spread.rank_me)
+                    .with(names::FEATURE_DEVIATION, spread.deviation);
             }
             records.metrics.append(&record)?;
             let tag = format!("knn/{features} k={} temperature={}", votes.k, votes.temperature);

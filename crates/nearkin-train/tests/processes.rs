@@ -259,3 +259,45 @@ fn serial_three_processes_with_gradient_caching_train_every_method_as_one_does()
     let test = "serial_three_processes_with_gradient_caching_train_every_method_as_one_does";
     every_method(test, 3, with_gradient_caching, without_batch_norm);
 }
+
+/// BYOL, whose loss knows of no image but its own, so that only batch norm joins the images of a
+/// batch: in one step, of so many batches.
+fn byol(batches: i64, synchronize: bool) -> Table {
+    let (_, mut table) = tables()
+        .into_iter()
+        .find(|(_, table)| table["method"]["name"].as_str() == Some("byol"))
+        .unwrap();
+    let training = table_of(&mut table, "training");
+    training.insert("batch_size".into(), (BATCH / batches).into());
+    training.insert("accumulate_batches".into(), batches.into());
+    training.insert("synchronize_batch_norm".into(), synchronize.into());
+    table
+}
+
+/// Two processes, each with statistics of its own images, train what one process does that takes the
+/// two halves of the batch one after the other. Running statistics are not compared: those of the
+/// processes are averaged, those of the halves follow each other.
+#[test]
+fn serial_processes_with_statistics_of_their_own_train_as_halves_in_turn_do() {
+    let test = "serial_processes_with_statistics_of_their_own_train_as_halves_in_turn_do";
+    let folder = place(test);
+    if let Some(world) = together(test, 2) {
+        let outcome = train(&byol(1, false), &folder.join("run"), Arc::new(world));
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        return;
+    }
+    let alone = tempfile::tempdir().unwrap();
+    let by_one = |name: &str, table: &Table| {
+        train(table, &alone.path().join(name), Arc::new(Alone)).unwrap();
+        written(&alone.path().join(name))
+    };
+    let (mut halves, mut two) = (by_one("halves", &byol(2, true)), written(&folder.join("run")));
+    for run in [&mut halves, &mut two] {
+        run.tensors.retain(|(name, _)| !name.contains(".running_"));
+    }
+    assert_same("byol", &halves, &two);
+    // Statistics of the whole batch are another training.
+    let whole = by_one("whole", &byol(1, true));
+    assert!((whole.losses[0].0 - two.losses[0].0).abs() > 1e-4, "{:?}", two.losses[0]);
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -119,6 +119,8 @@ fn of_evaluation(error: &EvaluationError) -> bool {
         error,
         EvaluationError::Load(LoadError::Data(_))
             | EvaluationError::NoLabels(_)
+            | EvaluationError::SeveralLabels(_)
+            | EvaluationError::NoneReadable { .. }
             | EvaluationError::Classes { .. }
     )
 }

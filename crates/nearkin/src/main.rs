@@ -55,8 +55,20 @@ enum Command {
     Recipe(commands::recipe::Command),
 }
 
+/// The arguments, or the end. All processes that a launcher starts on a host have the same ones, so the
+/// first says for all what is wrong with them.
+fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let is_another = std::env::var("LOCAL_RANK").is_ok_and(|rank| rank != "0");
+        match error.use_stderr() && is_another {
+            true => std::process::exit(error.exit_code()),
+            false => error.exit(),
+        }
+    })
+}
+
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let command = parse().command;
     if matches!(command, Command::Pretrain(_) | Command::Bench(_) | Command::Launch(_)) {
         openmp::spin_briefly();
     }

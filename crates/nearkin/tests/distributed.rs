@@ -224,6 +224,16 @@ fn processes_with_different_jobs_are_refused_at_the_start() {
 }
 
 #[test]
+fn wrong_usage_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = launch(3, &recipe(folder.path()), &folder.path().join("run"), &["--no-such"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said.matches("unexpected argument '--no-such'").count(), 1, "{said}");
+    assert_eq!(output.status.code(), Some(2), "{said}");
+}
+
+#[test]
 fn processes_with_different_images_are_refused_at_the_start() {
     let place = Place::new();
     place.write("folder.toml", tiny_on("folder"));

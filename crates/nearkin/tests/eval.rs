@@ -173,6 +173,188 @@ fn a_file_of_weights_needs_a_recipe_that_fits_it() {
     assert!(refused.contains("leave out --recipe"), "{refused}");
 }
 
+/// Every evaluation does without a damaged training image and a damaged test image, which are
+/// counted, and listed once.
+#[test]
+fn damaged_images_count_nowhere() {
+    let place = Place::new();
+    two_classes(&place, "set");
+    place.write("folder.toml", tiny_on("folder"));
+    place.pretrain("folder.toml --data set --out run --quiet --epochs 1").done();
+    place.write("set/train/cat/03.png", "no image");
+    place.write("set/val/dog/05.png", "");
+    for (arguments, counts) in [
+        ("knn run", "19 training and 19 test images"),
+        ("knn run --pixels", "19 training and 19 test images"),
+        ("linear run --epochs 2", "19 training and 19 test images"),
+        ("linear run --preset moco-cifar --epochs 2", "19 training and 19 test images"),
+        ("linear run --preset sane-cifar --epochs 2", "19 training and 19 test images"),
+        ("semi run --preset plain --percent 100 --epochs 2", "19 training and 19 test images"),
+        ("quality run", "19 test images"),
+    ] {
+        let evaluation = json(&place, arguments);
+        for score in evaluation["scores"].as_array().unwrap() {
+            let definition = score["definition"].as_str().unwrap();
+            assert!(definition.contains(counts), "{arguments}: {definition}");
+        }
+        let left_out = if arguments.starts_with("quality") { 1 } else { 2 };
+        assert_eq!(evaluation["images_left_out"], left_out, "{arguments}");
+    }
+    let list = place.read("run/bad_images.jsonl");
+    let lines: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{list}");
+    let line = |split| lines.iter().find(|line| line["split"] == split).unwrap();
+    assert!(line("train")["reason"].as_str().unwrap().contains("train/cat/03.png: "), "{list}");
+    assert!(line("test")["image"].as_str().unwrap().ends_with("val/dog/05.png"), "{list}");
+
+    let said = place.nearkin("eval knn run --device cpu");
+    let warning = "2 image(s) cannot be read and are left out; run/bad_images.jsonl lists them";
+    assert!(said.stderr.contains(warning), "{}", said.stderr);
+    assert!(said.done().starts_with("run, step 1\n2 image(s) left out that cannot be read\n"));
+    let said = eval(&place, "all run --epochs 1 --only knn,linear,transfer --to set --fine-tune");
+    assert!(said.contains("transfer fine-tuned set"), "{said}");
+    let page = place.read("run/evaluation.md");
+    // The images to transfer to were given by another path.
+    assert!(page.contains("seed 0, 4 image(s) left out that cannot be read"), "{page}");
+    assert_eq!(page.matches("19 training and 19 test images").count(), 8, "{page}");
+
+    // Without a run there is no folder to list them in.
+    let weights =
+        "run/checkpoints/step-000000001/model.safetensors --recipe folder.toml --data set";
+    let said = place.nearkin(&format!("eval linear {weights} --epochs 1 --device cpu"));
+    assert!(
+        said.stderr.contains("2 image(s) cannot be read and are left out; "),
+        "{}",
+        said.stderr
+    );
+    for image in ["train/cat/03.png: ", "val/dog/05.png: "] {
+        assert!(said.stderr.contains(image), "{}", said.stderr);
+    }
+    assert!(said.done().contains("2 image(s) left out that cannot be read\n"));
+    assert!(!place.path("bad_images.jsonl").exists());
+
+    for command in ["knn run", "linear run --epochs 1", "semi run --percent 100", "quality run"] {
+        let strict = format!("eval {command} --bad-image-limit 0 --device cpu");
+        let refused = place.nearkin(&strict).refused();
+        assert!(
+            refused.contains("bad_image_limit = 0 allows 0; run/bad_images.jsonl"),
+            "{refused}"
+        );
+    }
+    let refused = place.nearkin(&format!("eval knn {weights} --bad-image-limit 0")).refused();
+    assert!(refused.contains("allows 0; the first: "), "{refused}");
+}
+
+/// A small VOC2007: a red disc is a sun, a blue one a lake, and some images show both.
+fn voc(place: &Place, folder: &str) {
+    let lists = format!("{folder}/ImageSets/Main");
+    std::fs::create_dir_all(place.path(&format!("{folder}/JPEGImages"))).unwrap();
+    let mut trainval = [String::new(), String::new(), String::new()];
+    for (split, images) in [("train", 0..12), ("val", 12..24), ("test", 24..40)] {
+        let mut all = [String::new(), String::new(), String::new()];
+        for number in images {
+            let (sun, lake) = (number % 2 == 0, number % 3 == 0);
+            let image = image::RgbImage::from_fn(24, 24, |x, y| {
+                let near = |a: u32, b: u32| a.abs_diff(x).pow(2) + b.abs_diff(y).pow(2) < 30;
+                match (sun && near(6, 6 + number % 5), lake && near(16, 15 - number % 4)) {
+                    (true, _) => image::Rgb([250, 20, 10]),
+                    (_, true) => image::Rgb([10, 20, 250]),
+                    _ => image::Rgb([120, 130 + number as u8, 110]),
+                }
+            });
+            image.save(place.path(&format!("{folder}/JPEGImages/{number:06}.jpg"))).unwrap();
+            // One sun is hard to recognise.
+            let sun = if number == 30 { 0 } else { i32::from(sun) * 2 - 1 };
+            let said =
+                [String::new(), format!(" {sun:2}"), format!(" {:2}", i32::from(lake) * 2 - 1)];
+            for (text, said) in all.iter_mut().zip(said) {
+                *text += &format!("{number:06}{said}\n");
+            }
+        }
+        for ((name, text), both) in ["", "sun_", "lake_"].into_iter().zip(all).zip(&mut trainval) {
+            place.write(&format!("{lists}/{name}{split}.txt"), &text);
+            if split != "test" {
+                *both += &text;
+            }
+        }
+    }
+    for (name, text) in ["", "sun_", "lake_"].into_iter().zip(trainval) {
+        place.write(&format!("{lists}/{name}trainval.txt"), text);
+    }
+}
+
+#[test]
+fn transfer_to_voc_is_mean_average_precision() {
+    let place = trained();
+    voc(&place, "VOCdevkit/VOC2007");
+    let evaluation = json(&place, "transfer run --to VOCdevkit/VOC2007");
+    assert_eq!(measured(&evaluation), ["transfer linear VOC2007, mAP, 11-point"]);
+    let score = &evaluation["scores"][0];
+    let definition = score["definition"].as_str().unwrap();
+    for part in [
+        "each class against the rest",
+        "11-point average precision, mean over 2 classes",
+        "chosen among 45 on 12 images of the validation part",
+        "24 training and 16 test images",
+    ] {
+        assert!(definition.contains(part), "{part}: {definition}");
+    }
+    // Colours are told apart even by a tiny network; by chance a class has its share of the images.
+    assert!(score["value"].as_f64().unwrap() > 0.7, "{score}");
+    let area = json(&place, "transfer run --to VOCdevkit --average-precision area");
+    assert_eq!(measured(&area), ["transfer linear VOCdevkit, mAP, area"]);
+    assert_ne!(area["scores"][0]["value"], score["value"]);
+
+    // The same images from a list, where nothing says what to choose on.
+    let line = |number: u32| {
+        let present = [(number % 2 == 0, "sun"), (number % 3 == 0, "lake")];
+        let present: Vec<&str> = present.into_iter().filter(|one| one.0).map(|one| one.1).collect();
+        let shown = if present.is_empty() { "|".to_owned() } else { present.join("|") };
+        format!("../VOCdevkit/VOC2007/JPEGImages/{number:06}.jpg,{shown}\n")
+    };
+    place.write("lists/train.csv", (0..24).map(line).collect::<String>());
+    place.write("lists/test.csv", (24..40).map(line).collect::<String>());
+    let said = eval(&place, "transfer run --to lists");
+    assert!(said.contains("on 2 held-out training images"), "{said}");
+    assert!(said.contains("transfer linear lists  mAP, 11-point %"), "{said}");
+
+    // A damaged image counts for no class.
+    place.write("VOCdevkit/VOC2007/JPEGImages/000031.jpg", "no image");
+    let evaluation = json(&place, "transfer run --to VOCdevkit/VOC2007");
+    assert_eq!(evaluation["images_left_out"], 1);
+    let definition = evaluation["scores"][0]["definition"].as_str().unwrap();
+    assert!(definition.contains("24 training and 15 test images"), "{definition}");
+    assert!(place.read("run/bad_images.jsonl").contains("000031.jpg"));
+
+    let refused = place.nearkin("eval transfer run --to lists --fine-tune --device cpu").refused();
+    assert!(refused.contains("lists has several labels per image"), "{refused}");
+    assert!(refused.contains("leave out --fine-tune"), "{refused}");
+    let refused = place.nearkin("eval transfer run --to lists --average-precision voc").refused();
+    assert!(refused.contains("write 11-point or area"), "{refused}");
+}
+
+#[test]
+fn several_labels_per_image_are_refused_where_one_is_compared() {
+    let place = Place::new();
+    voc(&place, "VOC2007");
+    place.write("voc.toml", tiny_on("voc"));
+    place.pretrain("voc.toml --data VOC2007 --out run --quiet --epochs 1").done();
+    for command in ["knn run", "linear run", "linear run --preset moco-cifar", "semi run"] {
+        let refused = place.nearkin(&format!("eval {command} --device cpu")).refused();
+        for part in ["the training set has several labels per image", "nearkin eval transfer --to"]
+        {
+            assert!(refused.contains(part), "{command}: {refused}");
+        }
+    }
+    let said = place.nearkin("eval all run --to VOC2007 --epochs 1 --device cpu");
+    assert!(said.stderr.contains("several labels each"), "{}", said.stderr);
+    let table = said.done();
+    assert!(table.contains("RankMe") && table.contains("mAP, 11-point %"), "{table}");
+    assert!(!table.contains("k-NN"), "{table}");
+    let said = place.nearkin("data pack VOC2007 all.packed");
+    assert!(said.stderr.contains("which a packed file does not keep"), "{}", said.stderr);
+}
+
 #[test]
 fn data_that_does_not_fit_is_refused() {
     let place = trained();

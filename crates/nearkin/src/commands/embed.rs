@@ -19,7 +19,7 @@ use nearkin_recipe::{Fraction, Recipe};
 use nearkin_train::{Checkpoint, load_tensors};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Trained, bad_input, trained};
+use super::{Trained, bad_input, share, trained};
 
 /// Write the features of images to a file.
 ///
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// Share of images that may be damaged, of the first 1000 or of all so far.
-    #[arg(long, value_name = "SHARE", default_value_t = tolerant::DEFAULT_LIMIT, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = tolerant::DEFAULT_LIMIT, value_parser = limit)]
     bad_image_limit: f64,
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -78,9 +78,8 @@ fn split(text: &str) -> Result<Split, String> {
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    Fraction::try_from(number).map(Fraction::get)
+fn limit(text: &str) -> Result<f64, String> {
+    share(text).map(Fraction::get)
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {

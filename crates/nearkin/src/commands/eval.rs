@@ -16,9 +16,10 @@ use clap::{Args, Subcommand};
 use nearkin_data::{ImageSet, Split};
 use nearkin_model::DeviceChoice;
 use nearkin_probe::{Evaluation, Machine, Score, Subject};
+use nearkin_recipe::Fraction;
 use nearkin_report::table;
 
-use super::{Trained, bad_input, print, trained};
+use super::{Trained, bad_input, print, share, trained};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -56,6 +57,10 @@ struct Common {
     /// Threads that read images; no result depends on it.
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
+    /// Share of images that may be damaged, of the first 1000 or of all so far; if absent, that of the
+    /// recipe. Damaged images count nowhere; the run's bad_images.jsonl lists them.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    bad_image_limit: Option<Fraction>,
     /// Print everything as JSON.
     #[arg(long)]
     json: bool,
@@ -82,10 +87,14 @@ impl Common {
 
     /// The encoder in a run's folder, or in a safetensors file.
     fn subject(&self, path: &Path) -> anyhow::Result<Subject> {
-        Ok(match trained(path, self.recipe.as_deref(), self.data.as_deref())? {
+        let mut subject = match trained(path, self.recipe.as_deref(), self.data.as_deref())? {
             Trained::Run(run, recipe) => Subject::of_run(&run, recipe)?,
             Trained::Weights(recipe) => Subject::of_weights(path, recipe),
-        })
+        };
+        if let Some(limit) = self.bad_image_limit {
+            subject.recipe.bad_image_limit = Some(limit);
+        }
+        Ok(subject)
     }
 
     /// Prints the scores of one subject.
@@ -93,19 +102,37 @@ impl Common {
         let evaluation = evaluation(subject, scores);
         let text = match self.json {
             true => serde_json::to_string_pretty(&evaluation)? + "\n",
-            false => format!("{}\n{}", subject.title(), scores_table(&evaluation.scores)),
+            false => heading(subject) + &scores_table(&evaluation.scores),
         };
         print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
+/// What was evaluated, and how many images were not.
+fn heading(subject: &Subject) -> String {
+    let title = subject.title();
+    match subject.bad_images().met() {
+        0 => title + "\n",
+        images => format!("{title}\n{images} image(s) left out that cannot be read\n"),
+    }
+}
+
+/// Sums up an evaluation, and says on standard error which images had no part in it.
 fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
+    warn(subject);
     Evaluation {
         subject: subject.name().to_owned(),
         step: subject.step(),
         training_seed: subject.recipe.seed,
+        images_left_out: subject.bad_images().met(),
         scores,
+    }
+}
+
+fn warn(subject: &Subject) {
+    if let Some(told) = subject.bad_images().told_at_end() {
+        eprintln!("warning: {told}");
     }
 }
 
@@ -136,6 +163,5 @@ fn scores_table(scores: &[Score]) -> String {
 
 /// The images of training and of the test split.
 fn sets(subject: &Subject) -> anyhow::Result<[Arc<dyn ImageSet>; 2]> {
-    let train = subject.recipe.open_training_images()?;
-    Ok([train, nearkin_data::open(&subject.recipe.data, Split::Test)?])
+    Ok([subject.images(Split::Train)?, subject.images(Split::Test)?])
 }

@@ -26,7 +26,7 @@ use anyhow::Context;
 use nearkin_dist::{Alone, Launch, Processes, World};
 use nearkin_model::DeviceChoice;
 use nearkin_objective::MethodError;
-use nearkin_recipe::{Override, Recipe, Source, clarify};
+use nearkin_recipe::{Fraction, Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
 use nearkin_train::{Setup, SetupError};
 
@@ -140,6 +140,12 @@ fn as_launched(
         std::process::exit(if is_bad_input(error) { 2 } else { 1 });
     }
     result
+}
+
+/// A number within 0 and 1.
+fn share(text: &str) -> Result<Fraction, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    Fraction::try_from(number)
 }
 
 /// As many threads as asked for; without a wish, one for each core.

@@ -16,8 +16,8 @@ const SHOWN: usize = 20;
 ///
 /// Names the kind of set, its classes with their counts, image sizes, images that cannot be read and
 /// images with the same pixels. Understands CIFAR-10 and CIFAR-100 in every form, STL-10 (binary
-/// version), idx files, folders of images, lists, tar shards, parquet files and packed files, whose
-/// checksum is verified.
+/// version), PASCAL VOC, idx files, folders of images, lists, tar shards, parquet files and packed files,
+/// whose checksum is verified.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// A folder, an archive of CIFAR or STL-10, a list, a shard, a parquet file or a packed file.

@@ -45,6 +45,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let source = detect(&arguments.path)?;
     let splits = splits(&source)?;
     let sets = splits.iter().map(|split| open(&source, *split)).collect::<Result<Vec<_>, _>>()?;
+    if sets.iter().any(ImageSet::has_several_labels) {
+        eprintln!(
+            "warning: the images have several labels each, which a packed file does not keep"
+        );
+    }
     let classes = sets.iter().map(ImageSet::classes).max_by_key(|names| names.len());
     let mut writer = PackWriter::create(&arguments.out, classes.unwrap_or_default())?;
     let threads = super::threads(arguments.workers).get();

@@ -12,7 +12,7 @@ use nearkin_recipe::{Neighbours, Positive};
 use nearkin_report::table;
 use nearkin_train::evaluate_knn;
 
-use super::{Common, print, sets};
+use super::{Common, heading, print, sets, warn};
 
 /// k-NN accuracy of the newest checkpoint of a run.
 ///
@@ -103,6 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         })
         .collect();
     let headers = ["features", "top-1 %", "top-5 %", "definition"];
-    print(&format!("{}\n{}", subject.title(), table::render(&headers, &rows)))?;
+    warn(&subject);
+    print(&(heading(&subject) + &table::render(&headers, &rows)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use nearkin_probe::{Target, TransferOptions, transfer};
+use nearkin_probe::{AveragePrecision, Target, TransferOptions, transfer};
 
 use super::{Common, Training};
 
@@ -12,7 +12,9 @@ use super::{Common, Training};
 ///
 /// The penalty is chosen among 45 on a held-out tenth of the training images, the regression then
 /// fitted to all of them and tested once. Images of another size are resized by the view of
-/// evaluation.
+/// evaluation. Where images show several classes (PASCAL VOC, lists with | between labels) each class
+/// is told from the rest, and the mean average precision reported; the penalty of VOC is chosen on
+/// its part val.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The run's folder, or a safetensors file with --recipe.
@@ -23,6 +25,9 @@ pub(crate) struct Arguments {
     /// Also fine-tune the whole network.
     #[arg(long)]
     fine_tune: bool,
+    /// Of sets whose images show several classes: 11-point (that of VOC2007) or area (under the curve).
+    #[arg(long, value_name = "WAY", default_value_t = AveragePrecision::default())]
+    average_precision: AveragePrecision,
     #[command(flatten)]
     training: Training,
     #[command(flatten)]
@@ -30,7 +35,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { run, to, fine_tune, training, common } = arguments;
+    let Arguments { run, to, fine_tune, average_precision, training, common } = arguments;
     let machine = common.machine()?;
     let subject = common.subject(run)?;
     let targets = to.iter().map(|path| Target::open(path)).collect::<Result<Vec<_>, _>>()?;
@@ -39,6 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         epochs: training.epochs,
         batch_size: training.batch_size,
         seed: training.seed,
+        average_precision: *average_precision,
     };
     let mut scores = Vec::new();
     for target in &targets {
