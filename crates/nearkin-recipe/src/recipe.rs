@@ -208,12 +208,21 @@ pub struct Training {
     /// Of the weights and all that is computed with them.
     #[serde(default)]
     pub precision: Precision,
+    /// Let CUDA's matrix products and convolutions round single precision to the 10 bits of TF32
+    /// (default true); recipes older than this key do not state it. Means nothing on a CPU.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub tf32: bool,
     /// Stop after this many steps in a row were skipped because of a non-finite loss or gradient.
     #[serde(default = "ten")]
     pub maximum_skipped_steps: NonZeroU64,
     /// Write a record of the metrics every so many steps.
     #[serde(default = "ten")]
     pub record_every_steps: NonZeroU64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 /// Of floating-point numbers.
@@ -225,6 +234,9 @@ pub enum Precision {
     Single,
     /// 64 bits: slow, for telling rounding from errors.
     Double,
+    /// Encoders compute in 16 bits where that is safe (autocast); weights, gradients, running
+    /// statistics, embeddings and the loss have 32.
+    Bfloat16,
 }
 
 fn ten() -> NonZeroU64 {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
+use nearkin_device::{CudaSettings, ExactProducts};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
@@ -203,10 +204,11 @@ impl Trainer {
         let torch_seed =
             |part| Random::new(Purpose::Initialisation, recipe.seed, part, 0).bits() >> 1;
         let kind = match recipe.training.precision {
-            Precision::Single => Kind::Float,
+            Precision::Single | Precision::Bfloat16 => Kind::Float,
             Precision::Double => Kind::Double,
         };
         let device = options.device;
+        CudaSettings { tf32: recipe.training.tf32, timed_convolutions: true }.apply()?;
         let mut online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
         let mut teacher = setup
             .momentum_encoder
@@ -407,6 +409,8 @@ impl Trainer {
             if f64::is_finite(loss) {
                 views = inputs;
             }
+            // Similarities are divided by small temperatures: they keep all digits.
+            let exact = ExactProducts::begin()?;
             let terms = self.setup.method.terms(&encoded.encoded)?;
             let evaluated = if recorded {
                 let (evaluated, measures) = evaluate_and_measure(&terms, Some(&labels))?;
@@ -415,7 +419,7 @@ impl Trainer {
             } else {
                 evaluate(&terms)?
             };
-            drop(terms);
+            drop((terms, exact));
             let last = number + 1 == batches;
             self.backward(&evaluated.loss.f_mul_scalar(share)?, &encoded, last)?;
             loss += share * evaluated.loss.f_double_value(&[])?;
@@ -547,7 +551,7 @@ impl Trainer {
                 None => images_to_tensor(&view.pixels, size, device)?,
             };
             match self.setup.recipe.training.precision {
-                Precision::Single => Ok(images),
+                Precision::Single | Precision::Bfloat16 => Ok(images),
                 Precision::Double => images.f_to_kind(Kind::Double),
             }
         };
@@ -990,10 +994,8 @@ mod tests {
         files.flat_map(|(_, all)| all).map(|(name, tensor)| (name, tensor.copy())).collect()
     }
 
-    #[test]
-    fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
-        let folder = tempfile::tempdir().unwrap();
-        let recipe = Source::parse("test", RECIPE.to_owned()).unwrap().recipe().unwrap();
+    fn new_trainer(recipe: &str, run: &Path) -> Trainer {
+        let recipe = Source::parse("test", recipe.to_owned()).unwrap().recipe().unwrap();
         let options = RunOptions {
             device: Device::Cpu,
             workers: 0,
@@ -1002,9 +1004,31 @@ mod tests {
             quiet: true,
             environment: serde_json::json!({}),
         };
-        let resume = Resume::New(folder.path().join("run"));
         let setup = Setup::new(recipe).unwrap();
-        let mut trainer = Trainer::new(setup, &resume, options, Arc::new(Alone)).unwrap();
+        Trainer::new(setup, &Resume::New(run.to_owned()), options, Arc::new(Alone)).unwrap()
+    }
+
+    #[test]
+    fn what_the_loss_and_the_optimiser_see_of_bfloat16_has_32_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = RECIPE.replace("batch_size", "precision = \"bfloat16\"\nbatch_size");
+        let mut trainer = new_trainer(&recipe, &folder.path().join("run"));
+        let mut loader = trainer.loader().unwrap();
+        let batch = loader.next().unwrap().unwrap();
+        let (views, labels) = (trainer.to_device(&batch).unwrap(), trainer.labels(&batch).unwrap());
+        let encoded = trainer.encode(&views, 0, &labels).unwrap().encoded;
+        let embeddings = encoded.online.iter().chain(&encoded.momentum).flatten();
+        let kinds: Vec<Kind> = embeddings.map(|embedding| embedding.local.kind()).collect();
+        assert_eq!(kinds, [Kind::Float; 2]);
+        drop(encoded);
+        trainer.gradients(&mut loader, Wishes::default()).unwrap();
+        assert!(trainer.optimizer.gradients().all(|(_, gradient)| gradient.kind() == Kind::Float));
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = new_trainer(RECIPE, &folder.path().join("run"));
         let (mut monitor, mut loader) = (trainer.monitor().unwrap(), trainer.loader().unwrap());
         let next_key = |trainer: &Trainer| trainer.queue.as_ref().map(Queue::next);
 
