@@ -6,7 +6,7 @@
 
 mod bridge;
 
-use tch::{Device, TchError};
+use tch::{Device, TchError, Tensor};
 
 use crate::bridge::ffi;
 
@@ -66,6 +66,15 @@ impl ExactProducts {
     }
 }
 
+/// Copies a tensor of the CPU to the device. To a CUDA device it travels from pinned memory, and the
+/// host does not wait for it.
+pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    match device.is_cuda() {
+        true => tensor.f_pin_memory(device)?.f_to_device_(device, tensor.kind(), true, false),
+        false => tensor.f_to_device(device),
+    }
+}
+
 /// Bytes of the device's own memory that no process uses; `None` for a CPU, whose memory is that of
 /// the whole machine.
 pub fn free_bytes(device: Device) -> Result<Option<u64>, TchError> {
@@ -81,7 +90,7 @@ fn failed(error: cxx::Exception) -> TchError {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Kind, Tensor};
+    use tch::Kind;
 
     use super::*;
 

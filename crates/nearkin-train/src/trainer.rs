@@ -2,6 +2,7 @@
 
 mod encode;
 mod initial;
+mod placed;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
-use nearkin_device::{CudaSettings, ExactProducts};
+use nearkin_device::{CudaSettings, ExactProducts, send};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
@@ -25,8 +26,9 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
-use crate::guard::{BadStep, Buffers, dump, is_finite, weights_are_finite};
+use crate::guard::{BadStep, Buffers, dump, read_together, sum_of_norms, weights_are_finite};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
+use crate::trainer::placed::Placed;
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
 /// How a run uses the machine; no result depends on it, but the last bit of a sum on `threads`.
@@ -80,6 +82,7 @@ pub struct Trainer {
     train: Arc<dyn ImageSet>,
     test: Option<Arc<dyn ImageSet>>,
     bad_images: Arc<BadImages>,
+    placed: Placed,
     online: Encoder,
     teacher: Option<MomentumEncoder>,
     queue: Option<Queue>,
@@ -107,6 +110,8 @@ pub struct Trainer {
 /// What one step made, before anything was changed.
 struct Gradients {
     metrics: StepMetrics,
+    /// Whether the gradients are; the loss speaks for itself.
+    finite: bool,
     /// Keys for the queue, with the labels of their images.
     keys: Vec<(Tensor, Tensor)>,
     /// Of the first batch with a non-finite loss, else of the last.
@@ -243,6 +248,7 @@ impl Trainer {
         let bad_images = Arc::new(BadImages::of_run(run.path(), world.rank())?);
         let train = recipe.tolerate(train, Split::Train, &bad_images);
         let test = test.map(|test| recipe.tolerate(test, Split::Test, &bad_images));
+        let placed = Placed::new(recipe, train.as_ref(), device, options.workers)?;
         let mut trainer = Self {
             optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
@@ -258,6 +264,7 @@ impl Trainer {
             train,
             test,
             bad_images,
+            placed,
             online,
             teacher,
             queue,
@@ -397,9 +404,14 @@ impl Trainer {
         let waited_before = loader.wait();
         let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
         let (mut loss, mut measured) = (0.0, None::<Measures>);
+        let mut unread = None::<Tensor>;
         let every = self.setup.recipe.training.record_every_steps.get();
         let recorded = (self.step + 1).is_multiple_of(every);
         for number in 0..batches {
+            // A loss is read as late as it can be: reading waits for the device.
+            if let Some(before) = unread.take() {
+                loss += share * before.f_double_value(&[])?;
+            }
             let batch =
                 loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
             let inputs = self.to_device(&batch)?;
@@ -422,7 +434,7 @@ impl Trainer {
             drop((terms, exact));
             let last = number + 1 == batches;
             self.backward(&evaluated.loss.f_mul_scalar(share)?, &encoded, last)?;
-            loss += share * evaluated.loss.f_double_value(&[])?;
+            unread = Some(evaluated.loss.f_detach()?);
             if self.queue.is_some() {
                 let new = self.setup.method.keys(&encoded.encoded).into_iter();
                 keys.extend(
@@ -430,6 +442,9 @@ impl Trainer {
                 );
             }
         }
+        let norms = sum_of_norms(&self.optimizer)?;
+        let [last_loss, norms] = read_together([unread, norms])?;
+        loss += share * last_loss;
         let wishes = self.exchange(&mut loss, measured.as_mut(), wishes)?;
         let metrics = StepMetrics {
             loss,
@@ -441,6 +456,7 @@ impl Trainer {
         };
         Ok(Gradients {
             metrics,
+            finite: norms.is_finite(),
             keys,
             views,
             images,
@@ -479,7 +495,7 @@ impl Trainer {
     fn apply(&mut self, mut gradients: Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
         self.step += 1;
         let metrics = &mut gradients.metrics;
-        if is_finite(metrics.loss, &self.optimizer)? {
+        if metrics.loss.is_finite() && gradients.finite {
             self.optimizer.step(metrics.learning_rate)?;
             if let (Some(teacher), Some(momentum)) = (&mut self.teacher, metrics.momentum) {
                 teacher.follow(&self.online, momentum)?;
@@ -535,7 +551,7 @@ impl Trainer {
     fn labels(&self, batch: &Batch) -> Result<Labels, TchError> {
         let label = |&index: &usize| self.train.label(index).map_or(NO_LABEL, |label| label as i64);
         let local: Vec<i64> = batch.images.iter().map(label).collect();
-        let local = Tensor::f_from_slice(&local)?.f_to_device(self.options.device)?;
+        let local = send(&Tensor::f_from_slice(&local)?, self.options.device)?;
         Ok(Labels {
             offset: self.world.rank() as i64 * local.size()[0],
             batch: self.world.gather(&local)?,
@@ -544,10 +560,11 @@ impl Trainer {
     }
 
     fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
+        let whole = self.placed.whole_images(batch)?;
         let view = |view: &nearkin_augment::ViewBatch| {
             let (size, device) = (view.size_pixels, self.options.device);
             let images = match &view.unfinished {
-                Some(unfinished) => finish_views(unfinished, size, device)?,
+                Some(unfinished) => finish_views(unfinished, size, whole.as_ref(), device)?,
                 None => images_to_tensor(&view.pixels, size, device)?,
             };
             match self.setup.recipe.training.precision {
@@ -577,7 +594,7 @@ impl Trainer {
             (0..batches).map(|batch| order.plan(epoch, step * batches + batch)).collect::<Vec<_>>()
         });
         let loading = LoaderOptions { workers: self.options.workers, prefetch_batches: 2 };
-        let views = recipe.placed_views(self.options.device.is_cuda())?.into();
+        let views = Arc::clone(&self.placed.views);
         Ok(Loader::start(Arc::clone(&self.train), views, seed, plan, loading)?)
     }
 
@@ -627,6 +644,10 @@ impl Trainer {
                 recipe.seed,
             ),
         )?;
+        if self.placed.holds_images() {
+            let message = format!("the training images are held by {:?}", self.options.device);
+            monitor.event(at, &message)?;
+        }
         if self.setup.method.uses_labels() {
             let method = self.setup.method_name();
             let message = format!(

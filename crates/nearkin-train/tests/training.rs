@@ -95,16 +95,32 @@ fn weights_depend_on_the_seed_and_not_on_the_workers() {
     assert_ne!(first, run("other", &["seed=4"], 0));
 }
 
-/// Crops are made on the host in either case, and flips, brightness and hue are the same to the bit.
+/// Crops, flips, brightness and hue are the same to the bit, whether the device holds the images or
+/// makes the end of a view only: images of a folder have no size in common.
 #[test]
-fn views_that_are_finished_on_the_device_train_the_same_weights() {
+fn views_that_are_made_on_the_device_train_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |place: &str| {
-        let path = folder.path().join(place);
-        train(setup(SCE, &[&format!("augment.place={place}")]), &path, 1).unwrap();
-        weights(&path)
-    };
-    assert_eq!(run("host"), run("device"));
+    let images = folder.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    for index in 0..64 {
+        write_grey_png(std::fs::File::create(images.join(format!("{index:02}.png"))).unwrap());
+    }
+    let read = format!("dataset = \"folder\"\npath = {:?}", images.display().to_string());
+    let drawn = "dataset = \"shapes\"\ntrain_images = 64\nsize_pixels = 16";
+    for (name, data, held_by_device) in [("drawn", drawn, 1), ("read", &read, 0)] {
+        let run = |place: &str, expected: usize| {
+            let path = folder.path().join(format!("{name}-{place}"));
+            let mut recipe = setup(SCE, &[&format!("augment.place={place}")]).recipe;
+            recipe.data = toml::from_str(data).unwrap();
+            train(Setup::new(recipe).unwrap(), &path, 1).unwrap();
+            let records = read_metrics(&RunFolder::open(&path).unwrap().metrics()).unwrap();
+            let messages = records.iter().filter_map(|record| record.text(names::MESSAGE));
+            let held = messages.filter(|message| message.contains("are held by Cpu"));
+            assert_eq!(held.count(), expected, "{name} {place}");
+            weights(&path)
+        };
+        assert_eq!(run("host", 0), run("device", held_by_device), "{name}");
+    }
 }
 
 /// Methods that use what SCE does not: mixed inputs, projections in the queue, views that only the

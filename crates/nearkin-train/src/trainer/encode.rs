@@ -9,7 +9,7 @@
 
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
-use nearkin_device::Autocast;
+use nearkin_device::{Autocast, send};
 use nearkin_model::{MomentumEncoder, Queue};
 use nearkin_objective::{Embedding, Encoded, Labels, Mixed, MixedInput, Per, mix, unit_rows};
 use nearkin_recipe::Precision;
@@ -261,8 +261,8 @@ impl Trainer {
             }
         }
         let device = self.options.device;
-        let partner = Tensor::f_from_slice(&partner)?.f_to_device(device)?;
-        let share = Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?.f_to_device(device)?;
+        let partner = send(&Tensor::f_from_slice(&partner)?, device)?;
+        let share = send(&Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?, device)?;
         Ok(Mixture { images: mix(base, other, &partner, &share)?, partner, share })
     }
 }
