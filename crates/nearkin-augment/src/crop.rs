@@ -119,10 +119,16 @@ impl CenterCrop {
         check::size("size", self.size)
     }
 
+    /// Where the square starts on an axis of that length; below 0 where it has a border.
+    pub(crate) fn start(&self, length: usize) -> i64 {
+        let beyond = (length.saturating_sub(self.size) as f64 / 2.0).round_ties_even() as i64;
+        beyond - (self.size.saturating_sub(length) / 2) as i64
+    }
+
     pub(crate) fn apply(&self, source: Pixels<'_>, target: &mut Canvas) {
         let axis = |length: usize| {
-            let start = (length.saturating_sub(self.size) as f64 / 2.0).round_ties_even() as usize;
-            (start, self.size.saturating_sub(length) / 2, length.min(self.size))
+            let start = self.start(length);
+            (start.max(0) as usize, (-start).max(0) as usize, length.min(self.size))
         };
         place(source, axis(source.width), axis(source.height), self.size, target);
     }
@@ -159,6 +165,12 @@ impl RandomCrop {
             |length: usize| random.below(length + 2 * self.border(length) - self.size + 1);
         let top = position(height);
         (position(width), top)
+    }
+
+    /// The same from the corner of the image; below 0 where the square begins in a border.
+    pub(crate) fn corner(&self, random: &mut Random, width: usize, height: usize) -> [i64; 2] {
+        let (left, top) = self.sample(random, width, height);
+        [left as i64 - self.border(width) as i64, top as i64 - self.border(height) as i64]
     }
 
     pub(crate) fn apply(

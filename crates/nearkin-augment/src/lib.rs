@@ -37,7 +37,7 @@ pub use canvas::Scratch;
 pub use clsa_strong::ClsaStrong;
 pub use color::{Adjustment, ColorJitter, Grayscale};
 pub use crop::{CenterCrop, RandomCrop, RandomResizedCrop};
-pub use drawn::{Drawn, Unfinished};
+pub use drawn::{Begun, Drawn, Part, Span, Unfinished, Whole};
 pub use flip::HorizontalFlip;
 pub use loader::{Batch, LoadError, Loader, LoaderOptions, ViewBatch};
 pub use normalize::Normalize;

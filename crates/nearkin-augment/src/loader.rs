@@ -97,6 +97,9 @@ pub struct Batch {
     pub images: Vec<usize>,
     /// In the order of the views.
     pub views: Vec<ViewBatch>,
+    /// The images as they are in the set, `[images, height, width, 3]`, where a view begins with
+    /// them on the device and the device does not hold them; else empty.
+    pub whole: Vec<u8>,
 }
 
 /// Why the loader ended before its plan.
@@ -181,6 +184,11 @@ impl Source {
                 ViewBatch { size_pixels: view.size_pixels(), pixels, unfinished, spares }
             })
             .collect();
+        // Of what the device holds, not even the bytes are looked at.
+        let held = |view: &View| view.whole().is_some_and(|whole| whole.held);
+        let pixels_wanted = !self.views.iter().all(held);
+        let whole_wanted = self.views.iter().any(|view| view.whole().is_some() && !held(view));
+        let mut whole = Vec::new();
         let (mut images, mut unreadable) = (Vec::with_capacity(plan.images.len()), Vec::new());
         let mut unreplaced = None;
         for (row, &planned) in plan.images.iter().enumerate() {
@@ -188,7 +196,7 @@ impl Source {
             if self.stopping.load(Ordering::Relaxed) {
                 break;
             }
-            let mut read = |index| match self.set.image(index) {
+            let mut read = |index| match pixels_wanted.then(|| self.set.image(index)).transpose() {
                 Ok(image) => Some((index, image)),
                 Err(error) => {
                     unreadable.push((index, error));
@@ -204,22 +212,25 @@ impl Source {
                 unreplaced = Some(planned);
                 break;
             };
+            if let Some(image) = image.as_ref().filter(|_| whole_wanted) {
+                whole.extend_from_slice(image.rgb());
+            }
             for (number, (view, made)) in self.views.iter().zip(&mut views).enumerate() {
                 let mut random =
                     Random::for_view(self.seed, plan.epoch, index as u64, number as u64);
                 if let Some(batch) = &mut made.unfinished {
-                    view.begin(&image, &mut random, scratch, batch);
-                    continue;
+                    view.begin(image.as_ref(), &mut random, scratch, batch);
+                } else if let Some(image) = &image {
+                    let out = &mut made.pixels[images.len() * view.values()..][..view.values()];
+                    view.apply(image, &mut random, scratch, out);
                 }
-                let out = &mut made.pixels[images.len() * view.values()..][..view.values()];
-                view.apply(&image, &mut random, scratch, out);
             }
             images.push(index);
         }
         for (view, made) in self.views.iter().zip(&mut views) {
             made.pixels.truncate(images.len() * view.values());
         }
-        let batch = Batch { epoch: plan.epoch, images, views };
+        let batch = Batch { epoch: plan.epoch, images, views, whole };
         Made { batch, asked: plan.images.len(), unreadable, unreplaced }
     }
 
@@ -414,6 +425,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::drawn::Whole;
     use crate::order::{Order, Sequential};
     use crate::parity::draw;
     use crate::view::ViewOptions;
@@ -538,6 +550,45 @@ mod tests {
             .collect();
         assert_ne!(batches[0].views[0], batches[0].views[1]);
         assert_ne!(batches[0].views[0], batches[1].views[0]);
+    }
+
+    #[test]
+    fn whole_images_travel_once_for_all_views_or_not_at_all() {
+        // The images of this test are of several sizes; what is left of one must be its own.
+        let whole = Whole { width: 20, height: 24, held: false };
+        let start = |whole: Whole, [first, second]: [bool; 2], images| {
+            let set = Arc::new(Drawn { images, ..Drawn::default() });
+            let place = |view: &View, whole: Option<Whole>| {
+                view.clone().for_device(whole).expect("a form on the device")
+            };
+            let views = Arc::clone(&views());
+            let views = [(&views[0], first), (&views[1], second)].map(|(view, all)| match all {
+                true => place(view, Some(whole)),
+                false => place(view, None),
+            });
+            let plans = plans(images, 1);
+            let set_of_loader = Arc::clone(&set) as Arc<dyn ImageSet>;
+            let loader = Loader::start(set_of_loader, Arc::new(views), 5, plans, options(0));
+            let batch = loader.expect("threads").next().expect("a batch").expect("readable");
+            (batch, set.reads.load(Ordering::Relaxed))
+        };
+        let (travelling, reads) = start(whole, [true, true], 1);
+        let image = draw(20, 24, 0);
+        assert_eq!((travelling.whole.as_slice(), reads), (image.rgb(), 1));
+        let held = Whole { held: true, ..whole };
+        let (resident, reads) = start(held, [true, true], 1);
+        assert_eq!((resident.whole.len(), reads), (0, 0));
+        let (mixed, reads) = start(held, [true, false], 1);
+        assert_eq!((mixed.whole.len(), reads), (0, 1));
+        let drawn = |batch: &Batch, view: usize| {
+            let unfinished = batch.views[view].unfinished.as_ref().expect("it is for the device");
+            unfinished.drawn.clone()
+        };
+        assert_eq!(drawn(&travelling, 0).len(), 3);
+        assert_eq!(drawn(&travelling, 0), drawn(&resident, 0));
+        assert_eq!(drawn(&travelling, 0), drawn(&mixed, 0));
+        // The crop of the second view was made on the host, and drew its numbers there.
+        assert_eq!(drawn(&travelling, 1)[1..], drawn(&mixed, 1));
     }
 
     #[test]

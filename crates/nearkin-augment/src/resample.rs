@@ -21,7 +21,8 @@ pub enum Interpolation {
 }
 
 impl Interpolation {
-    fn radius(self) -> f64 {
+    /// How far a pixel reaches at most, in pixels of the larger scale.
+    pub fn radius(self) -> f64 {
         match self {
             Self::Bilinear => 1.0,
             Self::Bicubic => 2.0,
@@ -122,7 +123,7 @@ impl Resampler {
             (true, true) => target.copy_from(source),
             (false, true) => rows(source, target),
             (true, false) => columns(source, target),
-            (false, false) if columns_first(source, width, height) => {
+            (false, false) if columns_first((source.width, source.height), (width, height)) => {
                 columns(source, middle);
                 rows(middle.pixels(), target);
             }
@@ -137,9 +138,9 @@ impl Resampler {
 /// Pillow since version 13 resizes columns first where the height shrinks by more than twice what
 /// the width does; rows first otherwise, as all versions before did. (The rule was found by trying
 /// sizes, all of which it explains.)
-fn columns_first(source: Pixels<'_>, width: usize, height: usize) -> bool {
+pub(crate) fn columns_first(before: (usize, usize), after: (usize, usize)) -> bool {
     let (lost_width, lost_height) =
-        (source.width as i64 - width as i64, source.height as i64 - height as i64);
+        (before.0 as i64 - after.0 as i64, before.1 as i64 - after.1 as i64);
     lost_height > 0 && lost_height > 2 * lost_width
 }
 

@@ -33,10 +33,14 @@ impl Resize {
         Image::new(*width, *height, rgb.as_flattened().to_vec())
     }
 
-    pub(crate) fn apply(&self, source: Pixels<'_>, resampler: &mut Resampler, target: &mut Canvas) {
-        let (width, height) = (source.width, source.height);
+    /// Width and height of the result.
+    pub(crate) fn target(&self, width: usize, height: usize) -> (usize, usize) {
         let long = self.size * width.max(height) / width.min(height);
-        let size = if width <= height { (self.size, long) } else { (long, self.size) };
+        if width <= height { (self.size, long) } else { (long, self.size) }
+    }
+
+    pub(crate) fn apply(&self, source: Pixels<'_>, resampler: &mut Resampler, target: &mut Canvas) {
+        let size = self.target(source.width, source.height);
         resampler.resize(source, size, self.interpolation, target);
     }
 }

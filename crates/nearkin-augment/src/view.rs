@@ -10,7 +10,7 @@ use crate::canvas::{Pixels, Scratch};
 use crate::clsa_strong::ClsaStrong;
 use crate::color::{ColorJitter, Grayscale};
 use crate::crop::{CenterCrop, RandomCrop, RandomResizedCrop};
-use crate::drawn::Unfinished;
+use crate::drawn::{Begun, Unfinished, Whole};
 use crate::flip::HorizontalFlip;
 use crate::normalize::{self, Levels, Normalize};
 use crate::preset::{Preset, Wish};
@@ -201,8 +201,16 @@ pub struct View {
     levels: Box<Levels>,
     normalize: Normalize,
     size_pixels: usize,
-    /// The end of `steps`, if that is left to the device.
-    for_device: Option<Arc<[Transform]>>,
+    for_device: Option<ForDevice>,
+}
+
+/// What of a view is left to the device.
+#[derive(Clone, Debug)]
+struct ForDevice {
+    /// The end of the view's steps.
+    transforms: Arc<[Transform]>,
+    /// If it is all of them: the images that they begin with.
+    whole: Option<Whole>,
 }
 
 impl View {
@@ -235,49 +243,73 @@ impl View {
         Ok(Self { name, steps, levels, normalize, size_pixels, for_device: None })
     }
 
-    /// The same view, of which a [`Loader`](crate::Loader) makes only the part up to the last
-    /// transform that changes the size, and leaves the rest to the device: see [`Unfinished`].
+    /// The same view, of which a [`Loader`](crate::Loader) leaves a part to the device: see
+    /// [`Unfinished`]. Of `whole` images that is all of it, if all of it can run there; else what
+    /// comes behind the last transform that changes the size.
     ///
     /// [`ViewError::NoDeviceForm`] names the first transform behind that which has to run on the
     /// host.
-    pub fn for_device(mut self) -> Result<Self, ViewError> {
+    pub fn for_device(mut self, whole: Option<Whole>) -> Result<Self, ViewError> {
+        if whole.is_some() && self.steps.iter().all(Transform::has_device_form) {
+            self.for_device = Some(ForDevice { transforms: self.steps.as_slice().into(), whole });
+            return Ok(self);
+        }
         let last = self.steps.iter().rposition(Transform::gives_size);
         let rest = &self.steps[last.map_or(0, |last| last + 1)..];
         if let Some(transform) = rest.iter().find(|transform| !transform.has_device_form()) {
             let transform = transform.name();
             return Err(ViewError::NoDeviceForm { view: self.name, transform });
         }
-        self.for_device = Some(rest.into());
+        self.for_device = Some(ForDevice { transforms: rest.into(), whole: None });
         Ok(self)
     }
 
-    /// Whether the end of the view is left to the device.
+    /// Whether a part of the view is left to the device.
     pub fn is_for_device(&self) -> bool {
         self.for_device.is_some()
     }
 
-    /// What to fill for a batch of so many images, if the end of the view is left to the device.
+    /// The images that the device begins with, if all of the view is left to it.
+    pub fn whole(&self) -> Option<Whole> {
+        self.for_device.as_ref()?.whole
+    }
+
+    /// What to fill for a batch of so many images, if a part of the view is left to the device.
     pub(crate) fn unfinished(&self, images: usize) -> Option<Unfinished> {
-        self.for_device.as_ref().map(|transforms| Unfinished {
-            bytes: Vec::with_capacity(images * self.values()),
+        self.for_device.as_ref().map(|ForDevice { transforms, whole }| Unfinished {
+            begun: match whole {
+                Some(whole) => Begun::Whole(*whole),
+                None => Begun::Here(Vec::with_capacity(images * self.values())),
+            },
             transforms: Arc::clone(transforms),
             drawn: Vec::with_capacity(images * transforms.len()),
             normalize: self.normalize.clone(),
         })
     }
 
-    /// Adds an image to a batch that is finished on the device.
+    /// Adds an image to a batch that is finished on the device. Of whole images only numbers are
+    /// drawn, and `image` may be missing.
     pub(crate) fn begin(
         &self,
-        image: &Image<'_>,
+        image: Option<&Image<'_>>,
         random: &mut Random,
         scratch: &mut Scratch,
         batch: &mut Unfinished,
     ) {
-        let rest = batch.transforms.len();
-        Self::run(&self.steps[..self.steps.len() - rest], image, random, scratch);
-        batch.bytes.extend_from_slice(scratch.front.rgb.as_flattened());
-        batch.drawn.extend(batch.transforms.iter().filter_map(|step| step.draw(random)));
+        let mut size = (self.size_pixels, self.size_pixels);
+        match (&mut batch.begun, image) {
+            (Begun::Whole(whole), _) => size = (whole.width, whole.height),
+            (Begun::Here(bytes), Some(image)) => {
+                let rest = batch.transforms.len();
+                Self::run(&self.steps[..self.steps.len() - rest], image, random, scratch);
+                bytes.extend_from_slice(scratch.front.rgb.as_flattened());
+            }
+            (Begun::Here(_), None) => {}
+        }
+        for step in batch.transforms.iter() {
+            batch.drawn.extend(step.draw(random, size));
+            size = step.size_after(size);
+        }
     }
 
     /// The name from the recipe.

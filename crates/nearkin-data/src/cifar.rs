@@ -654,6 +654,10 @@ impl ImageSet for Cifar {
             .ok_or_else(|| DataError::Request(format!("image {index} has no pixels")))
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        Some((SIDE_PIXELS, SIDE_PIXELS))
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         Some(usize::from(self.labels[index]))
     }

@@ -133,6 +133,10 @@ impl ImageSet for Idx {
         image.ok_or_else(|| DataError::Request(format!("{} has no pixels", self.name(index))))
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        Some((self.width, self.height))
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         Some(usize::from(self.labels[index]))
     }

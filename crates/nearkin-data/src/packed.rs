@@ -313,6 +313,11 @@ impl ImageSet for Packed {
         Image::new(place.width as usize, place.height as usize, rgb).ok_or_else(missing)
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        let (width, height) = (self.header.width as usize, self.header.height as usize);
+        (width > 0 && height > 0).then_some((width, height))
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         let label = le_u32(&self.map, self.labels + 4 * (self.first + index));
         (index < self.images && label != NO_LABEL).then_some(label as usize)

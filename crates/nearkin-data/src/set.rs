@@ -157,6 +157,12 @@ pub trait ImageSet: Send + Sync {
     /// What to call the image in a message: a path, or a record of a file.
     fn name(&self, index: usize) -> String;
 
+    /// Width and height of every image, in pixels, where all have one size and it is known without
+    /// reading them.
+    fn one_size(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Whether there are labels, though not every image need have one: see [`labelled`].
     fn has_labels(&self) -> bool {
         (0..self.len()).any(|index| self.label(index).is_some())
@@ -230,6 +236,10 @@ impl<S: ImageSet> ImageSet for Subset<S> {
         self.set.name(self.indices[index])
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        self.set.one_size()
+    }
+
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
         let place = |(index, error): (usize, DataError)| (self.indices[index], error);
         self.set.tolerate(asked, unreadable.into_iter().map(place).collect())
@@ -270,6 +280,10 @@ impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
 
     fn name(&self, index: usize) -> String {
         (**self).name(index)
+    }
+
+    fn one_size(&self) -> Option<(usize, usize)> {
+        (**self).one_size()
     }
 
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {

@@ -85,6 +85,10 @@ impl ImageSet for Shapes {
             .ok_or_else(|| DataError::Request(format!("image {index} has no pixels")))
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        Some((self.options.size_pixels, self.options.size_pixels))
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         Some(index % CLASSES.len())
     }

@@ -339,6 +339,10 @@ impl ImageSet for Stl10 {
         Image::new(SIDE_PIXELS, SIDE_PIXELS, interleave(&planes)).ok_or_else(missing)
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        Some((SIDE_PIXELS, SIDE_PIXELS))
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         self.labels.get(index).map(|&label| usize::from(label))
     }

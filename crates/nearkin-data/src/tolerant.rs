@@ -227,6 +227,10 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
         self.set.name(index)
     }
 
+    fn one_size(&self) -> Option<(usize, usize)> {
+        self.set.one_size()
+    }
+
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
         let mut counts = lock(&self.counts);
         counts.asked = counts.asked.saturating_add(asked).min(self.len());

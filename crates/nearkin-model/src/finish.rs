@@ -1,16 +1,21 @@
-//! The end of a view, for a whole batch at once on the device.
+//! A view, or the end of it, for a whole batch at once on the device.
 //!
-//! The loader's threads crop and resize; colours, blur and the rest can be left to the device, which
-//! makes them of all images in a few operations and takes bytes from the host in place of floats. The
+//! Images of one size can be left to the device as they are; of others the loader's threads crop and
+//! resize, and leave colours, blur and the rest. The device makes either of all images in a few
+//! operations and takes bytes from the host in place of floats, or indices of images that it holds. The
 //! numbers were drawn on the host, and every step rounds to whole levels as its form on the host does
 //! (`nearkin-augment`): both give the same pixels, but for a level where a sum next to a half rounds
 //! the other way.
 //!
-//! Values are levels from 0 to 255 in single precision, `[images, size, size, 3]`, until they are
+//! Values are levels from 0 to 255 in single precision, `[images, height, width, 3]`, until they are
 //! normalised.
 
-use nearkin_augment::{Adjustment, Drawn, GaussianBlur, Normalize, Transform, Unfinished};
+use nearkin_augment::{Adjustment, Begun, Drawn, GaussianBlur, Normalize, Transform, Unfinished};
+use nearkin_device::{ExactProducts, send};
 use tch::{Device, Kind, TchError, Tensor};
+
+use crate::images::bytes_to_tensor;
+use crate::resample::resized;
 
 /// Red, green and blue are the last dimension.
 const CHANNELS: i64 = -1;
@@ -18,27 +23,30 @@ const CHANNELS: i64 = -1;
 /// Makes what is left of a view and gives its images as [`images_to_tensor`] does: of logical shape
 /// `[images, 3, size, size]`, channels last, on `device`.
 ///
-/// To a CUDA device the bytes travel from pinned memory, and the host does not wait for them.
+/// `whole` are the images of the batch as they are in the set, on `device`; a view that the host
+/// began does not need them.
 ///
 /// [`images_to_tensor`]: crate::images_to_tensor
 pub fn finish_views(
     unfinished: &Unfinished,
     size_pixels: usize,
+    whole: Option<&Tensor>,
     device: Device,
 ) -> Result<Tensor, TchError> {
-    let size = size_pixels as i64;
-    let bytes = Tensor::f_from_slice(&unfinished.bytes)?.f_view([-1, size, size, 3])?;
-    let mut values = match device.is_cuda() {
-        true => bytes.f_pin_memory(device)?.f_to_device_(device, Kind::Uint8, true, false)?,
-        false => bytes,
-    }
-    .f_to_kind(Kind::Float)?;
+    let bytes = match (&unfinished.begun, whole) {
+        (Begun::Here(bytes), _) => bytes_to_tensor(bytes, (size_pixels, size_pixels), device)?,
+        (Begun::Whole(_), Some(images)) => images.shallow_clone(),
+        (Begun::Whole(_), None) => {
+            return Err(TchError::Torch("a view was begun without its images".to_owned()));
+        }
+    };
+    let mut values = bytes.f_to_kind(Kind::Float)?;
     let steps = unfinished.transforms.len();
     for (number, transform) in unfinished.transforms.iter().enumerate() {
         let drawn = unfinished.drawn.iter().skip(number).step_by(steps);
         values = apply(transform, drawn, &values)?;
     }
-    normalize(&values, &unfinished.normalize)?.f_permute([0, 3, 1, 2])
+    normalize(&values.f_contiguous()?, &unfinished.normalize)?.f_permute([0, 3, 1, 2])
 }
 
 /// One transform on all images, for each of which there is what it drew.
@@ -52,6 +60,10 @@ fn apply<'a>(
     };
     let applies = || chosen(&|drawn| *drawn == Drawn::Applies(true));
     match transform {
+        Transform::RandomResizedCrop(_)
+        | Transform::RandomCrop(_)
+        | Transform::Resize(_)
+        | Transform::CenterCrop(_) => resized(transform, drawn, values),
         Transform::HorizontalFlip(_) => on_rows(values, &applies(), |part| part.f_flip([2])),
         Transform::Grayscale(_) => {
             on_rows(values, &applies(), |part| luma(part)?.f_expand_as(part))
@@ -94,20 +106,20 @@ fn on_rows(
     if rows.len() as i64 == values.size()[0] {
         return change(values);
     }
-    let rows = Tensor::f_from_slice(rows)?.f_to_device(values.device())?;
+    let rows = send(&Tensor::f_from_slice(rows)?, values.device())?;
     values.f_index_copy(0, &rows, &change(&values.f_index_select(0, &rows)?)?)
 }
 
 /// A number for each image, to be combined with `[images, size, size, n]`.
 fn per_image(numbers: &[f32], values: &Tensor) -> Result<Tensor, TchError> {
-    Tensor::f_from_slice(numbers)?.f_view([-1, 1, 1, 1])?.f_to_device(values.device())
+    send(&Tensor::f_from_slice(numbers)?.f_view([-1, 1, 1, 1])?, values.device())
 }
 
 /// `[images, size, size, 1]`; the weights are those of the host with their 16 fraction bits, which
 /// leave the sum exact.
 fn luma(values: &Tensor) -> Result<Tensor, TchError> {
     let weights = Tensor::f_from_slice(&[19595.0_f32, 38470.0, 7471.0])?;
-    let products = values.f_mul(&weights.f_to_device(values.device())?)?;
+    let products = values.f_mul(&send(&weights, values.device())?)?;
     let sums = products.f_sum_dim_intlist([CHANNELS].as_slice(), true, Kind::Float)?;
     sums.f_add_scalar(32768)?.f_mul_scalar(1.0 / 65536.0)?.f_floor()
 }
@@ -212,9 +224,22 @@ fn hue_turned(values: &Tensor, turns: &[f64]) -> Result<Tensor, TchError> {
 /// Blurs each image with its own kernel, by two products with a band matrix per image; the band is
 /// folded back at the borders, which mirrors the image there.
 fn blurred(values: &Tensor, blur: &GaussianBlur, kernels: &[f32]) -> Result<Tensor, TchError> {
-    let shape = values.size();
-    let (images, side) = (shape[0], shape[1]);
-    let half = blur.kernel_size as i64 / 2;
+    let images = values.size()[0];
+    let (half, device) = (blur.kernel_size as i64 / 2, values.device());
+    let kernels = send(&Tensor::f_from_slice(kernels)?.f_view([images, 1, -1])?, device)?;
+    let _exact = ExactProducts::begin()?;
+    let along = |values: &Tensor| {
+        let (side, other) = (values.size()[1], values.size()[2]);
+        let lines = values.f_reshape([images, side, other * 3])?;
+        let blurred = band(side, half, &kernels)?.f_bmm(&lines)?;
+        blurred.f_view([images, side, other, 3])?.f_transpose(1, 2)
+    };
+    along(&along(values)?)?.f_round()?.f_contiguous()
+}
+
+/// A kernel `[images, 1, 2 half + 1]` at every position of an axis of length `side`:
+/// `[images, side, side]`.
+fn band(side: i64, half: i64, kernels: &Tensor) -> Result<Tensor, TchError> {
     let last = (side - 1).max(1);
     // A position beyond the border is mirrored about the outermost pixel.
     let mirrored = |position: i64| match position.rem_euclid(2 * last) {
@@ -222,24 +247,18 @@ fn blurred(values: &Tensor, blur: &GaussianBlur, kernels: &[f32]) -> Result<Tens
         folded => folded.min(2 * last - folded),
     };
     let places = (0..side).flat_map(|x| (x - half..=x + half).map(mirrored));
-    let device = values.device();
-    let places = Tensor::f_from_slice(&places.collect::<Vec<i64>>())?.f_to_device(device)?;
+    let (images, device) = (kernels.size()[0], kernels.device());
+    let places = send(&Tensor::f_from_slice(&places.collect::<Vec<i64>>())?, device)?;
     let places = places.f_view([1, side, 2 * half + 1])?.f_expand([images, -1, -1], false)?;
-    let kernels = Tensor::f_from_slice(kernels)?.f_to_device(device)?;
-    let kernels = kernels.f_view([images, 1, -1])?.f_expand([-1, side, -1], false)?;
+    let kernels = kernels.f_expand([-1, side, -1], false)?;
     let band = Tensor::f_zeros([images, side, side], (Kind::Float, device))?;
-    let band = band.f_scatter_add(2, &places, &kernels)?;
-    let along = |values: &Tensor| {
-        let lines = values.f_reshape([images, side, side * 3])?;
-        band.f_bmm(&lines)?.f_view([images, side, side, 3])?.f_transpose(1, 2)
-    };
-    along(&along(values)?)?.f_round()?.f_contiguous()
+    band.f_scatter_add(2, &places, &kernels)
 }
 
 fn normalize(values: &Tensor, normalize: &Normalize) -> Result<Tensor, TchError> {
     let device = values.device();
     let row = |numbers: [f64; 3]| {
-        Tensor::f_from_slice(&numbers.map(|number| number as f32))?.f_to_device(device)
+        send(&Tensor::f_from_slice(&numbers.map(|number| number as f32))?, device)
     };
     let (mean, std) = (row(normalize.mean_rgb)?, row(normalize.std_rgb)?);
     values.f_div_scalar(255)?.f_sub(&mean)?.f_div(&std)

@@ -133,6 +133,10 @@ impl BatchNorm {
             Mode::Train { groups: 1 } => {
                 self.normalise(x, &self.running_mean, &self.running_variance, true)
             }
+            // Sums over a batch need more than 16 bits.
+            Mode::Together(world) if x.kind() == Kind::BFloat16 => self
+                .normalise_together(&x.f_to_kind(Kind::Float)?, world)?
+                .f_to_kind(Kind::BFloat16),
             Mode::Together(world) => self.normalise_together(x, world),
             Mode::Train { groups } => {
                 let means = self.running_mean.f_repeat([groups, 1])?;

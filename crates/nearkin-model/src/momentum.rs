@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nearkin_device::send;
 use nearkin_dist::{Alone, World};
 use nearkin_recipe::{Model, MomentumEncoder as Options};
 use tch::{Device, Kind, TchError, Tensor};
@@ -114,8 +115,7 @@ impl MomentumEncoder {
             let chosen = |rank: usize| {
                 places(rank).map(|(row, group)| permutation[row * groups + group] as i64)
             };
-            let index =
-                |places: Vec<i64>| Tensor::f_from_slice(&places)?.f_to_device(images.device());
+            let index = |places: Vec<i64>| send(&Tensor::f_from_slice(&places)?, images.device());
             let everywhere = self.world.gather(images)?;
             let mine = everywhere.f_index_select(0, &index(chosen(rank).collect())?)?;
             let mine = self.embed_in_groups(&mine, here as i64)?;

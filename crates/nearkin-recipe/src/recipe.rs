@@ -3,7 +3,9 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
-use nearkin_augment::{CenterCrop, Interpolation, Resize, Transform, View, ViewError, ViewOptions};
+use nearkin_augment::{
+    CenterCrop, Interpolation, Resize, Transform, View, ViewError, ViewOptions, Whole,
+};
 use nearkin_data::{BadImages, DataError, ImageSet, Split, Subset, Tolerant, tolerant};
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +62,7 @@ pub struct Recipe {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Where the transforms of training run that come behind the last change of size.
+    /// Where the transforms of training run.
     #[serde(default)]
     pub place: Place,
 }
@@ -79,9 +81,10 @@ impl Augment {
 pub enum Place {
     /// In the loader's threads.
     Host,
-    /// On the device that trains, for a batch at once; every transform has to have such a form.
+    /// On the device that trains, for a batch at once. Every transform behind the last change of size
+    /// has to have such a form; those up to it run there too if all images have one size.
     Device,
-    /// On a CUDA device, views all of whose transforms can run there; the others on the host.
+    /// The same on a CUDA device, for views that allow it; the others on the host.
     #[default]
     Auto,
 }
@@ -208,12 +211,21 @@ pub struct Training {
     /// Of the weights and all that is computed with them.
     #[serde(default)]
     pub precision: Precision,
+    /// Let CUDA's matrix products and convolutions round single precision to the 10 bits of TF32
+    /// (default true); recipes older than this key do not state it. Means nothing on a CPU.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub tf32: bool,
     /// Stop after this many steps in a row were skipped because of a non-finite loss or gradient.
     #[serde(default = "ten")]
     pub maximum_skipped_steps: NonZeroU64,
     /// Write a record of the metrics every so many steps.
     #[serde(default = "ten")]
     pub record_every_steps: NonZeroU64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 /// Of floating-point numbers.
@@ -225,6 +237,9 @@ pub enum Precision {
     Single,
     /// 64 bits: slow, for telling rounding from errors.
     Double,
+    /// Encoders compute in 16 bits where that is safe (autocast); weights, gradients, running
+    /// statistics, embeddings and the loss have 32.
+    Bfloat16,
 }
 
 fn ten() -> NonZeroU64 {
@@ -579,7 +594,7 @@ impl Recipe {
         if self.views.is_empty() {
             return Err(conflict("there are no [[views]]; a method needs two".to_owned()));
         }
-        self.placed_views(false)
+        self.placed_views(false, None)
             .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
         self.evaluation_view()
             .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
@@ -691,11 +706,16 @@ impl Recipe {
         self.views.iter().cloned().map(View::new).collect()
     }
 
-    /// The same for a device: what is to run there is left to it (`[augment]`).
-    pub fn placed_views(&self, is_cuda: bool) -> Result<Vec<View>, ViewError> {
+    /// The same for a device: what is to run there is left to it (`[augment]`), all of it where
+    /// images are `whole`.
+    pub fn placed_views(
+        &self,
+        is_cuda: bool,
+        whole: Option<Whole>,
+    ) -> Result<Vec<View>, ViewError> {
         let place = |view: View| match self.augment.place {
-            Place::Device => view.for_device(),
-            Place::Auto if is_cuda => Ok(view.clone().for_device().unwrap_or(view)),
+            Place::Device => view.for_device(whole),
+            Place::Auto if is_cuda => Ok(view.clone().for_device(whole).unwrap_or(view)),
             Place::Auto | Place::Host => Ok(view),
         };
         self.training_views()?.into_iter().map(place).collect()
@@ -781,7 +801,7 @@ mod tests {
     fn views_go_to_the_device_where_the_recipe_or_the_device_says_so() {
         let on_device = |place: &str, is_cuda: bool| {
             let recipe = with("[queue]", &format!("{place}\n[queue]")).expect("a recipe");
-            let placed = recipe.placed_views(is_cuda).expect("views");
+            let placed = recipe.placed_views(is_cuda, None).expect("views");
             placed.iter().map(View::is_for_device).collect::<Vec<_>>()
         };
         for (place, on_cpu, on_cuda) in [
@@ -805,7 +825,7 @@ mod tests {
             .expect_err("RandAugment");
         let expected = "view `strong`: rand_augment has no form on the device";
         assert!(message.contains(expected), "{message}");
-        let placed = parse(&text).expect("a recipe").placed_views(true).expect("views");
+        let placed = parse(&text).expect("a recipe").placed_views(true, None).expect("views");
         assert_eq!(placed.iter().map(View::is_for_device).collect::<Vec<_>>(), [true, false]);
     }
 

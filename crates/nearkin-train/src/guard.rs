@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nearkin_model::Parameters;
 use nearkin_report::write_atomically;
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{Optimizer, TrainError, save_tensors};
 
@@ -42,19 +42,28 @@ impl Buffers {
     }
 }
 
-/// Whether loss and all gradients are finite.
-pub(crate) fn is_finite(loss: f64, optimizer: &Optimizer) -> Result<bool, TchError> {
-    if !loss.is_finite() {
-        return Ok(false);
-    }
+/// The sum of the norms of all gradients, which is finite if they are; nothing without gradients.
+pub(crate) fn sum_of_norms(optimizer: &Optimizer) -> Result<Option<Tensor>, TchError> {
     let norms = optimizer
         .gradients()
         .map(|(_, gradient)| gradient.f_norm())
         .collect::<Result<Vec<_>, TchError>>()?;
     if norms.is_empty() {
-        return Ok(true);
+        return Ok(None);
     }
-    Ok(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
+    Tensor::f_stack(&norms, 0)?.f_sum(Kind::Double).map(Some)
+}
+
+/// The values of two numbers of one device, for which the host waits once; 0 for one that is missing.
+pub(crate) fn read_together(numbers: [Option<Tensor>; 2]) -> Result<[f64; 2], TchError> {
+    let given = numbers.iter().flatten().map(|number| number.f_to_kind(Kind::Double));
+    let given = given.collect::<Result<Vec<_>, TchError>>()?;
+    if given.is_empty() {
+        return Ok([0.0; 2]);
+    }
+    let read = Tensor::f_stack(&given, 0)?.f_to_device(Device::Cpu)?;
+    let mut read = Vec::<f64>::try_from(read)?.into_iter();
+    Ok(numbers.map(|number| number.and_then(|_| read.next()).unwrap_or_default()))
 }
 
 /// Whether all trained weights and running statistics are finite.

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nearkin_augment::{LoadError, Loader, LoaderOptions, Plan};
+use nearkin_augment::{LoadError, Loader, LoaderOptions, Plan, Whole};
 use nearkin_data::ImageSet;
 use nearkin_model::{Encoder, MultiplyAdds};
 use nearkin_recipe::{Backbone, Model, Recipe};
@@ -137,7 +137,9 @@ fn seconds_per_image_loaded(
         Plan::new(0, places.map(|place| place * stride % count).collect())
     });
     let loading = LoaderOptions { workers: 0, prefetch_batches: 0 };
-    let views = recipe.placed_views(options.device.is_cuda())?.into();
+    // Where the device may hold the images, they are not loaded.
+    let held = train.one_size().map(|(width, height)| Whole { width, height, held: true });
+    let views = recipe.placed_views(options.device.is_cuda(), held)?.into();
     let mut loader = Loader::start(Arc::clone(train), views, recipe.seed, plan, loading)?;
     let mut next = || -> Result<usize, LoadError> {
         Ok(loader.next().transpose()?.map_or(0, |batch| batch.images.len()))

@@ -3,6 +3,7 @@
 mod bench;
 mod encode;
 mod initial;
+mod placed;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
+use nearkin_device::{CudaSettings, ExactProducts, send};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
@@ -25,11 +27,12 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
-use crate::guard::{BadStep, Buffers, dump, is_finite, weights_are_finite};
+use crate::guard::{BadStep, Buffers, dump, read_together, sum_of_norms, weights_are_finite};
 use crate::meter::{Meter, matmul_rate};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
 use crate::phases::{Phase, Phases};
 use crate::threads::{Threads, encoded_at_once, may_crash, measure};
+use crate::trainer::placed::Placed;
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
 pub use bench::Benchmark;
@@ -86,6 +89,7 @@ pub struct Trainer {
     train: Arc<dyn ImageSet>,
     test: Option<Arc<dyn ImageSet>>,
     bad_images: Arc<BadImages>,
+    placed: Placed,
     online: Encoder,
     teacher: Option<MomentumEncoder>,
     queue: Option<Queue>,
@@ -116,6 +120,8 @@ pub struct Trainer {
 /// What one step made, before anything was changed.
 struct Gradients {
     metrics: StepMetrics,
+    /// Whether the gradients are; the loss speaks for itself.
+    finite: bool,
     /// Keys for the queue, with the labels of their images.
     keys: Vec<(Tensor, Tensor)>,
     /// Of the first batch with a non-finite loss, else of the last.
@@ -222,10 +228,11 @@ impl Trainer {
         let torch_seed =
             |part| Random::new(Purpose::Initialisation, recipe.seed, part, 0).bits() >> 1;
         let kind = match recipe.training.precision {
-            Precision::Single => Kind::Float,
+            Precision::Single | Precision::Bfloat16 => Kind::Float,
             Precision::Double => Kind::Double,
         };
         let device = options.device;
+        CudaSettings { tf32: recipe.training.tf32, timed_convolutions: true }.apply()?;
         let mut online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
         let mut teacher = setup
             .momentum_encoder
@@ -260,6 +267,7 @@ impl Trainer {
         let bad_images = Arc::new(BadImages::of_run(run.path(), world.rank())?);
         let train = recipe.tolerate(train, Split::Train, &bad_images);
         let test = test.map(|test| recipe.tolerate(test, Split::Test, &bad_images));
+        let placed = Placed::new(recipe, train.as_ref(), device, workers)?;
         let mut trainer = Self {
             optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
@@ -275,6 +283,7 @@ impl Trainer {
             train,
             test,
             bad_images,
+            placed,
             online,
             teacher,
             queue,
@@ -416,9 +425,14 @@ impl Trainer {
         let waited_before = loader.wait();
         let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
         let (mut loss, mut measured) = (0.0, None::<Measures>);
+        let mut unread = None::<Tensor>;
         let every = self.setup.recipe.training.record_every_steps.get();
         let recorded = (self.step + 1).is_multiple_of(every);
         for number in 0..batches {
+            // A loss is read as late as it can be: reading waits for the device.
+            if let Some(before) = unread.take() {
+                loss += share * before.f_double_value(&[])?;
+            }
             self.phases.end(Phase::Other);
             let batch =
                 loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
@@ -433,6 +447,8 @@ impl Trainer {
             if f64::is_finite(loss) {
                 views = inputs;
             }
+            // Similarities are divided by small temperatures: they keep all digits.
+            let exact = ExactProducts::begin()?;
             let terms = self.setup.method.terms(&encoded.encoded)?;
             let evaluated = if recorded {
                 let (evaluated, measures) = evaluate_and_measure(&terms, Some(&labels))?;
@@ -441,12 +457,12 @@ impl Trainer {
             } else {
                 evaluate(&terms)?
             };
-            drop(terms);
+            drop((terms, exact));
             self.phases.end(Phase::Loss);
             let last = number + 1 == batches;
             self.backward(&evaluated.loss.f_mul_scalar(share)?, &encoded, last)?;
             self.phases.end(Phase::Backward);
-            loss += share * evaluated.loss.f_double_value(&[])?;
+            unread = Some(evaluated.loss.f_detach()?);
             if self.queue.is_some() {
                 let new = self.setup.method.keys(&encoded.encoded).into_iter();
                 keys.extend(
@@ -454,6 +470,9 @@ impl Trainer {
                 );
             }
         }
+        let norms = sum_of_norms(&self.optimizer)?;
+        let [last_loss, norms] = read_together([unread, norms])?;
+        loss += share * last_loss;
         let wishes = self.exchange(&mut loss, measured.as_mut(), wishes)?;
         let metrics = StepMetrics {
             loss,
@@ -465,6 +484,7 @@ impl Trainer {
         };
         Ok(Gradients {
             metrics,
+            finite: norms.is_finite(),
             keys,
             views,
             images,
@@ -503,7 +523,7 @@ impl Trainer {
     fn apply(&mut self, mut gradients: Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
         self.step += 1;
         let metrics = &mut gradients.metrics;
-        if is_finite(metrics.loss, &self.optimizer)? {
+        if metrics.loss.is_finite() && gradients.finite {
             self.phases.end(Phase::Other);
             self.optimizer.step(metrics.learning_rate)?;
             self.phases.end(Phase::Step);
@@ -563,7 +583,7 @@ impl Trainer {
     fn labels(&self, batch: &Batch) -> Result<Labels, TchError> {
         let label = |&index: &usize| self.train.label(index).map_or(NO_LABEL, |label| label as i64);
         let local: Vec<i64> = batch.images.iter().map(label).collect();
-        let local = Tensor::f_from_slice(&local)?.f_to_device(self.options.device)?;
+        let local = send(&Tensor::f_from_slice(&local)?, self.options.device)?;
         Ok(Labels {
             offset: self.world.rank() as i64 * local.size()[0],
             batch: self.world.gather(&local)?,
@@ -572,14 +592,15 @@ impl Trainer {
     }
 
     fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
+        let whole = self.placed.whole_images(batch)?;
         let view = |view: &nearkin_augment::ViewBatch| {
             let (size, device) = (view.size_pixels, self.options.device);
             let images = match &view.unfinished {
-                Some(unfinished) => finish_views(unfinished, size, device)?,
+                Some(unfinished) => finish_views(unfinished, size, whole.as_ref(), device)?,
                 None => images_to_tensor(&view.pixels, size, device)?,
             };
             match self.setup.recipe.training.precision {
-                Precision::Single => Ok(images),
+                Precision::Single | Precision::Bfloat16 => Ok(images),
                 Precision::Double => images.f_to_kind(Kind::Double),
             }
         };
@@ -605,7 +626,7 @@ impl Trainer {
             (0..batches).map(|batch| order.plan(epoch, step * batches + batch)).collect::<Vec<_>>()
         });
         let loading = LoaderOptions { workers: self.workers, prefetch_batches: 2 };
-        let views = recipe.placed_views(self.options.device.is_cuda())?.into();
+        let views = Arc::clone(&self.placed.views);
         Ok(Loader::start(Arc::clone(&self.train), views, seed, plan, loading)?)
     }
 
@@ -666,6 +687,10 @@ impl Trainer {
                 recipe.seed,
             ),
         )?;
+        if self.placed.holds_images() {
+            let message = format!("the training images are held by {:?}", self.options.device);
+            monitor.event(at, &message)?;
+        }
         if self.setup.method.uses_labels() {
             let method = self.setup.method_name();
             let message = format!(
@@ -1044,10 +1069,8 @@ mod tests {
         files.flat_map(|(_, all)| all).map(|(name, tensor)| (name, tensor.copy())).collect()
     }
 
-    #[test]
-    fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
-        let folder = tempfile::tempdir().unwrap();
-        let recipe = Source::parse("test", RECIPE.to_owned()).unwrap().recipe().unwrap();
+    fn new_trainer(recipe: &str, run: &Path) -> Trainer {
+        let recipe = Source::parse("test", recipe.to_owned()).unwrap().recipe().unwrap();
         let options = RunOptions {
             device: Device::Cpu,
             workers: Some(0),
@@ -1056,9 +1079,31 @@ mod tests {
             quiet: true,
             environment: serde_json::json!({}),
         };
-        let resume = Resume::New(folder.path().join("run"));
         let setup = Setup::new(recipe).unwrap();
-        let mut trainer = Trainer::new(setup, &resume, options, Arc::new(Alone)).unwrap();
+        Trainer::new(setup, &Resume::New(run.to_owned()), options, Arc::new(Alone)).unwrap()
+    }
+
+    #[test]
+    fn what_the_loss_and_the_optimiser_see_of_bfloat16_has_32_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = RECIPE.replace("batch_size", "precision = \"bfloat16\"\nbatch_size");
+        let mut trainer = new_trainer(&recipe, &folder.path().join("run"));
+        let mut loader = trainer.loader().unwrap();
+        let batch = loader.next().unwrap().unwrap();
+        let (views, labels) = (trainer.to_device(&batch).unwrap(), trainer.labels(&batch).unwrap());
+        let encoded = trainer.encode(&views, 0, &labels).unwrap().encoded;
+        let embeddings = encoded.online.iter().chain(&encoded.momentum).flatten();
+        let kinds: Vec<Kind> = embeddings.map(|embedding| embedding.local.kind()).collect();
+        assert_eq!(kinds, [Kind::Float; 2]);
+        drop(encoded);
+        trainer.gradients(&mut loader, Wishes::default()).unwrap();
+        assert!(trainer.optimizer.gradients().all(|(_, gradient)| gradient.kind() == Kind::Float));
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = new_trainer(RECIPE, &folder.path().join("run"));
         let (mut monitor, mut loader) = (trainer.monitor().unwrap(), trainer.loader().unwrap());
         let next_key = |trainer: &Trainer| trainer.queue.as_ref().map(Queue::next);
 

@@ -301,3 +301,26 @@ fn serial_processes_with_statistics_of_their_own_train_as_halves_in_turn_do() {
     assert!((whole.losses[0].0 - two.losses[0].0).abs() > 1e-4, "{:?}", two.losses[0]);
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// Eight bits of every factor differ by where they are cut off, not by more: statistics of batch norm
+/// are exchanged in 32 bits. Batch norms of groups of two images make several percent of it.
+#[test]
+fn serial_two_processes_train_in_bfloat16_as_one_does() {
+    let test = "serial_two_processes_train_in_bfloat16_as_one_does";
+    let folder = place(test);
+    let mut tables = tables().into_iter();
+    let (_, mut table) = tables.find(|(name, _)| name.starts_with("sce")).unwrap();
+    table_of(&mut table, "training").insert("precision".into(), "bfloat16".into());
+    if let Some(world) = together(test, 2) {
+        train(&table, &folder, Arc::new(world)).unwrap();
+        return;
+    }
+    let alone = tempfile::tempdir().unwrap();
+    train(&table, &alone.path().join("run"), Arc::new(Alone)).unwrap();
+    let (one, two) = (written(&alone.path().join("run")), written(&folder));
+    assert_eq!((one.losses.len(), two.losses.len()), (STEPS as usize, STEPS as usize));
+    for ((one, _), (two, _)) in one.losses.iter().zip(&two.losses) {
+        assert!((one - two).abs() < 0.08 * one, "{one} {two}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}

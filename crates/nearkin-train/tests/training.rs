@@ -95,16 +95,32 @@ fn weights_depend_on_the_seed_and_not_on_the_workers() {
     assert_ne!(first, run("other", &["seed=4"], 0));
 }
 
-/// Crops are made on the host in either case, and flips, brightness and hue are the same to the bit.
+/// Crops, flips, brightness and hue are the same to the bit, whether the device holds the images or
+/// makes the end of a view only: images of a folder have no size in common.
 #[test]
-fn views_that_are_finished_on_the_device_train_the_same_weights() {
+fn views_that_are_made_on_the_device_train_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |place: &str| {
-        let path = folder.path().join(place);
-        train(setup(SCE, &[&format!("augment.place={place}")]), &path, 1).unwrap();
-        weights(&path)
-    };
-    assert_eq!(run("host"), run("device"));
+    let images = folder.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    for index in 0..64 {
+        write_grey_png(std::fs::File::create(images.join(format!("{index:02}.png"))).unwrap());
+    }
+    let read = format!("dataset = \"folder\"\npath = {:?}", images.display().to_string());
+    let drawn = "dataset = \"shapes\"\ntrain_images = 64\nsize_pixels = 16";
+    for (name, data, held_by_device) in [("drawn", drawn, 1), ("read", &read, 0)] {
+        let run = |place: &str, expected: usize| {
+            let path = folder.path().join(format!("{name}-{place}"));
+            let mut recipe = setup(SCE, &[&format!("augment.place={place}")]).recipe;
+            recipe.data = toml::from_str(data).unwrap();
+            train(Setup::new(recipe).unwrap(), &path, 1).unwrap();
+            let records = read_metrics(&RunFolder::open(&path).unwrap().metrics()).unwrap();
+            let messages = records.iter().filter_map(|record| record.text(names::MESSAGE));
+            let held = messages.filter(|message| message.contains("are held by Cpu"));
+            assert_eq!(held.count(), expected, "{name} {place}");
+            weights(&path)
+        };
+        assert_eq!(run("host", 0), run("device", held_by_device), "{name}");
+    }
 }
 
 /// Methods that use what SCE does not: mixed inputs, projections in the queue, views that only the
@@ -208,6 +224,64 @@ fn every_method_trains_and_leaves_finite_records() {
     }
 }
 
+fn losses(run: &Path) -> Vec<f64> {
+    let records = read_metrics(&RunFolder::open(run).unwrap().metrics()).unwrap();
+    let steps = records.iter().filter(|record| record.kind == Kind::Step);
+    steps.map(|record| record.number(names::LOSS).unwrap()).collect()
+}
+
+/// Eight bits of a factor are off by up to 0.4 %, and batch norms of 16 images that look alike make
+/// several percent of that, of either sign. Before anything is trained the loss is within 1 % of that
+/// of single precision; after that it is within 25 % at every step, and within 3 % in the mean of 30.
+#[test]
+fn bfloat16_follows_single_precision_and_keeps_its_weights_in_32_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |precision: &str| {
+        let path = folder.path().join(precision);
+        let precision = format!("training.precision={precision}");
+        let changes = [
+            &precision,
+            "training.epochs=8",
+            "optimizer.learning_rate=0.01",
+            "model.base_width=8",
+            "method.temperature=0.5",
+        ];
+        train(setup("[method]\nname = \"simclr\"", &changes), &path, 1).unwrap();
+        path
+    };
+    let (single, rounded) = (run("single"), run("bfloat16"));
+    let pairs: Vec<_> = losses(&single).into_iter().zip(losses(&rounded)).take(30).collect();
+    assert_eq!(pairs.len(), 30);
+    let apart = |(single, rounded): (f64, f64)| (rounded / single - 1.0).abs();
+    assert!((1e-9..0.01).contains(&apart(pairs[0])), "{:?}", pairs[0]);
+    for &pair in &pairs {
+        assert!(apart(pair) < 0.25, "{pair:?}");
+    }
+    let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / 30.0;
+    let means = (mean(|pair| pair.0), mean(|pair| pair.1));
+    assert!(apart(means) < 0.03, "{means:?}");
+    for (name, tensor) in weights(&rounded) {
+        assert_eq!(tensor.kind(), tch::Kind::Float, "{name}");
+    }
+}
+
+/// Weights that the pass without activations converted must not serve the one with them.
+#[test]
+fn bfloat16_trains_the_same_by_micro_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, changes: &[&str]| {
+        let path = folder.path().join(name);
+        let changes = [changes, &["training.precision=bfloat16"]].concat();
+        train(setup("[method]\nname = \"simclr\"", &changes), &path, 1).unwrap();
+        weights(&path)
+    };
+    // One micro-batch is the whole batch here, so batch norms see the same images.
+    let (whole, micro) = (run("whole", &[]), run("micro", &["training.micro_batch_size=16"]));
+    for ((name, whole), (_, micro)) in whole.iter().zip(&micro) {
+        assert!(whole.allclose(micro, 1e-3, 1e-3, false), "{name}");
+    }
+}
+
 #[test]
 fn accumulated_batches_make_one_step() {
     let folder = tempfile::tempdir().unwrap();
@@ -296,6 +370,7 @@ fn interrupted_all_the_time_a_run_comes_to_the_same_end() {
         ("accumulated", SCE, &["training.accumulate_batches=2", "training.epochs=4"] as &[&str]),
         ("symmetric", &symmetric, &[]),
         ("simclr", "[method]\nname = \"simclr\"", &[]),
+        ("bfloat16", SCE, &["training.precision=bfloat16"]),
     ]
     .into_iter()
     .chain(OTHERS.map(|(name, method)| (name, method, &[] as &[&str])))

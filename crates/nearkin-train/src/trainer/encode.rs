@@ -9,9 +9,11 @@
 
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
+use nearkin_device::{Autocast, send};
 use nearkin_model::{MomentumEncoder, Queue};
 use nearkin_objective::{Embedding, Encoded, Labels, Mixed, MixedInput, Per, mix, unit_rows};
-use tch::{TchError, Tensor};
+use nearkin_recipe::Precision;
+use tch::{Kind, TchError, Tensor};
 
 use super::Trainer;
 use crate::guard::Buffers;
@@ -176,19 +178,48 @@ impl Trainer {
     }
 
     fn run_at_once(&self, inputs: &Inputs) -> Result<Outputs, TchError> {
+        let embed = |images: &Tensor| {
+            let _autocast = self.autocast()?;
+            let (projected, embedded) = self.online.project_and_embed(images)?;
+            Ok::<_, TchError>((self.widened(projected)?, self.widened(embedded)?))
+        };
         if let [alone] = &inputs[..] {
-            let (projected, embedded) = self.online.project_and_embed(alone)?;
+            let (projected, embedded) = embed(alone)?;
             return Ok(Outputs { projected: vec![projected], embedded: vec![embedded] });
         }
         let rows: Vec<i64> = inputs.iter().map(|input| input.size()[0]).collect();
-        let (projected, embedded) = self.online.project_and_embed(&Tensor::f_cat(inputs, 0)?)?;
+        let (projected, embedded) = embed(&Tensor::f_cat(inputs, 0)?)?;
         Ok(Outputs {
             projected: projected.f_split_with_sizes(&rows, 0)?,
             embedded: embedded.f_split_with_sizes(&rows, 0)?,
         })
     }
 
+    /// In force while an encoder runs, if the recipe asks for bfloat16.
+    fn autocast(&self) -> Result<Option<Autocast>, TchError> {
+        let asked = self.setup.recipe.training.precision == Precision::Bfloat16;
+        asked.then(|| Autocast::to_bfloat16(self.options.device)).transpose()
+    }
+
+    /// Embeddings as what follows takes them: normalisation and loss need more than 16 bits.
+    fn widened(&self, rows: Tensor) -> Result<Tensor, TchError> {
+        match self.setup.recipe.training.precision {
+            Precision::Bfloat16 => rows.f_to_kind(Kind::Float),
+            Precision::Single | Precision::Double => Ok(rows),
+        }
+    }
+
     fn run_momentum(
+        &self,
+        teacher: &MomentumEncoder,
+        view: &Tensor,
+        place: u64,
+    ) -> Result<Tensor, TchError> {
+        let _autocast = self.autocast()?;
+        self.widened(self.embed_by_momentum(teacher, view, place)?)
+    }
+
+    fn embed_by_momentum(
         &self,
         teacher: &MomentumEncoder,
         view: &Tensor,
@@ -233,8 +264,8 @@ impl Trainer {
             }
         }
         let device = self.options.device;
-        let partner = Tensor::f_from_slice(&partner)?.f_to_device(device)?;
-        let share = Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?.f_to_device(device)?;
+        let partner = send(&Tensor::f_from_slice(&partner)?, device)?;
+        let share = send(&Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?, device)?;
         Ok(Mixture { images: mix(base, other, &partner, &share)?, partner, share })
     }
 }

@@ -1,0 +1,22 @@
+//! The C++ side, as cxx sees it; `bridge.hpp` says what each function does.
+
+#[allow(unreachable_pub, reason = "cxx makes everything public, and this module is private")]
+#[cxx::bridge(namespace = "nearkin")]
+pub(crate) mod ffi {
+    unsafe extern "C++" {
+        include!("nearkin-device/src/bridge/bridge.hpp");
+
+        fn allow_tf32(allowed: bool) -> Result<()>;
+        fn tf32_is_allowed() -> Result<bool>;
+        fn time_convolutions(timed: bool) -> Result<()>;
+        fn convolutions_are_timed() -> Result<bool>;
+
+        type Autocast;
+        fn autocast_to_bfloat16(cuda: bool) -> Result<UniquePtr<Autocast>>;
+
+        type ExactProducts;
+        fn exact_products() -> Result<UniquePtr<ExactProducts>>;
+
+        fn free_cuda_bytes(device: i32) -> Result<u64>;
+    }
+}

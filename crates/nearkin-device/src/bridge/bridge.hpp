@@ -1,0 +1,60 @@
+// Switches of libtorch that tch does not reach, as functions that cxx can call. All of them are in
+// libtorch's CPU part, so a program that was linked without CUDA sets them for a CUDA that is loaded
+// at run time. Every exception becomes an error of the caller's.
+#pragma once
+
+#include <memory>
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+
+#include "rust/cxx.h"
+
+namespace rust::behavior {
+// Messages without the stack of C++ frames that torch adds to what().
+template <typename Try, typename Fail>
+static void trycatch(Try&& func, Fail&& fail) noexcept try {
+  func();
+} catch (const c10::Error& error) {
+  fail(error.what_without_backtrace());
+} catch (const std::exception& error) {
+  fail(error.what());
+}
+}  // namespace rust::behavior
+
+namespace nearkin {
+
+// Whether CUDA's matrix products and cuDNN's convolutions may round single precision to TF32.
+void allow_tf32(bool allowed);
+bool tf32_is_allowed();
+
+// Whether cuDNN times its algorithms for every new shape and keeps the fastest.
+void time_convolutions(bool timed);
+bool convolutions_are_timed();
+
+// While it lives, this thread computes matrix products and convolutions of one kind of device in
+// bfloat16. Weights are converted once; the last guard to go forgets the copies.
+class Autocast {
+ public:
+  explicit Autocast(at::DeviceType device);
+  ~Autocast();
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  at::DeviceType device_;
+  bool enabled_before_;
+  at::ScalarType kind_before_;
+  bool cache_before_;
+};
+
+std::unique_ptr<Autocast> autocast_to_bfloat16(bool cuda);
+
+// While it lives, this thread's matrix products do not use TF32.
+using ExactProducts = at::NoTF32Guard;
+std::unique_ptr<ExactProducts> exact_products();
+
+// Bytes of a CUDA device that nobody uses.
+uint64_t free_cuda_bytes(int32_t device);
+
+}  // namespace nearkin

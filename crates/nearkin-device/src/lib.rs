@@ -1,0 +1,147 @@
+//! What libtorch can be told of a device, where tch has no words for it.
+//!
+//! A GPU is fast when it may round (TF32, bfloat16) and when cuDNN may choose its algorithms. These
+//! are switches of libtorch; they are set through a few lines of C++ which know nothing of CUDA's own
+//! headers, so that the one binary that is built for the CPU has them too.
+
+mod bridge;
+
+use tch::{Device, TchError, Tensor};
+
+use crate::bridge::ffi;
+
+/// How a process uses its CUDA device. On a CPU both mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CudaSettings {
+    /// Matrix products and convolutions in single precision may round their factors to the 10 bits
+    /// of TF32.
+    pub tf32: bool,
+    /// cuDNN tries its algorithms on every new shape and keeps the fastest.
+    pub timed_convolutions: bool,
+}
+
+impl CudaSettings {
+    /// Sets them for all threads of this process.
+    pub fn apply(self) -> Result<(), TchError> {
+        ffi::allow_tf32(self.tf32).map_err(|error| failed(&error))?;
+        ffi::time_convolutions(self.timed_convolutions).map_err(|error| failed(&error))
+    }
+
+    /// Those in force.
+    pub fn current() -> Result<Self, TchError> {
+        Ok(Self {
+            tf32: ffi::tf32_is_allowed().map_err(|error| failed(&error))?,
+            timed_convolutions: ffi::convolutions_are_timed().map_err(|error| failed(&error))?,
+        })
+    }
+}
+
+/// While it lives, the thread that made it computes matrix products and convolutions in bfloat16 and
+/// what adds up many numbers in single precision, whatever the tensors hold. Weights stay as they
+/// are, and their gradients come out in their kind.
+pub struct Autocast {
+    /// It belongs to its thread, which cxx's pointer to it cannot leave.
+    _guard: cxx::UniquePtr<ffi::Autocast>,
+}
+
+impl Autocast {
+    /// For tensors on the CPU, or for those on CUDA devices.
+    pub fn to_bfloat16(device: Device) -> Result<Self, TchError> {
+        let guard = ffi::autocast_to_bfloat16(device.is_cuda()).map_err(|error| failed(&error))?;
+        Ok(Self { _guard: guard })
+    }
+}
+
+/// While it lives, matrix products of the thread that made it have all digits of their kind, even
+/// where [`CudaSettings::tf32`] is set: what is rounded to whole levels has to come out the same
+/// everywhere.
+pub struct ExactProducts {
+    _guard: cxx::UniquePtr<ffi::ExactProducts>,
+}
+
+impl ExactProducts {
+    /// From now on.
+    pub fn begin() -> Result<Self, TchError> {
+        Ok(Self { _guard: ffi::exact_products().map_err(|error| failed(&error))? })
+    }
+}
+
+/// Copies a tensor of the CPU to the device. To a CUDA device it travels from pinned memory, and the
+/// host does not wait for it.
+pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    match device.is_cuda() {
+        true => tensor.f_pin_memory(device)?.f_to_device_(device, tensor.kind(), true, false),
+        false => tensor.f_to_device(device),
+    }
+}
+
+/// Bytes of the device's own memory that no process uses; `None` for a CPU, whose memory is that of
+/// the whole machine.
+pub fn free_bytes(device: Device) -> Result<Option<u64>, TchError> {
+    match device {
+        Device::Cuda(index) => {
+            ffi::free_cuda_bytes(index as i32).map(Some).map_err(|error| failed(&error))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn failed(error: &cxx::Exception) -> TchError {
+    TchError::Torch(error.what().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    #[test]
+    fn settings_are_those_that_were_set() {
+        let before = CudaSettings::current().unwrap();
+        for (tf32, timed_convolutions) in [(true, false), (false, true), (true, true)] {
+            let settings = CudaSettings { tf32, timed_convolutions };
+            settings.apply().unwrap();
+            assert_eq!(CudaSettings::current().unwrap(), settings);
+        }
+        before.apply().unwrap();
+    }
+
+    #[test]
+    fn products_are_in_bfloat16_while_the_guard_lives_and_gradients_in_single_precision() {
+        tch::manual_seed(1);
+        let weight = Tensor::randn([4, 4], tch::kind::FLOAT_CPU).set_requires_grad(true);
+        let x = Tensor::randn([3, 4], tch::kind::FLOAT_CPU);
+        let product = |x: &Tensor| x.matmul(&weight);
+        {
+            let _outer = Autocast::to_bfloat16(Device::Cpu).unwrap();
+            assert_eq!(product(&x).kind(), Kind::BFloat16);
+            drop(Autocast::to_bfloat16(Device::Cpu).unwrap());
+            assert_eq!(product(&x).kind(), Kind::BFloat16);
+            product(&x).to_kind(Kind::Float).sum(Kind::Float).backward();
+        }
+        assert_eq!((product(&x).kind(), weight.grad().kind()), (Kind::Float, Kind::Float));
+        let exact = x.sum_dim_intlist([0].as_slice(), false, Kind::Float).unsqueeze(1);
+        assert!(weight.grad().allclose(&exact.expand([4, 4], false), 2e-2, 2e-2, false));
+    }
+
+    /// libtorch keeps converted weights; one that was made without gradients has none to give.
+    #[test]
+    fn a_pass_without_gradients_leaves_nothing_to_the_next() {
+        let weight = Tensor::ones([2, 2], tch::kind::FLOAT_CPU).set_requires_grad(true);
+        let x = Tensor::ones([1, 2], tch::kind::FLOAT_CPU);
+        let pass = || {
+            let _autocast = Autocast::to_bfloat16(Device::Cpu).unwrap();
+            x.matmul(&weight)
+        };
+        assert!(!tch::no_grad(pass).requires_grad());
+        pass().to_kind(Kind::Float).sum(Kind::Float).backward();
+        assert_eq!(weight.grad().sum(Kind::Float).double_value(&[]), 4.0);
+    }
+
+    #[test]
+    fn exact_products_end_with_their_guard_and_a_cpu_has_no_memory_of_its_own() {
+        drop(ExactProducts::begin().unwrap());
+        assert_eq!(free_bytes(Device::Cpu).unwrap(), None);
+    }
+}
