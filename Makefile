@@ -60,7 +60,7 @@ bench: setup ## measure how fast views are made, and what loss, k-NN and probes 
 # For example PEERS="--workloads moco --rounds 3 --data PATH"; without --data the images are drawn.
 PEERS ?=
 
-bench-peers: setup ## train the same in nearkin, lightly and solo-learn, in turns (an hour; see --help)
+bench-peers: setup ## train the same in nearkin, lightly and solo-learn, in turns (over an hour)
 	$(CARGO) build --release -p nearkin
 	"$$(scripts/python_environment peers)" scripts/bench_peers/compare.py $(PEERS)
 

@@ -103,7 +103,8 @@ def spread(values, digits=None):
 
 def markdown(rows):
     lines = [HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+    padded = ((f" {cell} " if cell else " " for cell in line) for line in lines)
+    return "".join(f"|{'|'.join(line)}|\n" for line in padded)
 
 
 def text(rows):

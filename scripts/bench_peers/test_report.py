@@ -54,6 +54,7 @@ class Report(unittest.TestCase):
         lines = report.markdown(rows).splitlines()
         self.assertEqual(len(lines), 4)
         self.assertEqual({line.count("|") for line in lines}, {len(report.HEAD) + 1})
+        self.assertTrue(lines[2].startswith("| nearkin | 210 (200 to 300) | | | 100 (100 to 100) |"))
         self.assertEqual([line.split()[0] for line in report.text(rows).splitlines()[1:]], ["nearkin", "other"])
 
     def test_only_what_is_between_the_markers_changes(self):
