@@ -9,6 +9,7 @@ fn main() {
     let include = libtorch::link().join("include");
     cxx_build::bridge(format!("{BRIDGE}.rs"))
         .file(format!("{BRIDGE}/batch_norm.cpp"))
+        .file(format!("{BRIDGE}/lists.cpp"))
         .file(format!("{BRIDGE}/rows.cpp"))
         .std("c++20")
         .include(BRIDGE)

@@ -1,10 +1,11 @@
-//! The C++ side, as cxx sees it; `batch_norm.hpp` says what each function does.
+//! The C++ side, as cxx sees it; its headers say what each function does.
 
 #[allow(unreachable_pub, reason = "cxx makes everything public, and this module is private")]
 #[cxx::bridge(namespace = "nearkin")]
 pub(crate) mod ffi {
     unsafe extern "C++" {
         include!("nearkin-kernel/src/bridge/batch_norm.hpp");
+        include!("nearkin-kernel/src/bridge/lists.hpp");
 
         #[namespace = "at"]
         type Tensor;
@@ -26,5 +27,16 @@ pub(crate) mod ffi {
             count: f64,
             overwrite: bool,
         ) -> Result<*mut Tensor>;
+
+        unsafe fn move_towards(averages: &[usize], values: &[usize], weight: f64) -> Result<()>;
+        unsafe fn descend(
+            parameters: &[usize],
+            gradients: &[usize],
+            velocities: &[usize],
+            learning_rate: f64,
+            weight_decay: f64,
+            momentum: f64,
+            nesterov: bool,
+        ) -> Result<()>;
     }
 }

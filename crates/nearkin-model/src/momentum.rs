@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nearkin_device::send;
 use nearkin_dist::{Alone, World};
+use nearkin_kernel::move_towards;
 use nearkin_recipe::{Model, MomentumEncoder as Options};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -56,14 +57,12 @@ impl MomentumEncoder {
     /// `weights = momentum * weights + (1 - momentum) * online weights`. Running statistics are not
     /// averaged: each encoder keeps those of the batches it saw.
     pub fn follow(&mut self, online: &Encoder, momentum: f64) -> Result<(), TchError> {
-        tch::no_grad(|| {
-            for (mine, theirs) in self.parameters().iter().zip(online.parameters()) {
-                if theirs.trainable {
-                    let _ = mine.tensor.shallow_clone().f_lerp_(&theirs.tensor, 1.0 - momentum)?;
-                }
-            }
-            Ok(())
-        })
+        let pairs = self.parameters().iter().zip(online.parameters());
+        let (averages, weights): (Vec<&Tensor>, Vec<&Tensor>) = pairs
+            .filter(|(_, theirs)| theirs.trainable)
+            .map(|(mine, theirs)| (&mine.tensor, &theirs.tensor))
+            .unzip();
+        move_towards(&averages, &weights, 1.0 - momentum)
     }
 
     /// From now on the images are those of several processes, each of which has as many. With

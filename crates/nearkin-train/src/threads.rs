@@ -97,7 +97,7 @@ const BUDGET: Duration = Duration::from_millis(250);
 const IMAGES_AT_ONCE: usize = 4;
 /// Operations of a forward and backward pass that is timed on a CPU: some tens of milliseconds.
 const FLOP_OF_A_PASS: u64 = 2_000_000_000;
-const TIMED_PASSES: usize = 2;
+const TIMED_PASSES: usize = 5;
 
 /// The choice for a run; `processes` train together. What cannot be measured (images that cannot be
 /// read, say: training has its own way to deal with those) leaves the cores to libtorch.

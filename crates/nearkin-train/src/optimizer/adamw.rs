@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::Rule;
+use super::SingleRule;
 
 /// AdamW of one parameter; t counts its steps from 1.
 ///
@@ -41,11 +41,11 @@ impl AdamW {
     }
 }
 
-impl Rule for AdamW {
+impl SingleRule for AdamW {
     fn step(
         &mut self,
         parameter: &mut Tensor,
-        gradient: Tensor,
+        gradient: &Tensor,
         scratch: &Tensor,
         learning_rate: f64,
     ) -> Result<(), TchError> {
@@ -55,7 +55,7 @@ impl Rule for AdamW {
         if self.weight_decay > 0.0 {
             let _ = parameter.f_mul_scalar_(1.0 - learning_rate * self.weight_decay)?;
         }
-        let mean = self.mean.f_lerp_(&gradient, rest_1)?;
+        let mean = self.mean.f_lerp_(gradient, rest_1)?;
         let mean_square = self.mean_square.f_lerp_(&gradient.f_square_out(scratch)?, rest_2)?;
         let root = mean_square
             .f_sqrt_out(scratch)?

@@ -6,7 +6,7 @@
 use nearkin_recipe::MomentumForm;
 use tch::{TchError, Tensor};
 
-use super::{Rule, with_penalty};
+use super::SingleRule;
 
 /// LARS of one parameter.
 ///
@@ -44,11 +44,11 @@ impl Lars {
     }
 }
 
-impl Rule for Lars {
+impl SingleRule for Lars {
     fn step(
         &mut self,
         parameter: &mut Tensor,
-        gradient: Tensor,
+        gradient: &Tensor,
         scratch: &Tensor,
         learning_rate: f64,
     ) -> Result<(), TchError> {
@@ -87,4 +87,17 @@ fn trust_ratio(trust: f64, parameter: &Tensor, gradient: &Tensor) -> Result<Tens
     let undefined = of_parameter.f_eq(0.0)?.f_logical_or_(&of_gradient.f_eq(0.0)?)?;
     let mut ratio = of_parameter;
     ratio.f_div_(&of_gradient)?.f_mul_scalar_(trust)?.f_masked_fill_(&undefined, 1.0)
+}
+
+/// `gradient + weight_decay * parameter`, in `scratch` unless there is no decay.
+fn with_penalty(
+    gradient: &Tensor,
+    parameter: &Tensor,
+    weight_decay: f64,
+    scratch: &Tensor,
+) -> Result<Tensor, TchError> {
+    match weight_decay {
+        0.0 => Ok(gradient.shallow_clone()),
+        decay => parameter.f_mul_scalar_out(scratch, decay)?.f_add_(gradient),
+    }
 }

@@ -1,57 +1,66 @@
 //! Stochastic gradient descent with the semantics of `torch.optim.SGD`.
 
+use nearkin_kernel::Descent;
 use tch::{TchError, Tensor};
 
-use super::{Rule, with_penalty};
+use super::Rule;
 
-/// SGD with momentum and weight decay, of one parameter.
-///
-/// ```text
-/// g <- gradient + weight_decay * p        v <- momentum * v + g
-/// p <- p - learning_rate * v              (Nesterov: g + momentum * v instead of v)
-/// ```
+/// SGD with momentum and weight decay, of all parameters in a call for each weight decay; [`Descent`]
+/// has the formula.
 #[derive(Debug)]
 pub(super) struct Sgd {
-    velocity: Tensor,
-    weight_decay: f64,
-    momentum: f64,
-    nesterov: bool,
+    velocities: Vec<Tensor>,
+    /// Each with the places of its parameters.
+    weight_decays: Vec<(f64, Vec<usize>)>,
+    descent: Descent,
 }
 
 impl Sgd {
+    /// `weight_decays` has one for each parameter.
     pub(super) fn new(
-        parameter: &Tensor,
-        weight_decay: f64,
+        parameters: &[Tensor],
+        weight_decays: Vec<f64>,
         momentum: f64,
         nesterov: bool,
     ) -> Result<Self, TchError> {
-        Ok(Self { velocity: parameter.f_zeros_like()?, weight_decay, momentum, nesterov })
+        let mut places: Vec<(f64, Vec<usize>)> = Vec::new();
+        for (place, decay) in weight_decays.into_iter().enumerate() {
+            match places.iter_mut().find(|(other, _)| *other == decay) {
+                Some((_, all)) => all.push(place),
+                None => places.push((decay, vec![place])),
+            }
+        }
+        let velocities = parameters.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>()?;
+        Ok(Self { velocities, weight_decays: places, descent: Descent { momentum, nesterov } })
     }
 }
 
 impl Rule for Sgd {
     fn step(
         &mut self,
-        parameter: &mut Tensor,
-        gradient: Tensor,
-        scratch: &Tensor,
+        parameters: &mut [Tensor],
+        gradients: &[Tensor],
         learning_rate: f64,
     ) -> Result<(), TchError> {
-        let gradient = with_penalty(gradient, parameter, self.weight_decay, scratch)?;
-        let velocity = self.velocity.f_mul_scalar_(self.momentum)?.f_add_(&gradient)?;
-        let step = match self.nesterov {
-            // The gradient may be in `scratch`.
-            true => velocity
-                .f_mul_scalar(self.momentum)?
-                .f_add_(&gradient)?
-                .f_mul_scalar_(learning_rate)?,
-            false => velocity.f_mul_scalar_out(scratch, learning_rate)?,
-        };
-        let _ = parameter.f_sub_(&step)?;
+        for (decay, places) in &self.weight_decays {
+            let places: Vec<usize> =
+                places.iter().copied().filter(|&place| gradients[place].defined()).collect();
+            self.descent.step(
+                &at(parameters, &places),
+                &at(gradients, &places),
+                &at(&self.velocities, &places),
+                learning_rate,
+                *decay,
+            )?;
+        }
         Ok(())
     }
 
-    fn state(&self) -> Vec<(&'static str, &Tensor)> {
-        vec![("", &self.velocity)]
+    fn state(&self, place: usize) -> Vec<(&'static str, &Tensor)> {
+        vec![("", &self.velocities[place])]
     }
+}
+
+fn at<'a>(tensors: &'a [Tensor], places: &[usize]) -> Vec<&'a Tensor> {
+    places.iter().map(|&place| &tensors[place]).collect()
 }
