@@ -268,7 +268,7 @@ fn voc(place: &Place, folder: &str) {
             let said =
                 [String::new(), format!(" {sun:2}"), format!(" {:2}", i32::from(lake) * 2 - 1)];
             for (text, said) in all.iter_mut().zip(said) {
-                *text += &format!("{number:06}{said}\n");
+                text.extend([format!("{number:06}"), said, "\n".to_owned()]);
             }
         }
         for ((name, text), both) in ["", "sun_", "lake_"].into_iter().zip(all).zip(&mut trainval) {
@@ -307,7 +307,7 @@ fn transfer_to_voc_is_mean_average_precision() {
 
     // The same images from a list, where nothing says what to choose on.
     let line = |number: u32| {
-        let present = [(number % 2 == 0, "sun"), (number % 3 == 0, "lake")];
+        let present = [(number.is_multiple_of(2), "sun"), (number.is_multiple_of(3), "lake")];
         let present: Vec<&str> = present.into_iter().filter(|one| one.0).map(|one| one.1).collect();
         let shown = if present.is_empty() { "|".to_owned() } else { present.join("|") };
         format!("../VOCdevkit/VOC2007/JPEGImages/{number:06}.jpg,{shown}\n")
