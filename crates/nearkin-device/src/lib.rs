@@ -84,6 +84,7 @@ pub fn free_bytes(device: Device) -> Result<Option<u64>, TchError> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes a value")]
 fn failed(error: cxx::Exception) -> TchError {
     TchError::Torch(error.what().to_owned())
 }
