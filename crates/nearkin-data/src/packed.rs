@@ -543,6 +543,7 @@ mod tests {
             let (_folder, path) = packed(sizes);
             let train = Packed::open(&path, Split::Train).unwrap();
             assert_eq!((train.len(), train.classes()), (3, &["cat".into(), "dög".into()][..]));
+            assert_eq!(train.one_size(), (sizes == EQUAL).then_some(sizes[0]));
             for (seed, (width, height)) in sizes.into_iter().take(3).enumerate() {
                 let found = train.image(seed).unwrap();
                 assert_eq!(found, image(seed, width, height));

@@ -388,6 +388,17 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_that_of_the_images_behind_every_cover() {
+        let set = Arc::new(crate::Subset::of(shapes(5), vec![3, 1])) as Arc<dyn ImageSet>;
+        let image = set.image(0).unwrap();
+        assert_eq!(set.one_size(), Some((image.width(), image.height())));
+        let folder = tempfile::tempdir().unwrap();
+        let list = Arc::new(BadImages::open(&folder.path().join("bad.jsonl")).unwrap());
+        let size = set.one_size();
+        assert_eq!(Tolerant::new(set, Split::Train, 0.5, list).one_size(), size);
+    }
+
+    #[test]
     fn a_set_as_it_is_tolerates_none() {
         let set = shapes(5);
         set.tolerate(5, Vec::new()).unwrap();
