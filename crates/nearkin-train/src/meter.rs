@@ -47,11 +47,11 @@ pub(crate) struct Meter {
 /// The side of the largest matrices that are tried.
 const LARGEST_SIDE: i64 = 8192;
 /// A product that takes as long is large enough to reach the device's rate.
-const LONG_ENOUGH: Duration = Duration::from_millis(4);
+const LONG_ENOUGH: Duration = Duration::from_millis(1);
 const PRODUCTS: usize = 5;
 
 /// Operations per second of a square product of matrices: the best of some, of the size at which one
-/// takes a few milliseconds. Takes a few hundredths of a second, and draws no random numbers.
+/// takes a millisecond or a few. Takes some hundredths of a second, and draws no random numbers.
 pub fn matmul_rate(device: Device, kind: Kind) -> Result<f64, TchError> {
     tch::no_grad(|| {
         let mut side = 256;
