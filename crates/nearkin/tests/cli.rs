@@ -152,6 +152,10 @@ fn help_of_eval_knn() {
 
               [default: 1]
 
+          --bad-image-limit <SHARE>
+              Share of images that may be damaged, of the first 1000 or of all so far; if absent, that
+              of the recipe. Damaged images count nowhere; the run's bad_images.jsonl lists them
+
           --json
               Print everything as JSON
 
@@ -571,7 +575,7 @@ fn an_unknown_key_is_refused_with_a_suggestion() {
        |
     26 | batchsize = 16
        | ^^^^^^^^^
-    unknown field `batchsize`, expected one of `epochs`, `batch_size`, `accumulate_batches`, `micro_batch_size`, `synchronize_batch_norm`, `mixing_blocks`, `precision`, `maximum_skipped_steps`, `record_every_steps`; did you mean `batch_size`?
+    unknown field `batchsize`, expected one of `epochs`, `batch_size`, `accumulate_batches`, `micro_batch_size`, `synchronize_batch_norm`, `mixing_blocks`, `precision`, `tf32`, `maximum_skipped_steps`, `record_every_steps`; did you mean `batch_size`?
     ");
 }
 

@@ -263,8 +263,13 @@ fn voc(place: &Place, folder: &str) {
                 }
             });
             image.save(place.path(&format!("{folder}/JPEGImages/{number:06}.jpg"))).unwrap();
-            // One sun is hard to recognise.
-            let sun = if number == 30 { 0 } else { i32::from(sun) * 2 - 1 };
+            // One sun is hard to recognise, and one is said to be where none is: nobody finds that
+            // before all others, so no average precision is 1.
+            let sun = match number {
+                25 => 1,
+                30 => 0,
+                _ => i32::from(sun) * 2 - 1,
+            };
             let said =
                 [String::new(), format!(" {sun:2}"), format!(" {:2}", i32::from(lake) * 2 - 1)];
             for (text, said) in all.iter_mut().zip(said) {
