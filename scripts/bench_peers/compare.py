@@ -5,7 +5,8 @@
 
 Every run is a process of its own. A round runs every tool once, so that what else the machine does
 meets all of them. lightly and solo-learn may choose: one run each with both memory formats, then with 1
-and 2 loader workers, and the fastest takes part in the rounds. The peers get their numbers from
+and 2 loader workers, and the fastest takes part in the rounds; of the first workload lightly has a row
+for each memory format, since its examples leave PyTorch's own. The peers get their numbers from
 nearkin's resolved recipe and in each round the first weights of nearkin's network; first losses then
 differ by the draw of images, views and queue only, and a row whose median is further off than the
 tolerance says so. nearkin's rate is taken from the clock of its metrics.jsonl, its peak memory from wait4.
@@ -57,6 +58,8 @@ class Peer:
     label: str
     reference: str = NEARKIN
     memory_format: str = "contiguous"
+    # Those among which it may choose.
+    formats: tuple = ("contiguous", "channels-last")
     workers: int = 0
     # Whether it looks for a better choice.
     chooses: bool = True
@@ -97,7 +100,8 @@ WORKLOADS = {
         40,
         [*WHOLE_BATCH, MOCO_HEAD],
         [
-            Peer("lightly", "lightly", target=2.0),
+            Peer("lightly", "lightly, as in its examples", formats=("contiguous",), target=2.0),
+            Peer("lightly", "lightly, channels-last", formats=("channels-last",), target=2.0),
             Peer("solo-learn", "solo-learn, symmetric", SYMMETRIC),
             alone("contiguous"),
             alone("channels-last", target=0.95),
@@ -298,7 +302,7 @@ class Job:
             return reason
 
         best = lambda: max(tried.values(), key=lambda pair: pair[0])[1]
-        reasons = [attempt(memory_format=choice) for choice in ("contiguous", "channels-last")]
+        reasons = [attempt(memory_format=choice) for choice in peer.formats]
         if not tried:
             return None, reasons[0]
         memory_format = best().memory_format

@@ -95,9 +95,10 @@ fn expected(cores: usize, batch: f64, step: f64, workers: usize, threads: usize)
 const BUDGET: Duration = Duration::from_millis(250);
 /// Images that are loaded between two looks at the clock.
 const IMAGES_AT_ONCE: usize = 4;
-/// Operations of a forward and backward pass that is timed on a CPU: some tens of milliseconds.
-const FLOP_OF_A_PASS: u64 = 2_000_000_000;
-const TIMED_PASSES: usize = 5;
+/// Operations of a forward and backward pass that is timed on a CPU: about a tenth of a second. Of fewer
+/// images, what does not depend on the threads would be a large part.
+const FLOP_OF_A_PASS: u64 = 10_000_000_000;
+const TIMED_PASSES: usize = 3;
 
 /// The choice for a run; `processes` train together. What cannot be measured (images that cannot be
 /// read, say: training has its own way to deal with those) leaves the cores to libtorch.

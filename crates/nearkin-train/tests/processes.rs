@@ -303,7 +303,7 @@ fn serial_processes_with_statistics_of_their_own_train_as_halves_in_turn_do() {
 }
 
 /// Eight bits of every factor differ by where they are cut off, not by more: statistics of batch norm
-/// are exchanged in 32 bits. Batch norms of groups of two images make several percent of it.
+/// are exchanged with all digits. Batch norms of groups of two images soon make several percent of it.
 #[test]
 fn serial_two_processes_train_in_bfloat16_as_one_does() {
     let test = "serial_two_processes_train_in_bfloat16_as_one_does";
@@ -319,8 +319,12 @@ fn serial_two_processes_train_in_bfloat16_as_one_does() {
     train(&table, &alone.path().join("run"), Arc::new(Alone)).unwrap();
     let (one, two) = (written(&alone.path().join("run")), written(&folder));
     assert_eq!((one.losses.len(), two.losses.len()), (STEPS as usize, STEPS as usize));
-    for ((one, _), (two, _)) in one.losses.iter().zip(&two.losses) {
-        assert!((one - two).abs() < 0.08 * one, "{one} {two}");
+    let losses = |run: &Written| -> Vec<f64> { run.losses.iter().map(|(loss, _)| *loss).collect() };
+    let (one, two) = (losses(&one), losses(&two));
+    for (one, two) in one.iter().zip(&two).take(3) {
+        assert!((one - two).abs() < 0.02 * one, "{one} {two}");
     }
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!((mean(&one) - mean(&two)).abs() < 0.08 * mean(&one), "{one:?} {two:?}");
     std::fs::remove_dir_all(folder).unwrap();
 }

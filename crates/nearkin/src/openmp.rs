@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 const SPINS: &str = "GOMP_SPINCOUNT";
-/// About a tenth of a millisecond: most waits in a step are shorter, and a core is not lost for long.
-const FEW: &str = "3000";
+/// Less than a millisecond: most waits in a step are shorter, and a core is not lost for long.
+const FEW: &str = "10000";
 
 /// Where one of these is set, the user has chosen.
 const SETTINGS: [&str; 3] = [SPINS, "OMP_WAIT_POLICY", "KMP_BLOCKTIME"];

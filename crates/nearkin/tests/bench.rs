@@ -170,7 +170,7 @@ fn threads_spin_briefly_unless_the_environment_says_otherwise() {
         let environment = place.read(&format!("{out}/environment.json"));
         serde_json::from_str::<Value>(&environment).unwrap()["gomp_spincount"].clone()
     };
-    assert_eq!(spins(None, "as-it-is"), "3000");
+    assert_eq!(spins(None, "as-it-is"), "10000");
     assert_eq!(spins(Some(("OMP_WAIT_POLICY", "passive")), "passive"), Value::Null);
     assert_eq!(spins(Some(("GOMP_SPINCOUNT", "7")), "seven"), "7");
 }
