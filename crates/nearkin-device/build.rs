@@ -11,10 +11,12 @@ fn main() {
         .file(format!("{BRIDGE}/bridge.cpp"))
         .std("c++20")
         .include(BRIDGE)
+        .include("../../build")
         // torch's own headers do not answer for warnings here.
         .flag("-isystem")
         .flag(&include)
         .debug(false)
         .compile("nearkin-device-bridge");
     println!("cargo::rerun-if-changed={BRIDGE}");
+    println!("cargo::rerun-if-changed=../../build/errors.hpp");
 }

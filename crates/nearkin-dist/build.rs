@@ -15,6 +15,7 @@ fn main() {
         .file(format!("{BRIDGE}/bridge.cpp"))
         .std("c++20")
         .include(BRIDGE)
+        .include("../../build")
         .define("USE_C10D_GLOO", None)
         // torch's own headers do not answer for warnings here.
         .flag("-isystem")
@@ -32,6 +33,7 @@ fn main() {
     }
     build.compile("nearkin-c10d");
     println!("cargo::rerun-if-changed={BRIDGE}");
+    println!("cargo::rerun-if-changed=../../build/errors.hpp");
 }
 
 /// Headers of CUDA and NCCL, as the wheels beside torch's bring them, where this libtorch has NCCL.

@@ -13,6 +13,7 @@ fn main() {
         .file(format!("{BRIDGE}/rows.cpp"))
         .std("c++20")
         .include(BRIDGE)
+        .include("../../build")
         .opt_level(3)
         // Neither traps nor errno are read: with them loops with a condition would not be vectors.
         .flag("-fno-trapping-math")
@@ -27,4 +28,5 @@ fn main() {
         .debug(false)
         .compile("nearkin-kernel-bridge");
     println!("cargo::rerun-if-changed={BRIDGE}");
+    println!("cargo::rerun-if-changed=../../build/errors.hpp");
 }

@@ -8,19 +8,8 @@
 
 #include <ATen/ATen.h>
 
+#include "errors.hpp"
 #include "rust/cxx.h"
-
-namespace rust::behavior {
-// Messages without the stack of C++ frames that torch adds to what().
-template <typename Try, typename Fail>
-static void trycatch(Try&& func, Fail&& fail) noexcept try {
-  func();
-} catch (const c10::Error& error) {
-  fail(error.what_without_backtrace());
-} catch (const std::exception& error) {
-  fail(error.what());
-}
-}  // namespace rust::behavior
 
 namespace nearkin {
 
