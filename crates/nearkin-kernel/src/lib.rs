@@ -134,7 +134,12 @@ fn pointer(tensor: &Tensor) -> *const ffi::Tensor {
 }
 
 fn returned(result: Result<*mut ffi::Tensor, cxx::Exception>) -> Result<Tensor, TchError> {
-    let pointer = result.map_err(|error| TchError::Torch(error.what().to_owned()))?;
+    let pointer = result.map_err(failed)?;
     // SAFETY: the bridge gives a tensor that is the caller's to free, as tch's own functions do.
     Ok(unsafe { Tensor::from_ptr(pointer.cast()) })
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the form in which map_err has it")]
+fn failed(error: cxx::Exception) -> TchError {
+    TchError::Torch(error.what().to_owned())
 }

@@ -3,6 +3,7 @@
 use tch::{TchError, Tensor};
 
 use crate::bridge::ffi;
+use crate::{failed, pointer};
 
 /// Moves each of `averages` towards the tensor of `values` at its place, by `weight` of the way:
 /// `average <- average + weight * (value - average)`. Without gradient.
@@ -65,10 +66,5 @@ impl Descent {
 }
 
 fn pointers(tensors: &[&Tensor]) -> Vec<usize> {
-    tensors.iter().map(|tensor| tensor.as_ptr() as usize).collect()
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "the form in which map_err has it")]
-fn failed(error: cxx::Exception) -> TchError {
-    TchError::Torch(error.what().to_owned())
+    tensors.iter().map(|tensor| pointer(tensor) as usize).collect()
 }

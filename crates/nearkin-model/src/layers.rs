@@ -360,6 +360,33 @@ mod tests {
         assert!(!whole.allclose(&split, 1e-2, 1e-2, false));
     }
 
+    /// The form for other devices, held to the kernel's: values, running statistics, gradients.
+    #[test]
+    fn the_form_in_passes_is_the_kernels() {
+        let alone = nearkin_dist::Alone;
+        for mode in [Mode::Train { groups: 1 }, Mode::Train { groups: 4 }, Mode::Together(&alone)] {
+            let outcome = |in_passes: bool| {
+                tch::manual_seed(7);
+                let x = Tensor::randn([8, 3, 4, 4], tch::kind::DOUBLE_CPU).set_requires_grad(true);
+                let norm = batch_norm(3);
+                let y = match in_passes {
+                    true => norm.forward_in_passes(&x, mode).unwrap(),
+                    false => norm.forward(&x, mode).unwrap(),
+                };
+                (&y * y.cos().detach()).sum(Kind::Double).backward();
+                let leaves = [Some(&x), norm.weight.as_ref(), norm.bias.as_ref()];
+                let gradients = leaves.into_iter().flatten().map(Tensor::grad);
+                let statistics = [y.detach(), norm.running_mean, norm.running_variance];
+                statistics.into_iter().chain(gradients).collect::<Vec<Tensor>>()
+            };
+            let (expected, got) = (outcome(false), outcome(true));
+            assert_eq!((expected.len(), got.len()), (6, 6));
+            for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                assert!(got.allclose(expected, 1e-10, 1e-10, false), "tensor {index}");
+            }
+        }
+    }
+
     #[test]
     fn blocks_are_undone() {
         let x = Tensor::arange(12, (Kind::Int64, Device::Cpu));
