@@ -18,5 +18,14 @@ pub(crate) mod ffi {
         fn exact_products() -> Result<UniquePtr<ExactProducts>>;
 
         fn free_cuda_bytes(device: i32) -> Result<u64>;
+
+        #[namespace = "at"]
+        type Tensor;
+        unsafe fn copy_of(
+            data: *const u8,
+            size: &[i64],
+            kind: i8,
+            pinned: bool,
+        ) -> Result<*mut Tensor>;
     }
 }

@@ -6,6 +6,7 @@
 
 mod bridge;
 
+use tch::kind::Element;
 use tch::{Device, TchError, Tensor};
 
 use crate::bridge::ffi;
@@ -75,6 +76,31 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     }
 }
 
+/// Copies numbers to a tensor of this `size` on the device, as [`send`] does; large ones with all
+/// threads, and to a CUDA device through pinned memory without another copy.
+///
+/// Fails if the size is not that of the numbers.
+pub fn send_slice<T: Element>(
+    values: &[T],
+    size: &[i64],
+    device: Device,
+) -> Result<Tensor, TchError> {
+    let count: i64 = size.iter().product();
+    if size.iter().any(|&side| side < 0) || count != values.len() as i64 {
+        return Err(TchError::Shape(format!("{} numbers do not fill {size:?}", values.len())));
+    }
+    // tch lists kinds as torch numbers them; the tests hold it to that.
+    let (data, kind) = (values.as_ptr().cast(), T::KIND as i8);
+    // SAFETY: `values` are as many numbers of that kind as the size says, and stay through the call.
+    let copy = unsafe { ffi::copy_of(data, size, kind, device.is_cuda()) };
+    // SAFETY: the bridge gives a tensor that is the caller's to free, as tch's own functions do.
+    let copy = unsafe { Tensor::from_ptr(copy.map_err(|error| failed(&error))?.cast()) };
+    match device.is_cuda() {
+        true => copy.f_to_device_(device, T::KIND, true, false),
+        false => copy.f_to_device(device),
+    }
+}
+
 /// Bytes of the device's own memory that no process uses; `None` for a CPU, whose memory is that of
 /// the whole machine.
 pub fn free_bytes(device: Device) -> Result<Option<u64>, TchError> {
@@ -123,6 +149,23 @@ mod tests {
         assert_eq!((product(&x).kind(), weight.grad().kind()), (Kind::Float, Kind::Float));
         let exact = x.sum_dim_intlist([0].as_slice(), false, Kind::Float).unsqueeze(1);
         assert!(weight.grad().allclose(&exact.expand([4, 4], false), 2e-2, 2e-2, false));
+    }
+
+    #[test]
+    fn numbers_keep_their_order_and_kind() {
+        // More than one thread's share.
+        let values: Vec<f32> = (0..200_000).map(|value| value as f32).collect();
+        let sent = send_slice(&values, &[2, 100_000], Device::Cpu).unwrap();
+        assert_eq!((sent.size(), sent.kind()), (vec![2, 100_000], Kind::Float));
+        assert_eq!(Vec::<f32>::try_from(sent.view([-1])).unwrap(), values);
+        let bytes = send_slice(&[1_u8, 2, 3], &[3, 1], Device::Cpu).unwrap();
+        assert_eq!(Vec::<u8>::try_from(bytes.view([-1])).unwrap(), [1, 2, 3]);
+        let none = send_slice(&[0.0_f64; 0], &[0, 4], Device::Cpu).unwrap();
+        assert_eq!((none.size(), none.kind()), (vec![0, 4], Kind::Double));
+        assert_eq!(send_slice(&[7_i64], &[], Device::Cpu).unwrap().int64_value(&[]), 7);
+        for size in [vec![2], vec![4], vec![-1], vec![-1, -3]] {
+            assert!(send_slice(&[1_i64, 2, 3], &size, Device::Cpu).is_err());
+        }
     }
 
     /// libtorch keeps converted weights; one that was made without gradients has none to give.

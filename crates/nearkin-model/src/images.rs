@@ -1,6 +1,6 @@
 //! The step from pixels to tensors.
 
-use nearkin_device::send;
+use nearkin_device::send_slice;
 use tch::{Device, TchError, Tensor};
 
 /// Interleaved pixels `[batch, side, side, 3]` as a tensor of logical shape
@@ -10,9 +10,8 @@ pub fn images_to_tensor(
     side_pixels: usize,
     device: Device,
 ) -> Result<Tensor, TchError> {
-    let side = side_pixels as i64;
-    let images = Tensor::f_from_slice(pixels)?.f_view([-1, side, side, 3])?;
-    send(&images, device)?.f_permute([0, 3, 1, 2])
+    let images = interleaved(pixels.len(), (side_pixels, side_pixels));
+    send_slice(pixels, &images, device)?.f_permute([0, 3, 1, 2])
 }
 
 /// Images of one size, `[batch, height, width, 3]`, as they are.
@@ -21,6 +20,11 @@ pub fn bytes_to_tensor(
     (width, height): (usize, usize),
     device: Device,
 ) -> Result<Tensor, TchError> {
-    let images = Tensor::f_from_slice(bytes)?.f_view([-1, height as i64, width as i64, 3])?;
-    send(&images, device)
+    send_slice(bytes, &interleaved(bytes.len(), (width, height)), device)
+}
+
+/// `[batch, height, width, 3]` for so many numbers.
+fn interleaved(numbers: usize, (width, height): (usize, usize)) -> [i64; 4] {
+    let of_an_image = (width * height * 3).max(1);
+    [numbers / of_an_image, height, width, 3].map(|side| side as i64)
 }

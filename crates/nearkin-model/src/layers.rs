@@ -3,7 +3,7 @@
 use nearkin_dist::World;
 use nearkin_kernel::{Finish, Statistics, batch_norm, takes};
 use nearkin_recipe::{BatchNorm as Placement, Layer};
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::Scope;
 
@@ -49,7 +49,19 @@ impl Convolution {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        if self.skips_pixels() && x.device() == Device::Cpu {
+            // In the backward pass of such a convolution with few channels oneDNN, as libtorch 2.11 has
+            // it, writes beyond its memory if the threads do not share the batch evenly. Without the
+            // pixels that it skips it is one of stride 1, which takes no longer.
+            let kept = x.f_avg_pool2d([1, 1], stride, [0, 0], false, true, None)?;
+            return kept.f_conv2d(&self.weight, None::<&Tensor>, [1, 1], [0, 0], [1, 1], 1);
+        }
         x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], 1)
+    }
+
+    /// Whether some pixels have no part in the result.
+    fn skips_pixels(&self) -> bool {
+        self.stride > 1 && self.padding == 0 && self.weight.size()[2..] == [1, 1]
     }
 }
 
@@ -310,6 +322,49 @@ mod tests {
         for (got, expected) in got.iter().zip(expected) {
             assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
         }
+    }
+
+    #[test]
+    fn a_convolution_that_skips_pixels_is_libtorchs() {
+        tch::manual_seed(4);
+        for (side, stride) in [(8, 2), (7, 2), (7, 3), (1, 2)] {
+            let mut parameters = Parameters::default();
+            let root = parameters.root(Device::Cpu, Kind::Double);
+            let convolution = Convolution::new(root, [3, 5], 1, stride, 0).unwrap();
+            let leaf = || {
+                let x = Tensor::randn([2, 3, side, side], tch::kind::DOUBLE_CPU);
+                x.set_requires_grad(true)
+            };
+            let x = leaf();
+            let weight = convolution.weight.detach().copy().set_requires_grad(true);
+            let same_x = x.detach().copy().set_requires_grad(true);
+            let expected = same_x.conv2d(&weight, None::<&Tensor>, [stride; 2], [0, 0], [1, 1], 1);
+            let got = convolution.forward(&x).unwrap();
+            assert!(got.allclose(&expected, 1e-12, 1e-12, false));
+            for y in [&expected, &got] {
+                (y * y).sum(Kind::Double).backward();
+            }
+            for (got, expected) in [(&x, &same_x), (&convolution.weight, &weight)] {
+                assert!(got.grad().allclose(&expected.grad(), 1e-12, 1e-12, false));
+            }
+        }
+    }
+
+    /// It corrupted memory when oneDNN skipped the pixels itself, and crashed sooner or later.
+    #[test]
+    fn few_channels_survive_threads_that_do_not_share_the_batch_evenly() {
+        let mut parameters = Parameters::default();
+        let root = parameters.root(Device::Cpu, Kind::Float);
+        let convolution = Convolution::new(root, [8, 16], 1, 2, 0).unwrap();
+        let x = Tensor::randn([15, 32, 32, 8], tch::kind::FLOAT_CPU).permute([0, 3, 1, 2]);
+        let x = x.detach().set_requires_grad(true);
+        let before = tch::get_num_threads();
+        tch::set_num_threads(2);
+        for _ in 0..50 {
+            convolution.forward(&x).unwrap().sum(Kind::Float).backward();
+        }
+        tch::set_num_threads(before);
+        assert!(x.grad().isfinite().all().double_value(&[]) == 1.0);
     }
 
     /// Expected values computed independently; groups are strided, not contiguous.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{LoadError, Loader, LoaderOptions, Plan, Whole};
 use nearkin_data::ImageSet;
 use nearkin_model::{Encoder, MultiplyAdds};
-use nearkin_recipe::{Backbone, Model, Recipe};
+use nearkin_recipe::Recipe;
 use tch::{Kind, TchError, Tensor};
 
 use crate::meter::wait_for;
@@ -115,8 +115,7 @@ pub(crate) fn measure(
     let measured = seconds_per_image_loaded(setup, train, options)
         .and_then(|loaded| Ok((loaded, seconds_per_image_trained(setup, options, cores, batch)?)));
     let Ok((loaded, trained)) = measured else {
-        let threads = tries(cores, &setup.recipe.model, batch).first().copied().unwrap_or(1);
-        return Threads { workers: options.workers.unwrap_or(1), threads };
+        return Threads { workers: options.workers.unwrap_or(1), threads: cores };
     };
     let of_a_step = |seconds: f64| seconds * images as f64;
     let steps: Vec<(usize, f64)> =
@@ -187,8 +186,6 @@ fn seconds_per_image_trained(
     let of_the_method = setup.flop_per_image as f64 / flop.max(1) as f64;
     let timed = |threads: usize| -> Result<f64, TchError> {
         tch::set_num_threads(threads as i32);
-        // As many for each thread: see `may_crash`.
-        let images = images.next_multiple_of(if device.is_cuda() { 1 } else { threads });
         let pixels = [images as i64, 3, side, side];
         let pixels = Tensor::f_zeros(pixels, (Kind::Float, device))?;
         // Threads are started and plans made in the first pass.
@@ -203,39 +200,20 @@ fn seconds_per_image_trained(
         let seconds = timed(cores)?;
         return Ok((1..=cores).map(|threads| (threads, seconds)).collect());
     }
-    tries(cores, &recipe.model, batch)
-        .into_iter()
-        .map(|threads| Ok((threads, timed(threads)?)))
-        .collect()
-}
-
-/// ResNets with fewer channels than these in their first stage are in danger.
-const WIDE_ENOUGH: u64 = 16;
-
-/// Whether training this network with so many threads of the CPU may end in a crash. In the backward pass
-/// of a 1x1 convolution of stride 2 (in a ResNet's shortcuts) oneDNN, as libtorch 2.11 has it, writes
-/// beyond its memory if channels are few and the threads do not share the batch evenly.
-pub(crate) fn may_crash(model: &Model, threads: usize, batch: usize) -> bool {
-    match model.backbone {
-        Backbone::ResNet(options) => {
-            options.base_width.get() < WIDE_ENOUGH && !batch.is_multiple_of(threads)
-        }
-        Backbone::VisionTransformer(_) => false,
-    }
+    tries(cores).into_iter().map(|threads| Ok((threads, timed(threads)?))).collect()
 }
 
 /// Images that the online encoder of one process sees at once.
-pub(crate) fn encoded_at_once(recipe: &Recipe, processes: usize) -> usize {
+fn encoded_at_once(recipe: &Recipe, processes: usize) -> usize {
     let batch = (recipe.training.batch_size.get() / processes).max(1);
     batch.min(recipe.training.micro_batch_size.map_or(batch, NonZeroUsize::get))
 }
 
 /// Numbers of threads that are tried: the most that can be, and some fewer.
-fn tries(cores: usize, model: &Model, batch: usize) -> Vec<usize> {
-    let safe = |threads: usize| (1..=threads).rev().find(|&t| !may_crash(model, t, batch));
+fn tries(cores: usize) -> Vec<usize> {
     let wanted =
         [cores, cores.saturating_sub(1), cores.saturating_sub(2), cores * 3 / 4, cores / 2];
-    let mut tries: Vec<usize> = wanted.into_iter().filter_map(safe).collect();
+    let mut tries: Vec<usize> = wanted.into_iter().filter(|&threads| threads > 0).collect();
     tries.sort_unstable_by(|a, b| b.cmp(a));
     tries.dedup();
     tries
@@ -247,7 +225,7 @@ mod tests {
 
     /// Steps that get shorter in proportion to the threads, up to `limit` of them.
     fn scaling(cores: usize, one: f64, limit: usize) -> Vec<(usize, f64)> {
-        let tries = tries(cores, &resnet(64), 64).into_iter();
+        let tries = tries(cores).into_iter();
         tries.map(|threads| (threads, one / threads.min(limit) as f64)).collect()
     }
 
@@ -298,27 +276,10 @@ mod tests {
         assert_eq!(choose(4, 1.0, &[], None), Threads { workers: 1, threads: 4 });
     }
 
-    fn resnet(width: u64) -> Model {
-        let text = format!("backbone = \"resnet18\"\nstem = \"cifar\"\nbase_width = {width}");
-        toml::from_str(&format!("{text}\nprojector = [{{ width = 8 }}]")).unwrap()
-    }
-
     #[test]
     fn a_few_numbers_of_threads_are_tried() {
-        let wide = resnet(64);
-        assert_eq!(tries(1, &wide, 64), [1]);
-        assert_eq!(tries(2, &wide, 64), [2, 1]);
-        assert_eq!(tries(16, &wide, 64), [16, 15, 14, 12, 8]);
-    }
-
-    #[test]
-    fn a_narrow_network_gets_threads_that_share_its_batch_evenly() {
-        let narrow = resnet(8);
-        assert_eq!(tries(2, &narrow, 64), [2, 1]);
-        assert_eq!(tries(6, &narrow, 64), [4, 2]);
-        assert_eq!(tries(16, &narrow, 60), [15, 12, 6]);
-        assert_eq!(tries(2, &narrow, 33), [1]);
-        assert!(may_crash(&narrow, 3, 64) && !may_crash(&narrow, 4, 64));
-        assert!(!may_crash(&resnet(16), 3, 64));
+        assert_eq!(tries(1), [1]);
+        assert_eq!(tries(2), [2, 1]);
+        assert_eq!(tries(16), [16, 15, 14, 12, 8]);
     }
 }

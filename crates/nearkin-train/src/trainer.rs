@@ -31,7 +31,7 @@ use crate::guard::{BadStep, Buffers, dump, read_together, sum_of_norms, weights_
 use crate::meter::{Meter, matmul_rate};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
 use crate::phases::{Phase, Phases};
-use crate::threads::{Threads, encoded_at_once, may_crash, measure};
+use crate::threads::{Threads, measure};
 use crate::trainer::placed::Placed;
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
@@ -707,18 +707,6 @@ impl Trainer {
                      an image meets its own old keys as negatives; a queue of {} or less avoids that",
                     queue.size,
                     (images / 8).max(1)
-                ),
-            )?;
-        }
-        let at_once = encoded_at_once(recipe, self.world.size());
-        let on_cpu = self.options.device == Device::Cpu;
-        if on_cpu && may_crash(&recipe.model, self.threads, at_once) {
-            monitor.event(
-                at,
-                &format!(
-                    "warning: {} threads do not share {at_once} images evenly: with so few channels \
-                     libtorch 2.11 may crash in the backward pass; give --threads a divisor of {at_once}",
-                    self.threads
                 ),
             )?;
         }

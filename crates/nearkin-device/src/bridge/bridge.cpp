@@ -1,5 +1,8 @@
 #include "nearkin-device/src/bridge/bridge.hpp"
 
+#include <cstring>
+
+#include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 namespace nearkin {
@@ -53,6 +56,19 @@ std::unique_ptr<ExactProducts> exact_products() {
 uint64_t free_cuda_bytes(int32_t device) {
   auto index = static_cast<c10::DeviceIndex>(device);
   return c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(index).first;
+}
+
+at::Tensor* copy_of(const uint8_t* data, rust::Slice<const int64_t> size, int8_t kind,
+                    bool pinned) {
+  const auto options = at::TensorOptions(static_cast<at::ScalarType>(kind)).pinned_memory(pinned);
+  auto copy = at::empty(at::IntArrayRef(size.data(), size.size()), options);
+  auto* const to = static_cast<uint8_t*>(copy.mutable_data_ptr());
+  constexpr int64_t BYTES_OF_A_THREAD = 1 << 18;
+  at::parallel_for(0, static_cast<int64_t>(copy.nbytes()), BYTES_OF_A_THREAD,
+                   [&](int64_t begin, int64_t end) {
+                     std::memcpy(to + begin, data + begin, static_cast<size_t>(end - begin));
+                   });
+  return new at::Tensor(std::move(copy));
 }
 
 }  // namespace nearkin

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 
@@ -45,5 +46,9 @@ std::unique_ptr<ExactProducts> exact_products();
 
 // Bytes of a CUDA device that nobody uses.
 uint64_t free_cuda_bytes(int32_t device);
+
+// The numbers that begin at `data`, of torch's kind and of this size, as a tensor of the CPU with memory
+// of its own, pinned if asked. The tensor is the caller's.
+at::Tensor* copy_of(const uint8_t* data, rust::Slice<const int64_t> size, int8_t kind, bool pinned);
 
 }  // namespace nearkin
