@@ -24,6 +24,16 @@ pub(crate) fn link() -> PathBuf {
     libtorch
 }
 
+/// The headers of CUDA's runtime, as the wheel beside torch's brings them, if this libtorch has CUDA.
+#[allow(dead_code, reason = "most crates have no C++ that knows of CUDA")]
+pub(crate) fn cuda_headers(libtorch: &std::path::Path) -> Option<PathBuf> {
+    if !libtorch.join("lib/libtorch_cuda.so").exists() {
+        return None;
+    }
+    let headers = libtorch.canonicalize().ok()?.parent()?.join("nvidia/cu13/include");
+    headers.join("cuda_runtime.h").exists().then_some(headers)
+}
+
 fn fail(reason: &str) -> ! {
     println!("cargo::error=libtorch was not found ({reason}); run scripts/setup first");
     std::process::exit(1)

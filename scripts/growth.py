@@ -44,6 +44,7 @@ def bench(scale, batch=BATCH, queue=QUEUE, size=SIZE, images=IMAGES, processes=1
         f"limit_images={images}",
         f"training.batch_size={batch * processes}",
         f"momentum_encoder.batch_norm_splits={processes}",
+        "training.synchronize_batch_norm=false",
         "momentum_encoder.shuffle=false",
         f"queue.size={queue}",
         f"views=[{view('weak', size)}, {view('strong', size)}]",

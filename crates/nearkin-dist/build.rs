@@ -37,12 +37,8 @@ fn main() {
 }
 
 /// Headers of CUDA and NCCL, as the wheels beside torch's bring them, where this libtorch has NCCL.
-fn nccl_headers(libtorch: &Path) -> Option<Vec<PathBuf>> {
-    if !libtorch.join("lib/libtorch_cuda.so").exists() {
-        return None;
-    }
-    let wheels = libtorch.canonicalize().ok()?.parent()?.join("nvidia");
-    let folders = vec![wheels.join("cu13/include"), wheels.join("nccl/include")];
-    let complete = folders[0].join("cuda_runtime.h").exists() && folders[1].join("nccl.h").exists();
-    complete.then_some(folders)
+fn nccl_headers(libtorch: &Path) -> Option<[PathBuf; 2]> {
+    let cuda = libtorch::cuda_headers(libtorch)?;
+    let nccl = libtorch.canonicalize().ok()?.parent()?.join("nvidia/nccl/include");
+    nccl.join("nccl.h").exists().then_some([cuda, nccl])
 }

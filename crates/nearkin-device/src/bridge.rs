@@ -5,6 +5,7 @@
 pub(crate) mod ffi {
     unsafe extern "C++" {
         include!("nearkin-device/src/bridge/bridge.hpp");
+        include!("nearkin-device/src/bridge/stream.hpp");
 
         fn allow_tf32(allowed: bool) -> Result<()>;
         fn tf32_is_allowed() -> Result<bool>;
@@ -18,6 +19,17 @@ pub(crate) mod ffi {
         fn exact_products() -> Result<UniquePtr<ExactProducts>>;
 
         fn free_cuda_bytes(device: i32) -> Result<u64>;
+
+        fn leave_default_stream(device: i32) -> Result<()>;
+        type Moment;
+        fn moment(device: i32) -> Result<UniquePtr<Moment>>;
+        fn wait(self: &Moment) -> Result<()>;
+        type Graph;
+        fn has_graphs() -> bool;
+        fn graph(device: i32) -> Result<UniquePtr<Graph>>;
+        fn begin(self: &Graph) -> Result<()>;
+        fn end(self: &Graph) -> Result<()>;
+        fn replay(self: &Graph) -> Result<()>;
 
         #[namespace = "at"]
         type Tensor;

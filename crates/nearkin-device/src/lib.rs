@@ -2,14 +2,17 @@
 //!
 //! A GPU is fast when it may round (TF32, bfloat16) and when cuDNN may choose its algorithms. These
 //! are switches of libtorch; they are set through a few lines of C++ which know nothing of CUDA's own
-//! headers, so that the one binary that is built for the CPU has them too.
+//! headers, so that the one binary that is built for the CPU has them too; only [graphs](Graph) need a
+//! libtorch with CUDA at build time.
 
 mod bridge;
+mod stream;
 
 use tch::kind::Element;
 use tch::{Device, TchError, Tensor};
 
 use crate::bridge::ffi;
+pub use crate::stream::{Graph, Moment, leave_default_stream};
 
 /// How a process uses its CUDA device. On a CPU both mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,14 +29,50 @@ pub(crate) mod ffi {
         ) -> Result<*mut Tensor>;
 
         unsafe fn move_towards(averages: &[usize], values: &[usize], weight: f64) -> Result<()>;
+        unsafe fn move_towards_by(
+            averages: &[usize],
+            values: &[usize],
+            weight: *const Tensor,
+        ) -> Result<()>;
+        #[allow(clippy::too_many_arguments, reason = "a function of C++ has no other form here")]
         unsafe fn descend(
             parameters: &[usize],
             gradients: &[usize],
             velocities: &[usize],
             learning_rate: f64,
+            held: *const Tensor,
+            unless: *const Tensor,
             weight_decay: f64,
             momentum: f64,
             nesterov: bool,
+        ) -> Result<()>;
+        #[allow(clippy::too_many_arguments, reason = "a function of C++ has no other form here")]
+        unsafe fn adapt(
+            parameters: &[usize],
+            gradients: &[usize],
+            means: &[usize],
+            mean_squares: &[usize],
+            counts: &[usize],
+            learning_rate: f64,
+            held: *const Tensor,
+            unless: *const Tensor,
+            weight_decay: f64,
+            beta_1: f64,
+            beta_2: f64,
+            epsilon: f64,
+        ) -> Result<()>;
+        #[allow(clippy::too_many_arguments, reason = "a function of C++ has no other form here")]
+        unsafe fn descend_by_layer(
+            parameters: &[usize],
+            gradients: &[usize],
+            velocities: &[usize],
+            learning_rate: f64,
+            held: *const Tensor,
+            unless: *const Tensor,
+            weight_decay: f64,
+            momentum: f64,
+            trust: f64,
+            inside: bool,
         ) -> Result<()>;
     }
 }

@@ -7,8 +7,9 @@
 //! forward and two back. Sums are double, so that single precision loses nothing to the batch's
 //! size, and moments can be exchanged between processes on the way.
 //!
-//! The updates of many small tensors, [`move_towards`] and [`Descent::step`], are libtorch's own calls
-//! for lists, which tch does not have: on a GPU, a kernel for each tensor is a step's worth of waiting.
+//! The updates of many small tensors ([`move_towards`], and the steps of optimisers) are libtorch's own
+//! calls for lists, which tch does not have: on a GPU, a kernel for each tensor is a step's worth of
+//! waiting.
 //!
 //! The kernels are C++ (`bridge/`), since a function with a gradient of its own is one to libtorch's
 //! autograd only there.
@@ -19,7 +20,9 @@ mod lists;
 use bridge::ffi;
 use tch::{Device, Kind, TchError, Tensor};
 
-pub use lists::{Descent, move_towards};
+pub use lists::{
+    Adaptation, Descent, LayerwiseDescent, Rate, Remembered, move_towards, move_towards_by,
+};
 
 /// Whether [`batch_norm`] can work on this tensor: `[rows, channels]` or
 /// `[batch, channels, height, width]`, bfloat16, single or double precision, on the CPU, not empty.

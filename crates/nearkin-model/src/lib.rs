@@ -28,7 +28,7 @@ pub use finish::finish_views;
 pub use held::{HeldImages, HoldError, bytes_of};
 pub use images::{bytes_to_tensor, images_to_tensor};
 pub use layers::{BatchNorm, Mlp, Mode, from_blocks, to_blocks};
-pub use momentum::MomentumEncoder;
+pub use momentum::{MomentumEncoder, Shuffle};
 pub use parameters::{Parameter, Parameters, Scope};
 pub use queue::{NO_LABEL, Queue};
 pub use resnet::ResNet;

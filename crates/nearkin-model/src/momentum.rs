@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use nearkin_device::send;
+use nearkin_device::send_slice;
 use nearkin_dist::{Alone, World};
-use nearkin_kernel::move_towards;
+use nearkin_kernel::{move_towards, move_towards_by};
 use nearkin_recipe::{Model, MomentumEncoder as Options};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -18,6 +18,15 @@ pub struct MomentumEncoder {
     options: Options,
     world: Arc<dyn World>,
     synchronized: bool,
+}
+
+/// An order in which a batch meets the batch norms of its groups, as rows on the encoder's device.
+#[derive(Debug)]
+pub struct Shuffle {
+    /// Of the batch of all processes, those that this one encodes.
+    pub chosen: Tensor,
+    /// Where its own images are then, in what all have encoded.
+    pub back: Tensor,
 }
 
 impl MomentumEncoder {
@@ -57,12 +66,23 @@ impl MomentumEncoder {
     /// `weights = momentum * weights + (1 - momentum) * online weights`. Running statistics are not
     /// averaged: each encoder keeps those of the batches it saw.
     pub fn follow(&mut self, online: &Encoder, momentum: f64) -> Result<(), TchError> {
+        let (averages, weights) = self.pairs(online);
+        move_towards(&averages, &weights, 1.0 - momentum)
+    }
+
+    /// [`follow`](Self::follow) with a `1 - momentum` that the device holds, a tensor without
+    /// dimensions; if it is 0 and the online weights are finite, nothing changes.
+    pub fn follow_by(&mut self, online: &Encoder, weight: &Tensor) -> Result<(), TchError> {
+        let (averages, weights) = self.pairs(online);
+        move_towards_by(&averages, &weights, weight)
+    }
+
+    fn pairs<'a>(&'a self, online: &'a Encoder) -> (Vec<&'a Tensor>, Vec<&'a Tensor>) {
         let pairs = self.parameters().iter().zip(online.parameters());
-        let (averages, weights): (Vec<&Tensor>, Vec<&Tensor>) = pairs
+        pairs
             .filter(|(_, theirs)| theirs.trainable)
             .map(|(mine, theirs)| (&mine.tensor, &theirs.tensor))
-            .unzip();
-        move_towards(&averages, &weights, 1.0 - momentum)
+            .unzip()
     }
 
     /// From now on the images are those of several processes, each of which has as many. With
@@ -93,35 +113,59 @@ impl MomentumEncoder {
         if self.synchronized { splits } else { splits.max(processes) }
     }
 
+    /// Groups that are this process's.
+    fn groups_here(&self) -> usize {
+        match self.groups() {
+            1 => 1,
+            groups => groups / self.world.size(),
+        }
+    }
+
+    /// The order in which a batch meets the batch norms, where the options ask for a shuffle and it has
+    /// an effect. `permutation` is a random order of the batch of all processes, the same in each.
+    ///
+    /// Fails if the batch does not divide into the groups.
+    pub fn shuffle(&self, permutation: &[usize]) -> Result<Option<Shuffle>, TchError> {
+        let (groups, processes, here) = (self.groups(), self.world.size(), self.groups_here());
+        if !self.options.shuffle || groups == 1 {
+            return Ok(None);
+        }
+        if !permutation.len().is_multiple_of(groups) {
+            return Err(TchError::Shape(format!(
+                "a batch of {} does not divide into {groups} groups",
+                permutation.len()
+            )));
+        }
+        // Position `p` of the permutation belongs to group `p mod groups`, and `here` groups in a row to
+        // a process, in which its strided groups are the same again.
+        let (rank, rows) = (self.world.rank(), permutation.len() / groups);
+        let chosen = |rank: usize| {
+            let places = (0..rows).flat_map(move |row| (0..here).map(move |group| (row, group)));
+            places.map(move |(row, group)| permutation[row * groups + rank * here + group])
+        };
+        let mut back = vec![0; permutation.len()];
+        for (place, image) in (0..processes).flat_map(chosen).enumerate() {
+            back[image] = place as i64;
+        }
+        let batch = permutation.len() / processes;
+        let index =
+            |places: &[i64]| send_slice(places, &[places.len() as i64], self.encoder.device());
+        let mine: Vec<i64> = chosen(rank).map(|image| image as i64).collect();
+        let back = &back[rank * batch..][..batch];
+        Ok(Some(Shuffle { chosen: index(&mine)?, back: index(back)? }))
+    }
+
     /// Embeddings of this process's images in training mode, not normalised, without gradient:
-    /// `[batch, dimensions]`. With `shuffle` in the options, `permutation` is a random order of the
-    /// batch of all processes, the same in each, in which it meets the batch norms; rows come back in
-    /// the order of the images.
-    pub fn embed(&self, images: &Tensor, permutation: &[usize]) -> Result<Tensor, TchError> {
+    /// `[batch, dimensions]`, in the order of the images, whatever the [shuffle](Self::shuffle).
+    pub fn embed(&self, images: &Tensor, shuffle: Option<&Shuffle>) -> Result<Tensor, TchError> {
         tch::no_grad(|| {
-            let (groups, processes) = (self.groups(), self.world.size());
-            let here = if groups == 1 { 1 } else { groups / processes };
-            if !self.options.shuffle || groups == 1 {
-                return self.embed_in_groups(images, here as i64);
-            }
-            // Position `p` of the permutation belongs to group `p mod groups`, and `here` groups in a
-            // row to a process, in which its strided groups are the same again.
-            let (rank, rows) = (self.world.rank(), permutation.len() / groups);
-            let places = |rank: usize| {
-                (0..rows)
-                    .flat_map(move |row| (0..here).map(move |group| (row, rank * here + group)))
+            let here = self.groups_here() as i64;
+            let Some(Shuffle { chosen, back }) = shuffle else {
+                return self.embed_in_groups(images, here);
             };
-            let chosen = |rank: usize| {
-                places(rank).map(|(row, group)| permutation[row * groups + group] as i64)
-            };
-            let index = |places: Vec<i64>| send(&Tensor::f_from_slice(&places)?, images.device());
-            let everywhere = self.world.gather(images)?;
-            let mine = everywhere.f_index_select(0, &index(chosen(rank).collect())?)?;
-            let mine = self.embed_in_groups(&mine, here as i64)?;
-            let everybodys = self.world.gather(&mine)?;
-            let order = index((0..processes).flat_map(chosen).collect())?.f_argsort(0, false)?;
-            let batch = images.size()[0];
-            everybodys.f_index_select(0, &order.f_narrow(0, rank as i64 * batch, batch)?)
+            let mine = self.world.gather(images)?.f_index_select(0, chosen)?;
+            let mine = self.embed_in_groups(&mine, here)?;
+            self.world.gather(&mine)?.f_index_select(0, back)
         })
     }
 
@@ -199,12 +243,13 @@ mod tests {
     fn a_shuffled_batch_comes_back_in_order() {
         let images = images(8);
         let order = [3, 1, 7, 0, 5, 2, 6, 4];
-        let plain = pair("").1.embed(&images, &order).unwrap();
-        let shuffled = pair("shuffle = true").1.embed(&images, &order).unwrap();
-        assert!(same(&plain, &shuffled), "without groups a shuffle changes nothing");
-        let split = |options: &str| {
-            pair(&format!("batch_norm_splits = 4\n{options}")).1.embed(&images, &order).unwrap()
+        let embed = |options: &str| {
+            let teacher = pair(options).1;
+            teacher.embed(&images, teacher.shuffle(&order).unwrap().as_ref()).unwrap()
         };
+        let (plain, shuffled) = (embed(""), embed("shuffle = true"));
+        assert!(same(&plain, &shuffled), "without groups a shuffle changes nothing");
+        let split = |options: &str| embed(&format!("batch_norm_splits = 4\n{options}"));
         assert!(!same(&plain, &split("")), "groups have statistics of their own");
         assert!(!same(&split(""), &split("shuffle = true")), "a shuffle makes other groups");
     }
@@ -214,11 +259,11 @@ mod tests {
         let images = images(8);
         let every_fourth = |start: i64| images.slice(0, start, 8, 4);
         let apart: Vec<Tensor> =
-            (0..4).map(|start| pair("").1.embed(&every_fourth(start), &[]).unwrap()).collect();
+            (0..4).map(|start| pair("").1.embed(&every_fourth(start), None).unwrap()).collect();
         // [group, member] to image = 4 * member + group.
         let apart = Tensor::stack(&apart, 1).reshape([8, -1]);
         let together = |options: &str| {
-            pair(&format!("batch_norm_splits = 4\n{options}")).1.embed(&images, &[]).unwrap()
+            pair(&format!("batch_norm_splits = 4\n{options}")).1.embed(&images, None).unwrap()
         };
         assert!(same(&apart, &together("split_projector = true")));
         assert!(!same(&apart, &together("")));
@@ -226,6 +271,6 @@ mod tests {
 
     #[test]
     fn keys_have_no_gradient() {
-        assert!(!pair("").1.embed(&images(4), &[]).unwrap().requires_grad());
+        assert!(!pair("").1.embed(&images(4), None).unwrap().requires_grad());
     }
 }

@@ -102,6 +102,35 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// [`enqueue`](Self::enqueue) where the host knows neither whether the keys are any good nor,
+    /// therefore, where they go. The device holds both: `cursor`, an integer without dimensions, is
+    /// the place and moves on; if `bad`, a truth value without dimensions, nothing changes.
+    /// [`next`](Self::next) does not follow until [`continue_at`](Self::continue_at) says so.
+    pub fn enqueue_unless(
+        &mut self,
+        bad: &Tensor,
+        cursor: &mut Tensor,
+        keys: &Tensor,
+        labels: &Tensor,
+    ) -> Result<(), TchError> {
+        let size = self.len();
+        let count = keys.size()[0];
+        let kept = count.min(size);
+        let places = Tensor::f_arange_start(count - kept, count, (Kind::Int64, keys.device()))?
+            .f_add(cursor)?
+            .f_remainder(size)?;
+        for (all, new) in [(&mut self.rows, keys), (&mut self.labels, labels)] {
+            let new = new.f_detach()?.f_narrow(0, count - kept, kept)?;
+            let old = all.f_index_select(0, &places)?;
+            let _ = all.f_index_copy_(0, &places, &old.f_where_self(bad, &new)?)?;
+        }
+        let moved = cursor.f_add_scalar(count)?.f_remainder(size)?;
+        let next = cursor.f_where_self(bad, &moved)?;
+        cursor.f_copy_(&next)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -188,6 +217,31 @@ mod tests {
             let mut oldest_first = contents(&queue);
             oldest_first.rotate_left(queue.next() as usize);
             prop_assert_eq!(oldest_first, Vec::from(model));
+        }
+
+        #[test]
+        fn a_cursor_does_what_the_host_does_but_for_bad_batches(
+            size in 1_i64..12,
+            batches in prop::collection::vec((0_i64..30, prop::bool::weighted(0.3)), 0..8),
+        ) {
+            let zeros = || Queue::zeros(size as usize, 1, Device::Cpu, Kind::Double).unwrap();
+            let (mut known, mut held, mut cursor) = (zeros(), zeros(), Tensor::from(0_i64));
+            let mut key = 1;
+            for (batch, bad) in batches {
+                let keys: Vec<i64> = (key..key + batch).collect();
+                let labels = Tensor::from_slice(&keys);
+                let mut new = rows(keys.iter().copied());
+                if bad {
+                    let _ = new.fill_(f64::NAN);
+                } else {
+                    known.enqueue(&new, &labels).unwrap();
+                }
+                held.enqueue_unless(&Tensor::from(bad), &mut cursor, &new, &labels).unwrap();
+                key += batch;
+            }
+            prop_assert_eq!(cursor.int64_value(&[]), known.next());
+            prop_assert_eq!(contents(&held), contents(&known));
+            prop_assert_eq!(labels(&held), labels(&known));
         }
     }
 }

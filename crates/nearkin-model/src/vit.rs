@@ -332,7 +332,8 @@ mod tests {
         assert!(names.iter().any(|name| *name == "backbone.patch_embed.proj.weight"));
         assert_eq!(named(&online, "backbone.pos_embed"), before);
         let images = Tensor::randn([4, 3, 12, 12], tch::kind::DOUBLE_CPU);
-        let keys = teacher.embed(&images, &[2, 0, 3, 1]).unwrap();
+        let shuffle = teacher.shuffle(&[2, 0, 3, 1]).unwrap();
+        let keys = teacher.embed(&images, shuffle.as_ref()).unwrap();
         assert_eq!(keys.size(), [4, 6]);
     }
 

@@ -226,7 +226,7 @@ mod tests {
             }],
             queue: Some(rows(11)),
             labels: Some(labels()),
-            progress: Progress { step: 5, total_steps: 9, steps_per_epoch: 3 },
+            progress: Progress::new(5, 9, 3),
             ..Encoded::default()
         }
     }

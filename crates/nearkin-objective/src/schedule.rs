@@ -1,18 +1,32 @@
 //! Hyper-parameters that may change while a run goes on.
 
 use std::f64::consts::PI;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 /// How far a run is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Steps done.
-    pub step: u64,
-    /// Steps of the whole run.
-    pub total_steps: u64,
-    /// Steps of an epoch.
-    pub steps_per_epoch: u64,
+    step: u64,
+    total_steps: u64,
+    steps_per_epoch: u64,
+    /// Of all its clones.
+    moving: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// After `step` steps of `total_steps`, with so many in an epoch.
+    pub fn new(step: u64, total_steps: u64, steps_per_epoch: u64) -> Self {
+        Self { step, total_steps, steps_per_epoch, moving: Arc::default() }
+    }
+
+    /// Whether a number was asked for, of this or a clone, that will be another one in a later step:
+    /// what was computed with it cannot be repeated.
+    pub fn has_moving_numbers(&self) -> bool {
+        self.moving.load(Ordering::Relaxed)
+    }
 }
 
 /// A number, or `{ from, to, epochs, shape }`: in a recipe `0.5`, or for example
@@ -54,7 +68,7 @@ pub enum Shape {
 
 impl Scheduled {
     /// The value at a step.
-    pub fn at(&self, progress: Progress) -> f64 {
+    pub fn at(&self, progress: &Progress) -> f64 {
         let varying = match self {
             Self::Constant(value) => return *value,
             Self::Varying(varying) => varying,
@@ -66,6 +80,7 @@ impl Scheduled {
         if progress.step >= steps {
             return varying.to;
         }
+        progress.moving.store(true, Ordering::Relaxed);
         let share = progress.step as f64 / steps as f64;
         let left = match varying.shape {
             Shape::Cosine => 0.5 * ((PI * share).cos() + 1.0),
@@ -126,7 +141,7 @@ mod tests {
     }
 
     fn at(scheduled: &Scheduled, step: u64) -> f64 {
-        scheduled.at(Progress { step, total_steps: 20, steps_per_epoch: 5 })
+        scheduled.at(&Progress::new(step, 20, 5))
     }
 
     #[test]
@@ -138,6 +153,18 @@ mod tests {
         let cosine = parsed("{ from = 0.0, to = 1.0 }").unwrap();
         assert!((at(&cosine, 10) - 0.5).abs() < 1e-15 && at(&cosine, 0) == 0.0);
         assert_eq!(at(&parsed("{ from = 1.0, to = 0.5, epochs = 0 }").unwrap(), 0), 0.5);
+    }
+
+    #[test]
+    fn a_number_that_still_moves_leaves_its_trace() {
+        let line = parsed("{ from = 1.0, to = 0.5, epochs = 2, shape = \"linear\" }").unwrap();
+        for (scheduled, step, expected) in
+            [(&line, 9, true), (&line, 10, false), (&Scheduled::Constant(1.0), 0, false)]
+        {
+            let progress = Progress::new(step, 20, 5);
+            scheduled.at(&progress.clone());
+            assert_eq!(progress.has_moving_numbers(), expected, "{scheduled:?} at {step}");
+        }
     }
 
     #[test]

@@ -25,6 +25,6 @@ pub use numbers::{Fraction, NonNegative, Positive};
 pub use recipe::{
     Augment, BatchNorm, Checkpoint, Decay, Evaluation, Layer, LearningRateScaling, MomentumEncoder,
     MomentumForm, MomentumSchedule, Neighbours, Optimizer, Place, Precision, Queue, QueueStart,
-    Recipe, Schedule, Training, UpdateRule, WarmUp,
+    Recipe, Schedule, StepForm, Training, UpdateRule, WarmUp,
 };
 pub use table::{Difference, Override, Source};

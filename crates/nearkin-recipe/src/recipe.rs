@@ -215,6 +215,9 @@ pub struct Training {
     /// (default true); recipes older than this key do not state it. Means nothing on a CPU.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub tf32: bool,
+    /// Whether the host waits for every step (default), reads it late, or has CUDA repeat it.
+    #[serde(default, skip_serializing_if = "StepForm::is_waited_for")]
+    pub step: StepForm,
     /// Stop after this many steps in a row were skipped because of a non-finite loss or gradient.
     #[serde(default = "ten")]
     pub maximum_skipped_steps: NonZeroU64,
@@ -226,6 +229,29 @@ pub struct Training {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_yes(flag: &bool) -> bool {
     *flag
+}
+
+/// How host and device share a step. The last two are for one process that neither accumulates batches
+/// nor divides them, and train what the first trains; steps that are recorded are waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepForm {
+    /// The host reads the loss, and then lets the device change the weights.
+    #[default]
+    WaitedFor,
+    /// The device decides whether a step changes anything, and the host reads its loss while the next
+    /// one is under way: a GPU does not wait for the host.
+    ReadLate,
+    /// As before, and CUDA repeats the step as one graph; activations are held twice then, for steps
+    /// that are repeated and for those that are recorded.
+    CudaGraph,
+}
+
+impl StepForm {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_waited_for(&self) -> bool {
+        *self == Self::WaitedFor
+    }
 }
 
 /// Of floating-point numbers.

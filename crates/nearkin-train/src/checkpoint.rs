@@ -160,12 +160,15 @@ pub fn refuse_changes(run: &RunFolder, begun: &Recipe, asked: &Recipe) -> Result
     }
 }
 
+/// Keys that say where images are, and how a run goes on, not what it trains.
+const DO_NOT_MATTER: [&str; 3] = ["data.path", "bad_image_limit", "training.step"];
+
 /// The keys in which recipes describe other runs, one in a line; none if they describe the same.
 pub(crate) fn differences_that_matter(one: &Recipe, other: &Recipe) -> Option<String> {
     let differences: Vec<String> = one
         .differences(other)
         .iter()
-        .filter(|difference| !["data.path", "bad_image_limit"].contains(&difference.key.as_str()))
+        .filter(|difference| !DO_NOT_MATTER.contains(&difference.key.as_str()))
         .map(|difference| format!("  {difference}"))
         .collect();
     (!differences.is_empty()).then(|| differences.join("\n"))

@@ -40,6 +40,14 @@ impl Buffers {
     pub(crate) fn restore(&mut self) -> Result<(), TchError> {
         self.0.iter_mut().try_for_each(|(live, copy)| live.f_copy_(copy))
     }
+
+    /// [`restore`](Self::restore) if `bad`, a truth value that the device holds.
+    pub(crate) fn restore_if(&mut self, bad: &Tensor) -> Result<(), TchError> {
+        self.0.iter_mut().try_for_each(|(live, copy)| {
+            let _ = copy.f_where_self_out(live, bad, live)?;
+            Ok(())
+        })
+    }
 }
 
 /// The sum of the norms of all gradients, which is finite if they are; nothing without gradients.
@@ -80,6 +88,8 @@ const DUMPS_KEPT: usize = 10;
 
 /// What is known of a bad step.
 pub(crate) struct BadStep<'a> {
+    /// With its gradients, if they are still those of the step.
+    pub(crate) optimizer: Option<&'a Optimizer>,
     pub(crate) step: u64,
     pub(crate) epoch: u64,
     pub(crate) loss: f64,
@@ -90,20 +100,21 @@ pub(crate) struct BadStep<'a> {
     pub(crate) views: &'a [Tensor],
 }
 
-/// Writes `step-N.json` and `step-N.safetensors` (the views) into `folder`, and returns the first.
-pub(crate) fn dump(
-    folder: &Path,
-    bad: &BadStep<'_>,
-    optimizer: &Optimizer,
-) -> Result<PathBuf, TrainError> {
-    std::fs::create_dir_all(folder)
-        .map_err(|error| crate::tensors::damaged(folder, error.to_string()))?;
-    let mut not_finite = Vec::new();
+fn gradients_not_finite(optimizer: &Optimizer) -> Result<Vec<String>, TchError> {
+    let mut names = Vec::new();
     for (name, gradient) in optimizer.gradients() {
         if !gradient.f_isfinite()?.f_all()?.f_double_value(&[])?.eq(&1.0) {
-            not_finite.push(name.to_owned());
+            names.push(name.to_owned());
         }
     }
+    Ok(names)
+}
+
+/// Writes `step-N.json` and `step-N.safetensors` (the views) into `folder`, and returns the first.
+pub(crate) fn dump(folder: &Path, bad: &BadStep<'_>) -> Result<PathBuf, TrainError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| crate::tensors::damaged(folder, error.to_string()))?;
+    let not_finite = bad.optimizer.map(gradients_not_finite).transpose()?;
     let path = folder.join(format!("step-{}.json", bad.step));
     let content = serde_json::json!({
         "step": bad.step,

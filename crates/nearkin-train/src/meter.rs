@@ -48,9 +48,10 @@ pub(crate) struct Meter {
 const LARGEST_SIDE: i64 = 8192;
 /// A product that takes as long is large enough to reach the device's rate.
 const LONG_ENOUGH: Duration = Duration::from_millis(1);
-const PRODUCTS: usize = 5;
+/// What else the machine does must not pass for its rate.
+const PRODUCTS: usize = 20;
 
-/// Operations per second of a square product of matrices: the best of some, of the size at which one
+/// Operations per second of a square product of matrices: the best of many, of the size at which one
 /// takes a millisecond or a few. Takes some hundredths of a second, and draws no random numbers.
 pub fn matmul_rate(device: Device, kind: Kind) -> Result<f64, TchError> {
     tch::no_grad(|| {

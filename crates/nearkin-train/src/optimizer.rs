@@ -3,12 +3,13 @@
 //! The loop, the guard and checkpoints see one [`Optimizer`], whichever a recipe names. What is the
 //! same for all of them is here: which parameters are trained, how their gradients are reached, and
 //! what is saved under which name. An update rule has a file of its own below `optimizer/`; it works
-//! in place, on all parameters at once or, where libtorch has no such call, on one after the other.
+//! in place, on all parameters that it treats alike at once.
 
 mod adamw;
 mod lars;
 mod sgd;
 
+use nearkin_kernel::Rate;
 use nearkin_model::{Parameter, Parameters};
 use nearkin_recipe::{Optimizer as Options, UpdateRule};
 use tch::{TchError, Tensor};
@@ -31,9 +32,9 @@ trait Rule: std::fmt::Debug {
     /// they are.
     fn step(
         &mut self,
-        parameters: &mut [Tensor],
+        parameters: &[Tensor],
         gradients: &[Tensor],
-        learning_rate: f64,
+        rate: Rate<'_>,
     ) -> Result<(), TchError>;
 
     /// The tensors to save for the parameter at this place, sharing storage, with what follows its
@@ -41,65 +42,38 @@ trait Rule: std::fmt::Debug {
     fn state(&self, place: usize) -> Vec<(&'static str, &Tensor)>;
 }
 
-/// How one parameter follows its gradient.
-trait SingleRule: std::fmt::Debug {
-    /// Changes `parameter` and the rule's own state; `scratch` may be written to.
-    fn step(
-        &mut self,
-        parameter: &mut Tensor,
-        gradient: &Tensor,
-        scratch: &Tensor,
-        learning_rate: f64,
-    ) -> Result<(), TchError>;
-
-    /// As for [`Rule`].
-    fn state(&self) -> Vec<(&'static str, &Tensor)>;
-}
-
-/// A rule for each parameter.
+/// Parameters that a rule treats alike, by their places.
 #[derive(Debug)]
-struct OneByOne<R> {
-    /// With memory of the parameter's shape and layout, which all of them share.
-    rules: Vec<(R, Tensor)>,
+struct Group<T> {
+    alike: T,
+    places: Vec<usize>,
 }
 
-impl<R: SingleRule> OneByOne<R> {
-    fn new(
-        parameters: &[Tensor],
-        rule: impl Fn(&Tensor) -> Result<R, TchError>,
-    ) -> Result<Self, TchError> {
-        // A network has all of its parameters on one device and of one kind.
-        let Some(largest) = parameters.iter().max_by_key(|own| own.numel()) else {
-            return Ok(Self { rules: Vec::new() });
-        };
-        let kind = (largest.kind(), largest.device());
-        let memory = Tensor::f_zeros([largest.numel() as i64], kind)?;
-        let slot = |parameter: &Tensor| {
-            let scratch = memory.f_as_strided(parameter.size(), parameter.stride(), 0)?;
-            Ok((rule(parameter)?, scratch))
-        };
-        Ok(Self { rules: parameters.iter().map(slot).collect::<Result<_, TchError>>()? })
-    }
-}
-
-impl<R: SingleRule> Rule for OneByOne<R> {
-    fn step(
-        &mut self,
-        parameters: &mut [Tensor],
-        gradients: &[Tensor],
-        learning_rate: f64,
-    ) -> Result<(), TchError> {
-        for (index, (rule, scratch)) in self.rules.iter_mut().enumerate() {
-            if gradients[index].defined() {
-                rule.step(&mut parameters[index], &gradients[index], scratch, learning_rate)?;
+impl<T: PartialEq> Group<T> {
+    /// All parameters, of which each is said how it is treated.
+    fn all(treatments: impl Iterator<Item = T>) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        for (place, alike) in treatments.enumerate() {
+            match groups.iter_mut().find(|group| group.alike == alike) {
+                Some(group) => group.places.push(place),
+                None => groups.push(Self { alike, places: vec![place] }),
             }
         }
-        Ok(())
+        groups
     }
 
-    fn state(&self, place: usize) -> Vec<(&'static str, &Tensor)> {
-        self.rules[place].0.state()
+    /// Those that the loss reaches.
+    fn reached(&self, gradients: &[Tensor]) -> Vec<usize> {
+        self.places.iter().copied().filter(|&place| gradients[place].defined()).collect()
     }
+}
+
+fn at<'a>(tensors: &'a [Tensor], places: &[usize]) -> Vec<&'a Tensor> {
+    places.iter().map(|&place| &tensors[place]).collect()
+}
+
+fn zeros_like(tensors: &[Tensor]) -> Result<Vec<Tensor>, TchError> {
+    tensors.iter().map(Tensor::f_zeros_like).collect()
 }
 
 impl Optimizer {
@@ -127,9 +101,9 @@ impl Optimizer {
 
     /// Changes the parameters along their gradients. A parameter that the loss does not reach stays,
     /// and so does what is remembered of it.
-    pub fn step(&mut self, learning_rate: f64) -> Result<(), TchError> {
+    pub fn step<'a>(&mut self, rate: impl Into<Rate<'a>>) -> Result<(), TchError> {
         let gradients: Vec<Tensor> = self.parameters.iter().map(Tensor::grad).collect();
-        tch::no_grad(|| self.rule.step(&mut self.parameters, &gradients, learning_rate))
+        self.rule.step(&self.parameters, &gradients, rate.into())
     }
 
     /// The state to save, by parameter name, sharing storage: what is copied into it is restored.
@@ -146,22 +120,18 @@ fn rule(parameters: &[Tensor], options: &Options) -> Result<Box<dyn Rule>, TchEr
         let spared = options.exclude_bias_and_norm && is_vector(parameter);
         if spared { 0.0 } else { options.weight_decay.get() }
     };
+    let weight_decays = parameters.iter().map(weight_decay);
     Ok(match options.rule {
         UpdateRule::Sgd { momentum, nesterov } => {
-            let decays = parameters.iter().map(weight_decay).collect();
-            Box::new(Sgd::new(parameters, decays, momentum.get(), nesterov)?)
+            Box::new(Sgd::new(parameters, weight_decays, momentum.get(), nesterov)?)
         }
         UpdateRule::Lars { momentum, trust_coefficient, momentum_form } => {
-            Box::new(OneByOne::new(parameters, |own| {
-                let trust = (!is_vector(own)).then(|| trust_coefficient.get());
-                Lars::new(own, weight_decay(own), momentum.get(), trust, momentum_form)
-            })?)
+            let (momentum, trust) = (momentum.get(), trust_coefficient.get());
+            Box::new(Lars::new(parameters, weight_decays, momentum, trust, momentum_form)?)
         }
         UpdateRule::AdamW { beta_1, beta_2, epsilon } => {
             let betas = [beta_1.get(), beta_2.get()];
-            Box::new(OneByOne::new(parameters, |own| {
-                AdamW::new(own, weight_decay(own), betas, epsilon.get())
-            })?)
+            Box::new(AdamW::new(parameters, weight_decays, betas, epsilon.get())?)
         }
     })
 }

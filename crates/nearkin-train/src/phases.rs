@@ -2,7 +2,8 @@
 //!
 //! The parts of a step are apart in the code, so each says when it ends; the time since the end of the
 //! part before is its. A run does not ask, and then an end costs one comparison. A benchmark asks, and
-//! then a GPU has to finish what it was given at every end, which a run never waits for.
+//! then a GPU has to finish what it was given at every end, which a run never waits for; but where
+//! the host does not wait for the step either, its clock shows how long it takes to start the parts.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -34,11 +35,13 @@ pub enum Phase {
     Queue,
     /// Labels, copies of running statistics, checks, exchanges, records.
     Other,
+    /// Waiting for the step before, where a step is read late.
+    Late,
 }
 
 impl Phase {
     /// In the order of a step.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Load,
         Self::Transfer,
         Self::Encode,
@@ -49,6 +52,7 @@ impl Phase {
         Self::Average,
         Self::Queue,
         Self::Other,
+        Self::Late,
     ];
 
     /// What a table calls it.
@@ -64,6 +68,7 @@ impl Phase {
             Self::Average => "teacher's average",
             Self::Queue => "queue",
             Self::Other => "other",
+            Self::Late => "wait for the device",
         }
     }
 }
@@ -74,15 +79,18 @@ pub(crate) struct Phases(Option<Running>);
 
 #[derive(Debug)]
 struct Running {
-    device: Device,
+    /// That has to finish at every end.
+    device: Option<Device>,
     ended: Cell<Instant>,
     seconds: [Cell<f64>; Phase::ALL.len()],
 }
 
 impl Phases {
-    /// Begins to count, from now.
-    pub(crate) fn of(device: Device) -> Self {
+    /// Begins to count, from now; at every end the device has to be finished, unless steps are read
+    /// `late`.
+    pub(crate) fn of(device: Device, late: bool) -> Self {
         wait_for(device);
+        let device = (!late).then_some(device);
         let (ended, seconds) = (Cell::new(Instant::now()), Default::default());
         Self(Some(Running { device, ended, seconds }))
     }
@@ -90,17 +98,18 @@ impl Phases {
     /// The time since the last end was this phase's.
     pub(crate) fn end(&self, phase: Phase) {
         let Some(Running { device, ended, seconds }) = &self.0 else { return };
-        wait_for(*device);
+        device.iter().copied().for_each(wait_for);
         let now = Instant::now();
         let of_phase = &seconds[phase as usize];
         of_phase.set(of_phase.get() + now.duration_since(ended.replace(now)).as_secs_f64());
     }
 
-    /// Seconds of each phase so far; none if nobody asked.
+    /// Seconds of each phase so far; none if nobody asked, and none of a wait that no step has.
     pub(crate) fn seconds(&self) -> Vec<(Phase, f64)> {
         let running = self.0.iter();
         running
             .flat_map(|running| Phase::ALL.into_iter().zip(running.seconds.iter().map(Cell::get)))
+            .filter(|&(phase, seconds)| phase != Phase::Late || seconds > 0.0)
             .collect()
     }
 }
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn each_phase_has_the_time_since_the_end_before() {
-        let phases = Phases::of(Device::Cpu);
+        let phases = Phases::of(Device::Cpu, false);
         let begun = Instant::now();
         for phase in [Phase::Load, Phase::Queue, Phase::Load] {
             std::thread::sleep(Duration::from_millis(20));

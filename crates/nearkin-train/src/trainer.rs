@@ -3,6 +3,7 @@
 mod bench;
 mod encode;
 mod initial;
+mod late;
 mod placed;
 
 use std::fs::File;
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
-use nearkin_device::{CudaSettings, ExactProducts, send};
+use nearkin_device::{CudaSettings, ExactProducts, Graph, send_slice};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
-use nearkin_recipe::{Precision, QueueStart, Recipe, Source};
+use nearkin_recipe::{Precision, QueueStart, Recipe, Source, StepForm};
 use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,6 +33,7 @@ use crate::meter::{Meter, matmul_rate};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
 use crate::phases::{Phase, Phases};
 use crate::threads::{Threads, measure};
+use crate::trainer::late::{Late, obstacle};
 use crate::trainer::placed::Placed;
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
@@ -99,6 +101,8 @@ pub struct Trainer {
     momentum: Option<Momentum>,
     steps_per_epoch: u64,
     total_steps: u64,
+    /// Of a run that does not wait for the device in a step.
+    late: Option<Late>,
     threads: usize,
     workers: usize,
     /// Asked in a benchmark only.
@@ -232,6 +236,7 @@ impl Trainer {
             Precision::Double => Kind::Double,
         };
         let device = options.device;
+        let late = Late::of(recipe, world.size(), device)?;
         CudaSettings { tf32: recipe.training.tf32, timed_convolutions: true }.apply()?;
         let mut online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
         let mut teacher = setup
@@ -271,6 +276,7 @@ impl Trainer {
         let mut trainer = Self {
             optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
             buffers: Buffers::of(networks.into_iter().flatten()),
+            late,
             learning_rate: LearningRate::new(peak, warmup, total_steps, recipe.schedule),
             momentum: setup.momentum_encoder.map(|options| {
                 Momentum::new(options.momentum.get(), total_steps, options.schedule)
@@ -351,6 +357,7 @@ impl Trainer {
             monitor.event(self.position(), &message)?;
             self.describe_processes(&mut monitor)?;
         }
+        self.describe_waiting(&mut monitor)?;
         monitor.restart_clocks(true);
         let mut loader = self.loader()?;
         while self.step < self.total_steps {
@@ -365,13 +372,14 @@ impl Trainer {
                 interrupted: interrupt.load(Ordering::Relaxed),
                 by_time: checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get(),
             };
-            let gradients = self.gradients(&mut loader, wishes)?;
-            let Wishes { interrupted, by_time } = gradients.wishes;
-            self.apply(gradients, &mut monitor)?;
-
+            let Wishes { interrupted, by_time } =
+                self.one_step(&mut loader, &mut monitor, wishes)?;
             let epoch_ends = self.step.is_multiple_of(self.steps_per_epoch);
             let epochs_done = self.step / self.steps_per_epoch;
             let last = self.step == self.total_steps;
+            if epoch_ends || last || interrupted || by_time {
+                self.settle(&mut monitor)?;
+            }
             if epoch_ends {
                 monitor.epoch(self.position())?;
             }
@@ -416,6 +424,36 @@ impl Trainer {
         }
     }
 
+    /// A step, and what all processes want after it.
+    fn one_step(
+        &mut self,
+        loader: &mut Loader,
+        monitor: &mut Monitor,
+        wishes: Wishes,
+    ) -> Result<Wishes, TrainError> {
+        if self.reads_next_late() {
+            self.step_late(loader, monitor)?;
+            return Ok(wishes);
+        }
+        self.settle(monitor)?;
+        let gradients = self.gradients(loader, wishes)?;
+        let wishes = gradients.wishes;
+        self.apply(gradients, monitor)?;
+        Ok(wishes)
+    }
+
+    /// What is known of the next step beforehand.
+    fn metrics_of_next(&self) -> StepMetrics {
+        StepMetrics {
+            loss: f64::NAN,
+            reference_loss: None,
+            measures: Vec::new(),
+            learning_rate: self.learning_rate.at(self.step),
+            momentum: self.momentum.map(|momentum| momentum.at(self.step)),
+            skipped: false,
+        }
+    }
+
     /// Gradients of one step, averaged over its batches; nothing but running statistics changes.
     fn gradients(&mut self, loader: &mut Loader, wishes: Wishes) -> Result<Gradients, TrainError> {
         self.buffers.save()?;
@@ -437,15 +475,13 @@ impl Trainer {
             let batch =
                 loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
             self.phases.end(Phase::Load);
-            let inputs = self.to_device(&batch)?;
-            self.phases.end(Phase::Transfer);
-            let labels = self.labels(&batch)?;
+            let prepared = self.prepare(&batch, number)?;
             images.extend(batch.images);
             self.phases.end(Phase::Other);
-            let encoded = self.encode(&inputs, number, &labels)?;
-            self.phases.end(Phase::Encode);
+            let encoded = self.encode(&prepared)?;
+            let labels = prepared.labels;
             if f64::is_finite(loss) {
-                views = inputs;
+                views = prepared.views;
             }
             // Similarities are divided by small temperatures: they keep all digits.
             let exact = ExactProducts::begin()?;
@@ -478,9 +514,7 @@ impl Trainer {
             loss,
             reference_loss: measured.as_ref().map(Measures::reference_loss),
             measures: measured.iter().flat_map(Measures::means).collect(),
-            learning_rate: self.learning_rate.at(self.step),
-            momentum: self.momentum.map(|momentum| momentum.at(self.step)),
-            skipped: false,
+            ..self.metrics_of_next()
         };
         Ok(Gradients {
             metrics,
@@ -541,39 +575,50 @@ impl Trainer {
         } else {
             metrics.skipped = true;
             self.buffers.restore()?;
-            self.skip(&gradients, monitor)?;
+            let Gradients { metrics, images, views, .. } = &gradients;
+            self.skip(self.position(), metrics, images, views, true, monitor)?;
         }
         let waited = gradients.waited.as_secs_f64();
         let images = gradients.images.len() * self.world.size();
         Ok(monitor.step(self.position(), &gradients.metrics, images, waited)?)
     }
 
-    fn skip(&mut self, gradients: &Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
+    /// Keeps what made a step not finite. `gradients_left` says that nothing has come after them.
+    fn skip(
+        &mut self,
+        at: Position,
+        metrics: &StepMetrics,
+        images: &[usize],
+        views: &[Tensor],
+        gradients_left: bool,
+        monitor: &mut Monitor,
+    ) -> Result<(), TrainError> {
         self.skipped_in_a_row += 1;
         let bad = BadStep {
-            step: self.step,
-            epoch: self.position().epoch,
-            loss: gradients.metrics.loss,
-            learning_rate: gradients.metrics.learning_rate,
-            images: gradients.images.iter().map(|&index| self.train.name(index)).collect(),
-            views: &gradients.views,
+            optimizer: gradients_left.then_some(&self.optimizer),
+            step: at.step,
+            epoch: at.epoch,
+            loss: metrics.loss,
+            learning_rate: metrics.learning_rate,
+            images: images.iter().map(|&index| self.train.name(index)).collect(),
+            views,
         };
         // Every process shows its own images.
         let folder = match self.world.rank() {
             0 => "non_finite".to_owned(),
             rank => format!("non_finite-process-{rank}"),
         };
-        let dump = dump(&self.run.path().join(folder), &bad, &self.optimizer)?;
+        let dump = dump(&self.run.path().join(folder), &bad)?;
         monitor.event(
-            self.position(),
+            at,
             &format!(
                 "step {} was skipped: its loss or a gradient is not finite (see {})",
-                self.step,
+                at.step,
                 dump.display()
             ),
         )?;
         if self.skipped_in_a_row >= self.setup.recipe.training.maximum_skipped_steps.get() {
-            let (in_a_row, step) = (self.skipped_in_a_row, self.step);
+            let (in_a_row, step) = (self.skipped_in_a_row, at.step);
             return Err(TrainError::NotFinite { in_a_row, step, dump });
         }
         Ok(())
@@ -583,7 +628,7 @@ impl Trainer {
     fn labels(&self, batch: &Batch) -> Result<Labels, TchError> {
         let label = |&index: &usize| self.train.label(index).map_or(NO_LABEL, |label| label as i64);
         let local: Vec<i64> = batch.images.iter().map(label).collect();
-        let local = send(&Tensor::f_from_slice(&local)?, self.options.device)?;
+        let local = send_slice(&local, &[local.len() as i64], self.options.device)?;
         Ok(Labels {
             offset: self.world.rank() as i64 * local.size()[0],
             batch: self.world.gather(&local)?,
@@ -723,6 +768,22 @@ impl Trainer {
             monitor.event(at, &format!("no k-NN evaluation: the data has {why}"))?;
         }
         Ok(())
+    }
+
+    /// Says where steps are waited for, or not recorded, although the recipe asks for it.
+    fn describe_waiting(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let (recipe, device) = (&self.setup.recipe, self.options.device);
+        let form = recipe.training.step;
+        let message = match obstacle(recipe, self.world.size()) {
+            _ if form == StepForm::WaitedFor => return Ok(()),
+            Some(obstacle) => format!("every step is waited for, since {obstacle}"),
+            None if form == StepForm::CudaGraph && !Graph::is_possible(device) => format!(
+                "no CUDA graphs on {device:?}{}: the step is started kernel by kernel",
+                if device.is_cuda() { " in a build without CUDA" } else { "" }
+            ),
+            None => return Ok(()),
+        };
+        Ok(monitor.event(self.position(), &format!("warning: {message}"))?)
     }
 
     /// Says what a run does otherwise with another number of processes.
@@ -1078,14 +1139,37 @@ mod tests {
         let mut trainer = new_trainer(&recipe, &folder.path().join("run"));
         let mut loader = trainer.loader().unwrap();
         let batch = loader.next().unwrap().unwrap();
-        let (views, labels) = (trainer.to_device(&batch).unwrap(), trainer.labels(&batch).unwrap());
-        let encoded = trainer.encode(&views, 0, &labels).unwrap().encoded;
+        let encoded = trainer.encode(&trainer.prepare(&batch, 0).unwrap()).unwrap().encoded;
         let embeddings = encoded.online.iter().chain(&encoded.momentum).flatten();
         let kinds: Vec<Kind> = embeddings.map(|embedding| embedding.local.kind()).collect();
         assert_eq!(kinds, [Kind::Float; 2]);
         drop(encoded);
         trainer.gradients(&mut loader, Wishes::default()).unwrap();
         assert!(trainer.optimizer.gradients().all(|(_, gradient)| gradient.kind() == Kind::Float));
+    }
+
+    /// As it is where libtorch refuses: the memory that stays is used, and the run goes on.
+    #[test]
+    fn a_step_that_cannot_be_recorded_is_made_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = RECIPE
+            .replace("batch_size", "precision = \"double\"\nstep = \"read_late\"\nbatch_size");
+        let recipe = recipe.replace("epochs = 1", "epochs = 3");
+        let train = |name: &str, records: bool| {
+            let run = folder.path().join(name);
+            let mut trainer = new_trainer(&recipe, &run);
+            if records {
+                trainer.late.as_mut().unwrap().begin_recording();
+            }
+            trainer.run(&Interrupt::default()).unwrap();
+            let said = std::fs::read_to_string(trainer.run_folder().metrics()).unwrap();
+            (state(&trainer), said.matches("cannot be recorded as a CUDA graph").count())
+        };
+        let (plain, recording) = (train("plain", false), train("recording", true));
+        assert_eq!((plain.1, recording.1), (0, 1));
+        for ((name, expected), (_, got)) in plain.0.iter().zip(&recording.0) {
+            assert!(got.allclose(expected, 1e-12, 1e-12, false), "{name}");
+        }
     }
 
     #[test]

@@ -318,6 +318,109 @@ fn a_diverged_run_stops_and_says_what_made_it() {
     assert_eq!(skipped.count(), 3);
 }
 
+/// The device decides what the host decides otherwise: the same steps are made, or not.
+#[test]
+fn steps_that_are_read_late_train_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let sane = "[method]\nname = \"sane\"\n[momentum_encoder]\nmomentum = 0.9\n[queue]\nsize = 20";
+    let recipes = [
+        ("sce", SCE, "optimizer.nesterov=true"),
+        ("sane", sane, "optimizer={ name = \"adamw\", learning_rate = 0.01, weight_decay = 0.1 }"),
+        (
+            "simclr",
+            "[method]\nname = \"simclr\"",
+            "optimizer={ name = \"lars\", learning_rate = 0.1 }",
+        ),
+    ];
+    for (name, method, optimizer) in recipes {
+        let run = |form: &str| {
+            let path = folder.path().join(format!("{name}-{form}"));
+            let form = format!("training.step={form}");
+            let changes =
+                ["training.precision=double", "training.record_every_steps=3", optimizer, &form];
+            train(setup(method, &changes), &path, 1).unwrap();
+            let losses = read_metrics(&RunFolder::open(&path).unwrap().metrics()).unwrap();
+            let losses: Vec<f64> = losses
+                .iter()
+                .filter(|record| matches!(record.kind, Kind::Step | Kind::Epoch))
+                .map(|record| record.number(names::LOSS).unwrap())
+                .collect();
+            // Two recorded steps of eight, and two epochs of which every step counts.
+            assert_eq!(losses.len(), 4);
+            let checkpoint = Checkpoint::latest(&RunFolder::open(&path).unwrap()).unwrap().unwrap();
+            (losses, weights(&path), checkpoint.progress.queue_next)
+        };
+        let (losses, expected, next) = run("waited_for");
+        for late in ["read_late", "cuda_graph"] {
+            let found = run(late);
+            assert_eq!(found.2, next, "{name} {late}");
+            for (got, loss) in found.0.iter().zip(&losses) {
+                assert!((got - loss).abs() < 1e-9, "{name} {late}: {got} is not {loss}");
+            }
+            for ((key, got), (_, weight)) in found.1.iter().zip(&expected) {
+                assert!(got.allclose(weight, 1e-8, 1e-8, false), "{name} {late}: {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_diverged_run_that_is_read_late_stops_at_the_same_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |late: &str| {
+        let changes = [
+            "optimizer.learning_rate=1e38",
+            "training.maximum_skipped_steps=3",
+            "training.epochs=9",
+            "training.record_every_steps=100",
+            late,
+        ];
+        let path = folder.path().join(late);
+        let error = train(setup(SCE, &changes), &path, 1).unwrap_err();
+        let TrainError::NotFinite { in_a_row: 3, step, dump } = error else {
+            unreachable!("{error}");
+        };
+        let told: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&dump).unwrap()).unwrap();
+        let views = load_tensors(&dump.with_extension("safetensors")).unwrap();
+        (step, told, views)
+    };
+    let waited = run("training.step=waited_for");
+    let late = run("training.step=read_late");
+    assert_eq!(late.0, waited.0);
+    assert_eq!(late.1["images"], waited.1["images"]);
+    assert!(late.2 == waited.2, "the views are those of the step, not of the next one");
+    assert!(waited.1["gradients_not_finite"].is_array());
+    assert!(late.1["gradients_not_finite"].is_null(), "the next step has overwritten them");
+}
+
+#[test]
+fn what_stands_against_reading_late_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for (change, expected) in [
+        ("training.micro_batch_size=4", "every step is waited for, since batches are divided"),
+        (
+            "training.accumulate_batches=2",
+            "every step is waited for, since batches are accumulated",
+        ),
+        ("training.record_every_steps=1", "every step is waited for, since every step is recorded"),
+        ("training.step=cuda_graph", "no CUDA graphs on Cpu: the step is started kernel by kernel"),
+    ] {
+        let run = folder.path().join(change);
+        let method = "[method]\nname = \"simclr\"";
+        let changes = [
+            "training.record_every_steps=4",
+            "training.step=read_late",
+            "training.epochs=1",
+            change,
+        ];
+        train(setup(method, &changes), &run, 1).unwrap();
+        let records = read_metrics(&RunFolder::open(&run).unwrap().metrics()).unwrap();
+        let mut messages = records.iter().filter_map(|record| record.text(names::MESSAGE));
+        assert!(messages.any(|message| message == format!("warning: {expected}")), "{change}");
+    }
+}
+
 fn options(workers: usize, threads: Option<usize>) -> RunOptions {
     let environment = serde_json::json!({});
     RunOptions {

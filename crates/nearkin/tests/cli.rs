@@ -575,7 +575,7 @@ fn an_unknown_key_is_refused_with_a_suggestion() {
        |
     26 | batchsize = 16
        | ^^^^^^^^^
-    unknown field `batchsize`, expected one of `epochs`, `batch_size`, `accumulate_batches`, `micro_batch_size`, `synchronize_batch_norm`, `mixing_blocks`, `precision`, `tf32`, `maximum_skipped_steps`, `record_every_steps`; did you mean `batch_size`?
+    unknown field `batchsize`, expected one of `epochs`, `batch_size`, `accumulate_batches`, `micro_batch_size`, `synchronize_batch_norm`, `mixing_blocks`, `precision`, `tf32`, `step`, `maximum_skipped_steps`, `record_every_steps`; did you mean `batch_size`?
     ");
 }
 

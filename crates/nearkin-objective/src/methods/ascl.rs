@@ -94,7 +94,7 @@ impl Method for Ascl {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let sharpened = self.0.temperature_momentum;
-        let strength = self.0.strength.at(encoded.progress);
+        let strength = self.0.strength.at(&encoded.progress);
         let pairs = self.pairing().pairs(encoded.online.len()).into_iter();
         pairs
             .map(|(online, momentum, weight)| {

@@ -124,7 +124,7 @@ impl Method for Co2 {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let consistency = self.0.temperature_consistency;
-        let weight_of_consistency = self.0.weight.at(encoded.progress);
+        let weight_of_consistency = self.0.weight.at(&encoded.progress);
         let mut terms = Vec::new();
         for (online, momentum, weight) in Pairing::Asymmetric.pairs(encoded.online.len()) {
             let frame = encoded.against_keys(online, momentum, false)?;

@@ -440,11 +440,11 @@ impl Chooser {
                 let inside = similarities.f_masked_fill(&out, f64::NEG_INFINITY)?;
                 let none = selected.f_any_dim(1, true)?.f_logical_not()?;
                 let relations =
-                    target::relations(&inside, &own_image, temperature.at(self.progress))?;
+                    target::relations(&inside, &own_image, temperature.at(&self.progress))?;
                 Some(relations.f_masked_fill(&none, 0.0)?)
             }
             (Relations::Softmax { temperature, .. }, _) => {
-                let temperature = temperature.at(self.progress);
+                let temperature = temperature.at(&self.progress);
                 Some(target::relations(&similarities, &own_image, temperature)?)
             }
             (Relations::Selected | Relations::Labels, Some(selected)) => {
@@ -476,13 +476,13 @@ impl Chooser {
                 Coefficient::Rule(CoefficientRule::Refinery { strength, predictions }),
                 Relations::Softmax { temperature, .. },
             ) => {
-                let (own, strength) = (rows.positives()?, strength.at(self.progress));
-                let temperature = temperature.at(self.progress);
+                let (own, strength) = (rows.positives()?, strength.at(&self.progress));
+                let temperature = temperature.at(&self.progress);
                 Ok(refine(similarities, &own, temperature, strength, predictions)?.labels)
             }
             (Coefficient::Rule(CoefficientRule::Entropy { strength }), _) => {
                 let negatives = rows.candidates() - rows.own_image()?.size()[1];
-                confident(relations, positives, negatives, strength.at(self.progress))
+                confident(relations, positives, negatives, strength.at(&self.progress))
             }
             (Coefficient::Rule(_), _) => match selected {
                 Some(selected) => {
@@ -492,7 +492,7 @@ impl Chooser {
                 None => Ok(positives.shallow_clone()),
             },
             (Coefficient::Scheduled(coefficient), _) => {
-                target::mixture_of(positives, relations, coefficient.at(self.progress))
+                target::mixture_of(positives, relations, coefficient.at(&self.progress))
             }
         }
     }
@@ -547,7 +547,7 @@ impl Combination {
             teachers,
             labels: encoded.labels.as_ref().map(Labels::shallow_clone),
             largest_logit: 1.0 / self.0.temperature,
-            progress: encoded.progress,
+            progress: encoded.progress.clone(),
         };
         Ok(Box::new(move |rows| chooser.choose(rows)))
     }

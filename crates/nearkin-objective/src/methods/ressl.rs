@@ -84,7 +84,7 @@ impl Method for ReSsl {
     }
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let sharpened = self.0.temperature_momentum.at(encoded.progress);
+        let sharpened = self.0.temperature_momentum.at(&encoded.progress);
         let pairs = self.pairing().pairs(encoded.online.len()).into_iter();
         pairs
             .map(|(online, momentum, weight)| {

@@ -146,7 +146,7 @@ impl Method for Sane {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let Parameters { temperature, sharpening, predictions, coefficient, .. } = self.0;
-        let strength = self.0.strength.at(encoded.progress);
+        let strength = self.0.strength.at(&encoded.progress);
         let refined = || -> Result<_, TchError> {
             let keys = encoded.momentum(0)?.local.shallow_clone();
             Ok(Box::new(move |rows: &Rows<'_>| {

@@ -139,8 +139,8 @@ impl Method for Sce {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let Parameters { temperature, variant, .. } = self.0;
-        let sharpened = self.0.temperature_momentum.at(encoded.progress);
-        let coefficient = self.0.coefficient.at(encoded.progress);
+        let sharpened = self.0.temperature_momentum.at(&encoded.progress);
+        let coefficient = self.0.coefficient.at(&encoded.progress);
         let pairs = self.pairing().pairs(encoded.online.len()).into_iter();
         pairs
             .map(|(online, momentum, weight)| {

@@ -213,7 +213,7 @@ impl Images {
             queue_labels: draws.labels(queue),
             partner: Tensor::from_slice(&(0..batch).map(partner).collect::<Vec<_>>()),
             share: Tensor::from_slice(&share),
-            progress: Progress { step: draws.bits() % 9, total_steps: 9, steps_per_epoch: 3 },
+            progress: Progress::new(draws.bits() % 9, 9, 3),
             whole: Place { offset: 0, count: batch },
         }
     }
@@ -247,7 +247,7 @@ impl Images {
             queue: self.queue.as_ref().map(|queue| unit_rows(queue).unwrap()),
             labels: needs.labels.then(|| self.labels(place)),
             offset: place.offset,
-            progress: self.progress,
+            progress: self.progress.clone(),
         }
     }
 

@@ -1,73 +1,66 @@
-//! Adam with decoupled weight decay (Loshchilov, Hutter, arXiv 1711.05101), with the semantics of
-//! `torch.optim.AdamW`.
+//! Adam with decoupled weight decay, with the semantics of `torch.optim.AdamW`.
 
-use tch::{Device, Kind, TchError, Tensor};
+use nearkin_kernel::{Adaptation, Rate, Remembered};
+use tch::{Kind, TchError, Tensor};
 
-use super::SingleRule;
+use super::{Group, Rule, at, zeros_like};
 
-/// AdamW of one parameter; t counts its steps from 1.
-///
-/// ```text
-/// p <- p - learning_rate * weight_decay * p
-/// m <- beta_1 * m + (1 - beta_1) * gradient      v <- beta_2 * v + (1 - beta_2) * gradient^2
-/// p <- p - learning_rate * (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
-/// ```
+/// AdamW of all parameters, in a call for each weight decay; [`Adaptation`] has the formula.
 #[derive(Debug)]
 pub(super) struct AdamW {
-    mean: Tensor,
-    mean_square: Tensor,
-    /// Steps done: one number, on the CPU; a tensor because that is what checkpoints hold.
-    steps: Tensor,
-    weight_decay: f64,
-    betas: [f64; 2],
-    epsilon: f64,
+    means: Vec<Tensor>,
+    mean_squares: Vec<Tensor>,
+    /// Steps done, by parameter.
+    counts: Vec<Tensor>,
+    /// By weight decay.
+    groups: Vec<Group<f64>>,
+    adaptation: Adaptation,
 }
 
 impl AdamW {
+    /// `weight_decays` has one for each parameter.
     pub(super) fn new(
-        parameter: &Tensor,
-        weight_decay: f64,
+        parameters: &[Tensor],
+        weight_decays: impl Iterator<Item = f64>,
         betas: [f64; 2],
         epsilon: f64,
     ) -> Result<Self, TchError> {
+        let count = |own: &Tensor| Tensor::f_zeros([0; 0], (Kind::Float, own.device()));
         Ok(Self {
-            mean: parameter.f_zeros_like()?,
-            mean_square: parameter.f_zeros_like()?,
-            steps: Tensor::f_zeros([0; 0], (Kind::Double, Device::Cpu))?,
-            weight_decay,
-            betas,
-            epsilon,
+            means: zeros_like(parameters)?,
+            mean_squares: zeros_like(parameters)?,
+            counts: parameters.iter().map(count).collect::<Result<_, _>>()?,
+            groups: Group::all(weight_decays),
+            adaptation: Adaptation { betas, epsilon },
         })
     }
 }
 
-impl SingleRule for AdamW {
+impl Rule for AdamW {
     fn step(
         &mut self,
-        parameter: &mut Tensor,
-        gradient: &Tensor,
-        scratch: &Tensor,
-        learning_rate: f64,
+        parameters: &[Tensor],
+        gradients: &[Tensor],
+        rate: Rate<'_>,
     ) -> Result<(), TchError> {
-        let steps = self.steps.f_add_scalar_(1.0)?.f_double_value(&[])?;
-        let [correction_1, correction_2] = self.betas.map(|beta| 1.0 - beta.powf(steps));
-        let [rest_1, rest_2] = self.betas.map(|beta| 1.0 - beta);
-        if self.weight_decay > 0.0 {
-            let _ = parameter.f_mul_scalar_(1.0 - learning_rate * self.weight_decay)?;
+        for group in &self.groups {
+            let places = group.reached(gradients);
+            let remembered = Remembered {
+                means: &at(&self.means, &places),
+                mean_squares: &at(&self.mean_squares, &places),
+                counts: &at(&self.counts, &places),
+            };
+            let (parameters, gradients) = (at(parameters, &places), at(gradients, &places));
+            self.adaptation.step(&parameters, &gradients, remembered, rate, group.alike)?;
         }
-        let mean = self.mean.f_lerp_(gradient, rest_1)?;
-        let mean_square = self.mean_square.f_lerp_(&gradient.f_square_out(scratch)?, rest_2)?;
-        let root = mean_square
-            .f_sqrt_out(scratch)?
-            .f_div_scalar_(correction_2.sqrt())?
-            .f_add_scalar_(self.epsilon)?;
-        // Scaled after the division, not before: the learning rate may be 0.
-        let step = mean.f_div_out(scratch, &root)?.f_mul_scalar_(learning_rate / correction_1)?;
-        let _ = parameter.f_sub_(&step)?;
         Ok(())
     }
 
-    fn state(&self) -> Vec<(&'static str, &Tensor)> {
-        vec![(".mean", &self.mean), (".mean_square", &self.mean_square), (".steps", &self.steps)]
+    fn state(&self, place: usize) -> Vec<(&'static str, &Tensor)> {
+        vec![
+            (".mean", &self.means[place]),
+            (".mean_square", &self.mean_squares[place]),
+            (".steps", &self.counts[place]),
+        ]
     }
 }

@@ -78,13 +78,15 @@ impl Trainer {
         let mut step_seconds = Vec::new();
         for number in 0..warm_up + steps {
             if number == warm_up {
-                self.phases = Phases::of(self.options.device);
+                self.phases = Phases::of(self.options.device, self.late.is_some());
                 (worked, ended) = (loader.worked(), Instant::now());
             }
             let interrupted = interrupt.load(Ordering::Relaxed);
-            let gradients = self.gradients(&mut loader, Wishes { interrupted, by_time: false })?;
-            let interrupted = gradients.wishes.interrupted;
-            self.apply(gradients, &mut monitor)?;
+            let wishes = Wishes { interrupted, by_time: false };
+            let Wishes { interrupted, .. } = self.one_step(&mut loader, &mut monitor, wishes)?;
+            if number + 1 == warm_up || number + 1 == warm_up + steps {
+                self.settle(&mut monitor)?;
+            }
             if interrupted {
                 monitor.finish();
                 return Ok(None);

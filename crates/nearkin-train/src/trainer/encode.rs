@@ -7,11 +7,14 @@
 //! is encoded again, this time with its activations, to carry its part of that gradient into the
 //! weights (gradient caching). The weights do not change in between, so both ways give the same.
 
+use nearkin_augment::Batch as Loaded;
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
 use nearkin_device::{Autocast, send};
-use nearkin_model::{MomentumEncoder, Queue};
-use nearkin_objective::{Embedding, Encoded, Labels, Mixed, MixedInput, Per, mix, unit_rows};
+use nearkin_model::{MomentumEncoder, Queue, Shuffle};
+use nearkin_objective::{
+    Embedding, Encoded, Labels, Mixed, MixedInput, Per, Progress, mix, unit_rows,
+};
 use nearkin_recipe::Precision;
 use tch::{Kind, TchError, Tensor};
 
@@ -29,6 +32,22 @@ struct Outputs {
     embedded: Vec<Tensor>,
 }
 
+/// All that a batch brings to a step: its views, and what was drawn for them, on the device.
+pub(super) struct Prepared {
+    pub(super) views: Vec<Tensor>,
+    pub(super) labels: Labels,
+    /// One for each mixed input of the method.
+    pub(super) drawn: Vec<Drawn>,
+    /// Of the views that the momentum encoder sees in another order.
+    pub(super) shuffles: Vec<Option<Shuffle>>,
+}
+
+/// With which other row each row of a mixture is mixed, and its own share.
+pub(super) struct Drawn {
+    pub(super) partner: Tensor,
+    pub(super) share: Tensor,
+}
+
 /// A batch on its way through the encoders.
 pub(super) struct Batch {
     inputs: Vec<Inputs>,
@@ -38,18 +57,47 @@ pub(super) struct Batch {
 }
 
 impl Trainer {
-    /// Every view through the encoders that its role names, and mixtures of views.
-    pub(super) fn encode(
+    /// Brings a batch to the device and draws what its step needs.
+    pub(super) fn prepare(
         &self,
-        views: &[Tensor],
+        batch: &Loaded,
         batch_of_step: usize,
-        labels: &Labels,
-    ) -> Result<Batch, TchError> {
-        let (roles, method) = (&self.setup.roles, &self.setup.method);
+    ) -> Result<Prepared, TchError> {
+        let views = self.to_device(batch)?;
+        self.phases.end(Phase::Transfer);
         let place = |index: usize| (batch_of_step * views.len() + index) as u64;
-        let mixtures = self.setup.mixed_inputs.iter().enumerate();
-        let mixtures: Vec<Mixture> = mixtures
-            .map(|(index, input)| self.mixture(views, input, place(index)))
+        let mixed = self.setup.mixed_inputs.iter().enumerate();
+        let drawn = mixed.map(|(index, input)| self.draw(&views[input.base], input, place(index)));
+        let teacher = self.teacher.as_ref();
+        // Micro-batches have no groups, and so no order.
+        let teacher = teacher.filter(|_| self.setup.recipe.training.micro_batch_size.is_none());
+        let shuffles = views.iter().zip(&self.setup.roles).enumerate();
+        let shuffles = shuffles.map(|(index, (view, role))| match teacher {
+            Some(teacher) if role.momentum => {
+                let images = view.size()[0] as usize * self.world.size();
+                let (seed, place) = (self.setup.recipe.seed, place(index));
+                let mut random = Random::new(Purpose::Shuffle, seed, self.step, place);
+                teacher.shuffle(&random.permutation(images))
+            }
+            _ => Ok(None),
+        });
+        Ok(Prepared {
+            drawn: drawn.collect::<Result<_, _>>()?,
+            shuffles: shuffles.collect::<Result<_, _>>()?,
+            labels: self.labels(batch)?,
+            views,
+        })
+    }
+
+    /// Every view through the encoders that its role names, and mixtures of views.
+    pub(super) fn encode(&self, prepared: &Prepared) -> Result<Batch, TchError> {
+        let Prepared { views, labels, drawn, shuffles } = prepared;
+        let (roles, method) = (&self.setup.roles, &self.setup.method);
+        let mixtures = self.setup.mixed_inputs.iter().zip(drawn);
+        let mixtures: Vec<Tensor> = mixtures
+            .map(|(input, drawn)| {
+                mix(&views[input.base], &views[input.other], &drawn.partner, &drawn.share)
+            })
             .collect::<Result<_, TchError>>()?;
 
         let online = views.iter().zip(roles).filter(|(_, role)| role.online);
@@ -58,7 +106,7 @@ impl Trainer {
             true => vec![online.collect()],
             false => online.map(|view| vec![view]).collect(),
         };
-        inputs.extend(mixtures.iter().map(|mixture| vec![mixture.images.shallow_clone()]));
+        inputs.extend(mixtures.into_iter().map(|mixture| vec![mixture]));
         let outputs =
             inputs.iter().map(|inputs| self.run_online(inputs)).collect::<Result<Vec<_>, _>>()?;
 
@@ -77,17 +125,18 @@ impl Trainer {
         if !method.needs_projections() {
             projected.clear();
         }
-        let mixed = mixtures.into_iter().zip(of_views).map(|(mixture, (_, embedded))| {
-            let Mixture { partner, share, .. } = mixture;
+        let mixed = drawn.iter().zip(of_views).map(|(drawn, (_, embedded))| {
+            let (partner, share) = (drawn.partner.shallow_clone(), drawn.share.shallow_clone());
             Ok(Mixed { anchors: unit_rows(embedded)?, partner, share })
         });
         let mixed = mixed.collect::<Result<_, TchError>>()?;
         self.phases.end(Phase::Encode);
         let mut momentum = Vec::with_capacity(views.len());
-        for (index, (view, role)) in views.iter().zip(roles).enumerate() {
+        for ((view, role), shuffle) in views.iter().zip(roles).zip(shuffles) {
             momentum.push(match &self.teacher {
                 Some(teacher) if role.momentum => {
-                    Some(spread(unit_rows(&self.run_momentum(teacher, view, place(index))?)?)?)
+                    let embedded = self.run_momentum(teacher, view, shuffle.as_ref())?;
+                    Some(spread(unit_rows(&embedded)?)?)
                 }
                 _ => None,
             });
@@ -101,11 +150,7 @@ impl Trainer {
             queue: self.queue.as_ref().map(Queue::rows),
             labels: method.uses_labels().then(|| labels.shallow_clone()),
             offset: labels.offset,
-            progress: nearkin_objective::Progress {
-                step: self.step,
-                total_steps: self.total_steps,
-                steps_per_epoch: self.steps_per_epoch,
-            },
+            progress: Progress::new(self.step, self.total_steps, self.steps_per_epoch),
         };
         Ok(Batch { inputs, outputs, encoded })
     }
@@ -213,37 +258,19 @@ impl Trainer {
         &self,
         teacher: &MomentumEncoder,
         view: &Tensor,
-        place: u64,
+        shuffle: Option<&Shuffle>,
     ) -> Result<Tensor, TchError> {
         let _autocast = self.autocast()?;
-        self.widened(self.embed_by_momentum(teacher, view, place)?)
+        let Some(rows) = self.setup.recipe.training.micro_batch_size else {
+            return self.widened(teacher.embed(view, shuffle)?);
+        };
+        let parts = view.f_split(rows.get() as i64, 0)?;
+        let parts = parts.iter().map(|part| teacher.embed(part, None));
+        self.widened(Tensor::f_cat(&parts.collect::<Result<Vec<_>, TchError>>()?, 0)?)
     }
 
-    fn embed_by_momentum(
-        &self,
-        teacher: &MomentumEncoder,
-        view: &Tensor,
-        place: u64,
-    ) -> Result<Tensor, TchError> {
-        if let Some(rows) = self.setup.recipe.training.micro_batch_size {
-            let parts = view.f_split(rows.get() as i64, 0)?;
-            let parts = parts.iter().map(|part| teacher.embed(part, &[]));
-            return Tensor::f_cat(&parts.collect::<Result<Vec<_>, TchError>>()?, 0);
-        }
-        let images = view.size()[0] as usize * self.world.size();
-        let seed = self.setup.recipe.seed;
-        let mut random = Random::new(Purpose::Shuffle, seed, self.step, place);
-        teacher.embed(view, &random.permutation(images))
-    }
-
-    /// Two views' images, mixed within blocks of the batch of all processes.
-    fn mixture(
-        &self,
-        views: &[Tensor],
-        input: &MixedInput,
-        place: u64,
-    ) -> Result<Mixture, TchError> {
-        let (base, other) = (&views[input.base], &views[input.other]);
+    /// Draws how the images of a view are mixed, within blocks of the batch of all processes.
+    fn draw(&self, base: &Tensor, input: &MixedInput, place: u64) -> Result<Drawn, TchError> {
         let batch = base.size()[0] as usize;
         let blocks_here = self.mixing_blocks / self.world.size();
         let rows = batch / blocks_here;
@@ -266,15 +293,8 @@ impl Trainer {
         let device = self.options.device;
         let partner = send(&Tensor::f_from_slice(&partner)?, device)?;
         let share = send(&Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?, device)?;
-        Ok(Mixture { images: mix(base, other, &partner, &share)?, partner, share })
+        Ok(Drawn { partner, share })
     }
-}
-
-/// Mixed images, each row's partner, and its own share.
-struct Mixture {
-    images: Tensor,
-    partner: Tensor,
-    share: Tensor,
 }
 
 /// Micro-batches as first row and number of rows.

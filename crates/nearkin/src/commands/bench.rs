@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use nearkin_dist::World;
 use nearkin_model::DeviceChoice;
-use nearkin_recipe::Override;
+use nearkin_recipe::{Override, StepForm};
 use nearkin_report::{flop_rate, memory, percent, table};
 use nearkin_train::{Benchmark, Phase, Resume, RunOptions, Trainer};
 
@@ -58,6 +58,8 @@ pub(crate) struct Arguments {
 /// One step to warm up for so many that are measured, and at least so many.
 const STEPS_PER_WARM_UP: u64 = 10;
 const LEAST_WARM_UP: u64 = 3;
+/// Until a step is recorded as a graph, with the recorded steps in between.
+const LEAST_BEFORE_GRAPHS: u64 = 10;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| {
@@ -74,6 +76,7 @@ fn measure(
     let mut setup = read_setup(&arguments.recipe, &arguments.changes, arguments.data.as_deref())?;
     // Test images are not even opened.
     setup.recipe.evaluation.every_epochs = 0;
+    let graphs = setup.recipe.training.step == StepForm::CudaGraph;
     let first = world.rank() == 0;
     let interrupt = interrupt_on_signals(first, "stopping after this step")?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
@@ -87,7 +90,8 @@ fn measure(
     };
     let resume = Resume::New(folder.path().join("run"));
     let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
-    let warm_up = (arguments.steps / STEPS_PER_WARM_UP).max(LEAST_WARM_UP);
+    let least = if graphs { LEAST_BEFORE_GRAPHS } else { LEAST_WARM_UP };
+    let warm_up = (arguments.steps / STEPS_PER_WARM_UP).max(least);
     let Some(benchmark) = trainer.bench(warm_up, arguments.steps, &interrupt)? else {
         return Ok(ExitCode::FAILURE);
     };

@@ -213,6 +213,7 @@ fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resu
     let asked = read_setup(&recipe, &changes, data)?;
     refuse_changes(&run, &begun.recipe, &asked.recipe)?;
     begun.recipe.bad_image_limit = asked.recipe.bad_image_limit;
+    begun.recipe.training.step = asked.recipe.training.step;
     Ok((begun, Resume::From(run)))
 }
 

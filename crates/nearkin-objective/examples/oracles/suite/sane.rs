@@ -141,6 +141,6 @@ fn schedule(check: &mut Check<'_>) -> Result<(), Failure> {
     let strength = Scheduled::Varying(Varying { from, to, epochs: None, shape: Shape::Cosine });
     let total_steps = check.case.parameter("T")? as u64;
     let steps = check.case.expected("mu")?.numel() as u64;
-    let at = |step| strength.at(Progress { step, total_steps, steps_per_epoch: 1 });
+    let at = |step| strength.at(&Progress::new(step, total_steps, 1));
     check.close("mu", &Tensor::f_from_slice(&(0..steps).map(at).collect::<Vec<f64>>())?)
 }
