@@ -133,7 +133,7 @@ def short(number):
 def plot(name, points):
     """An SVG, both axes logarithmic."""
     label, _, unit, slope = AXES[name]
-    width, height, left, right, top, bottom = 480, 320, 64, 460, 30, 264
+    width, height, left, right, top, bottom = 500, 320, 64, 460, 30, 264
     xs, ys = zip(*points)
     # The expectation goes through the last point, or through the first where it speeds things up.
     x_at, y_at = points[0] if name == "processes" else points[-1]
