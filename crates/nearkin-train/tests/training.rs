@@ -474,6 +474,7 @@ fn interrupted_all_the_time_a_run_comes_to_the_same_end() {
         ("symmetric", &symmetric, &[]),
         ("simclr", "[method]\nname = \"simclr\"", &[]),
         ("bfloat16", SCE, &["training.precision=bfloat16"]),
+        ("late", SCE, &["training.step=read_late", "training.record_every_steps=3"]),
     ]
     .into_iter()
     .chain(OTHERS.map(|(name, method)| (name, method, &[] as &[&str])))
@@ -483,6 +484,34 @@ fn interrupted_all_the_time_a_run_comes_to_the_same_end() {
         train(setup(method, changes), &whole, 1).unwrap();
         train_in_pieces(|| setup(method, changes), &broken);
         assert!(weights(&whole) == weights(&broken), "{name}");
+    }
+}
+
+/// Between two machines, say, of which one has a GPU.
+#[test]
+fn a_run_goes_on_with_another_form_of_its_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_form = |form: &str| {
+        let form = format!("training.step={form}");
+        let double = ["training.precision=double", "training.record_every_steps=3", &form];
+        setup(SCE, &[&double[..], &["checkpoint.every_epochs=1", "checkpoint.keep=2"]].concat())
+    };
+    for (first, second) in [("waited_for", "read_late"), ("read_late", "waited_for")] {
+        let path = folder.path().join(first);
+        train(of_form(first), &path, 1).unwrap();
+        let whole = weights(&path);
+        // As if it had been killed in its second epoch.
+        let run = RunFolder::open(&path).unwrap();
+        let last = run.checkpoints().join("step-000000008");
+        std::fs::remove_dir_all(&last).unwrap();
+        let resume = Resume::From(run);
+        let mut trainer =
+            Trainer::new(of_form(second), &resume, options(1, Some(1)), Arc::new(Alone)).unwrap();
+        trainer.run(&Arc::new(AtomicBool::new(false))).unwrap();
+        assert!(last.exists());
+        for ((name, expected), (_, got)) in whole.iter().zip(weights(&path)) {
+            assert!(got.allclose(expected, 1e-8, 1e-8, false), "{first}, {second}: {name}");
+        }
     }
 }
 
