@@ -232,7 +232,8 @@ fn is_yes(flag: &bool) -> bool {
 }
 
 /// How host and device share a step. The last two are for one process that neither accumulates batches
-/// nor divides them, and train what the first trains; steps that are recorded are waited for.
+/// nor divides them, and train what the first trains; steps whose measures are written down are waited
+/// for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepForm {
@@ -243,7 +244,7 @@ pub enum StepForm {
     /// one is under way: a GPU does not wait for the host.
     ReadLate,
     /// As before, and CUDA repeats the step as one graph; activations are held twice then, for steps
-    /// that are repeated and for those that are recorded.
+    /// that are repeated and for those that are not.
     CudaGraph,
 }
 

@@ -403,7 +403,10 @@ fn what_stands_against_reading_late_is_said() {
             "training.accumulate_batches=2",
             "every step is waited for, since batches are accumulated",
         ),
-        ("training.record_every_steps=1", "every step is waited for, since every step is recorded"),
+        (
+            "training.record_every_steps=1",
+            "every step is waited for, since the measures of every step are written down",
+        ),
         ("training.step=cuda_graph", "no CUDA graphs on Cpu: the step is started kernel by kernel"),
     ] {
         let run = folder.path().join(change);

@@ -6,7 +6,7 @@
 //! is under way. Such a step asks the host for nothing, so a GPU can also record it once and repeat it:
 //! what differs from step to step (views, learning rate, place in the queue) is in memory that stays.
 //!
-//! A step whose measures are recorded is still read at once. All three forms compute the same, but for
+//! A step whose measures are written down is still read at once. All three forms compute the same, but for
 //! the last digits of single precision.
 
 use std::time::Duration;
@@ -85,7 +85,9 @@ pub(super) fn obstacle(recipe: &Recipe, processes: usize) -> Option<&'static str
         () if processes > 1 => Some("several processes agree on every step"),
         () if training.accumulate_batches.get() > 1 => Some("batches are accumulated"),
         () if training.micro_batch_size.is_some() => Some("batches are divided"),
-        () if training.record_every_steps.get() == 1 => Some("every step is recorded"),
+        () if training.record_every_steps.get() == 1 => {
+            Some("the measures of every step are written down")
+        }
         () => None,
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
 /// One step to warm up for so many that are measured, and at least so many.
 const STEPS_PER_WARM_UP: u64 = 10;
 const LEAST_WARM_UP: u64 = 3;
-/// Until a step is recorded as a graph, with the recorded steps in between.
+/// Until a step is recorded as a graph, with those in between whose measures are written down.
 const LEAST_BEFORE_GRAPHS: u64 = 10;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
