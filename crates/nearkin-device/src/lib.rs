@@ -70,24 +70,11 @@ impl ExactProducts {
     }
 }
 
-/// Copies a tensor of the CPU to the device. To a CUDA device it travels from pinned memory, and the
-/// host does not wait for it.
-pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
-    match device.is_cuda() {
-        true => tensor.f_pin_memory(device)?.f_to_device_(device, tensor.kind(), true, false),
-        false => tensor.f_to_device(device),
-    }
-}
-
-/// Copies numbers to a tensor of this `size` on the device, as [`send`] does; large ones with all
-/// threads, and to a CUDA device through pinned memory without another copy.
+/// Copies numbers to a tensor of this `size` on the device, many of them with all threads. To a CUDA
+/// device they travel from pinned memory, and the host does not wait for them.
 ///
 /// Fails if the size is not that of the numbers.
-pub fn send_slice<T: Element>(
-    values: &[T],
-    size: &[i64],
-    device: Device,
-) -> Result<Tensor, TchError> {
+pub fn send<T: Element>(values: &[T], size: &[i64], device: Device) -> Result<Tensor, TchError> {
     let count: i64 = size.iter().product();
     if size.iter().any(|&side| side < 0) || count != values.len() as i64 {
         return Err(TchError::Shape(format!("{} numbers do not fill {size:?}", values.len())));
@@ -158,16 +145,16 @@ mod tests {
     fn numbers_keep_their_order_and_kind() {
         // More than one thread's share.
         let values: Vec<f32> = (0..200_000).map(|value| value as f32).collect();
-        let sent = send_slice(&values, &[2, 100_000], Device::Cpu).unwrap();
+        let sent = send(&values, &[2, 100_000], Device::Cpu).unwrap();
         assert_eq!((sent.size(), sent.kind()), (vec![2, 100_000], Kind::Float));
         assert_eq!(Vec::<f32>::try_from(sent.view([-1])).unwrap(), values);
-        let bytes = send_slice(&[1_u8, 2, 3], &[3, 1], Device::Cpu).unwrap();
+        let bytes = send(&[1_u8, 2, 3], &[3, 1], Device::Cpu).unwrap();
         assert_eq!(Vec::<u8>::try_from(bytes.view([-1])).unwrap(), [1, 2, 3]);
-        let none = send_slice(&[0.0_f64; 0], &[0, 4], Device::Cpu).unwrap();
+        let none = send(&[0.0_f64; 0], &[0, 4], Device::Cpu).unwrap();
         assert_eq!((none.size(), none.kind()), (vec![0, 4], Kind::Double));
-        assert_eq!(send_slice(&[7_i64], &[], Device::Cpu).unwrap().int64_value(&[]), 7);
+        assert_eq!(send(&[7_i64], &[], Device::Cpu).unwrap().int64_value(&[]), 7);
         for size in [vec![2], vec![4], vec![-1], vec![-1, -3]] {
-            assert!(send_slice(&[1_i64, 2, 3], &size, Device::Cpu).is_err());
+            assert!(send(&[1_i64, 2, 3], &size, Device::Cpu).is_err());
         }
     }
 

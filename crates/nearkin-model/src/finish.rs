@@ -106,20 +106,20 @@ fn on_rows(
     if rows.len() as i64 == values.size()[0] {
         return change(values);
     }
-    let rows = send(&Tensor::f_from_slice(rows)?, values.device())?;
+    let rows = send(rows, &[rows.len() as i64], values.device())?;
     values.f_index_copy(0, &rows, &change(&values.f_index_select(0, &rows)?)?)
 }
 
 /// A number for each image, to be combined with `[images, size, size, n]`.
 fn per_image(numbers: &[f32], values: &Tensor) -> Result<Tensor, TchError> {
-    send(&Tensor::f_from_slice(numbers)?.f_view([-1, 1, 1, 1])?, values.device())
+    send(numbers, &[numbers.len() as i64, 1, 1, 1], values.device())
 }
 
 /// `[images, size, size, 1]`; the weights are those of the host with their 16 fraction bits, which
 /// leave the sum exact.
 fn luma(values: &Tensor) -> Result<Tensor, TchError> {
-    let weights = Tensor::f_from_slice(&[19595.0_f32, 38470.0, 7471.0])?;
-    let products = values.f_mul(&send(&weights, values.device())?)?;
+    let weights = send(&[19595.0_f32, 38470.0, 7471.0], &[3], values.device())?;
+    let products = values.f_mul(&weights)?;
     let sums = products.f_sum_dim_intlist([CHANNELS].as_slice(), true, Kind::Float)?;
     sums.f_add_scalar(32768)?.f_mul_scalar(1.0 / 65536.0)?.f_floor()
 }
@@ -226,7 +226,7 @@ fn hue_turned(values: &Tensor, turns: &[f64]) -> Result<Tensor, TchError> {
 fn blurred(values: &Tensor, blur: &GaussianBlur, kernels: &[f32]) -> Result<Tensor, TchError> {
     let images = values.size()[0];
     let (half, device) = (blur.kernel_size as i64 / 2, values.device());
-    let kernels = send(&Tensor::f_from_slice(kernels)?.f_view([images, 1, -1])?, device)?;
+    let kernels = send(kernels, &[images, 1, blur.kernel_size as i64], device)?;
     let _exact = ExactProducts::begin()?;
     let along = |values: &Tensor| {
         let (side, other) = (values.size()[1], values.size()[2]);
@@ -246,10 +246,10 @@ fn band(side: i64, half: i64, kernels: &Tensor) -> Result<Tensor, TchError> {
         _ if side == 1 => 0,
         folded => folded.min(2 * last - folded),
     };
-    let places = (0..side).flat_map(|x| (x - half..=x + half).map(mirrored));
+    let places: Vec<i64> = (0..side).flat_map(|x| (x - half..=x + half).map(mirrored)).collect();
     let (images, device) = (kernels.size()[0], kernels.device());
-    let places = send(&Tensor::f_from_slice(&places.collect::<Vec<i64>>())?, device)?;
-    let places = places.f_view([1, side, 2 * half + 1])?.f_expand([images, -1, -1], false)?;
+    let places = send(&places, &[1, side, 2 * half + 1], device)?;
+    let places = places.f_expand([images, -1, -1], false)?;
     let kernels = kernels.f_expand([-1, side, -1], false)?;
     let band = Tensor::f_zeros([images, side, side], (Kind::Float, device))?;
     band.f_scatter_add(2, &places, &kernels)
@@ -257,9 +257,7 @@ fn band(side: i64, half: i64, kernels: &Tensor) -> Result<Tensor, TchError> {
 
 fn normalize(values: &Tensor, normalize: &Normalize) -> Result<Tensor, TchError> {
     let device = values.device();
-    let row = |numbers: [f64; 3]| {
-        send(&Tensor::f_from_slice(&numbers.map(|number| number as f32))?, device)
-    };
+    let row = |numbers: [f64; 3]| send(&numbers.map(|number| number as f32), &[3], device);
     let (mean, std) = (row(normalize.mean_rgb)?, row(normalize.std_rgb)?);
     values.f_div_scalar(255)?.f_sub(&mean)?.f_div(&std)
 }

@@ -78,7 +78,7 @@ impl HeldImages {
     /// The images at these places: `[images, height, width, 3]`, bytes.
     pub fn select(&self, images: &[usize]) -> Result<Tensor, TchError> {
         let indices: Vec<i64> = images.iter().map(|&index| index as i64).collect();
-        let indices = send(&Tensor::f_from_slice(&indices)?, self.images.device())?;
+        let indices = send(&indices, &[indices.len() as i64], self.images.device())?;
         self.images.f_index_select(0, &indices)
     }
 }

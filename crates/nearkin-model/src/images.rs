@@ -1,6 +1,6 @@
 //! The step from pixels to tensors.
 
-use nearkin_device::send_slice;
+use nearkin_device::send;
 use tch::{Device, TchError, Tensor};
 
 /// Interleaved pixels `[batch, side, side, 3]` as a tensor of logical shape
@@ -11,7 +11,7 @@ pub fn images_to_tensor(
     device: Device,
 ) -> Result<Tensor, TchError> {
     let images = interleaved(pixels.len(), (side_pixels, side_pixels));
-    send_slice(pixels, &images, device)?.f_permute([0, 3, 1, 2])
+    send(pixels, &images, device)?.f_permute([0, 3, 1, 2])
 }
 
 /// Images of one size, `[batch, height, width, 3]`, as they are.
@@ -20,7 +20,7 @@ pub fn bytes_to_tensor(
     (width, height): (usize, usize),
     device: Device,
 ) -> Result<Tensor, TchError> {
-    send_slice(bytes, &interleaved(bytes.len(), (width, height)), device)
+    send(bytes, &interleaved(bytes.len(), (width, height)), device)
 }
 
 /// `[batch, height, width, 3]` for so many numbers.

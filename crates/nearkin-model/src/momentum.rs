@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nearkin_device::send_slice;
+use nearkin_device::send;
 use nearkin_dist::{Alone, World};
 use nearkin_kernel::{move_towards, move_towards_by};
 use nearkin_recipe::{Model, MomentumEncoder as Options};
@@ -148,8 +148,7 @@ impl MomentumEncoder {
             back[image] = place as i64;
         }
         let batch = permutation.len() / processes;
-        let index =
-            |places: &[i64]| send_slice(places, &[places.len() as i64], self.encoder.device());
+        let index = |places: &[i64]| send(places, &[places.len() as i64], self.encoder.device());
         let mine: Vec<i64> = chosen(rank).map(|image| image as i64).collect();
         let back = &back[rank * batch..][..batch];
         Ok(Some(Shuffle { chosen: index(&mine)?, back: index(back)? }))

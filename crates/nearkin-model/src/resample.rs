@@ -59,7 +59,7 @@ pub(crate) fn resized<'a>(
         return product_along_rows(&across, &product_of_rows(&down, images)?);
     }
     let select = |tensor: &Tensor, rows: &Tensor| tensor.f_index_select(0, rows);
-    let chosen = |rows: &[i64]| send(&Tensor::f_from_slice(rows)?, device);
+    let chosen = |rows: &[i64]| send(rows, &[rows.len() as i64], device);
     let (one, other) = (chosen(&rows_first)?, chosen(&columns_first)?);
     let one = {
         let along = product_along_rows(&across.select(&one)?, &select(images, &one)?)?;
@@ -120,7 +120,7 @@ impl Spans {
     fn of(spans: &[Span], device: Device) -> Result<Self, TchError> {
         let column = |of: fn(&Span) -> f64| {
             let numbers: Vec<f64> = spans.iter().map(of).collect();
-            send(&Tensor::f_from_slice(&numbers)?.f_view([-1, 1, 1])?, device)
+            send(&numbers, &[numbers.len() as i64, 1, 1], device)
         };
         Ok(Self {
             start: column(|span| span.start as f64)?,

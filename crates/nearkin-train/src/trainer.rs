@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
 use nearkin_data::{BadImages, ImageSet, Random, Split};
-use nearkin_device::{CudaSettings, ExactProducts, Graph, send_slice};
+use nearkin_device::{CudaSettings, ExactProducts, Graph, send};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
@@ -123,16 +123,21 @@ pub struct Trainer {
 
 /// What one step made, before anything was changed.
 struct Gradients {
-    metrics: StepMetrics,
+    made: Made,
     /// Whether the gradients are; the loss speaks for itself.
     finite: bool,
     /// Keys for the queue, with the labels of their images.
     keys: Vec<(Tensor, Tensor)>,
+    wishes: Wishes,
+}
+
+/// What is told of a step.
+struct Made {
+    metrics: StepMetrics,
+    images: Vec<usize>,
     /// Of the first batch with a non-finite loss, else of the last.
     views: Vec<Tensor>,
-    images: Vec<usize>,
     waited: Duration,
-    wishes: Wishes,
 }
 
 /// What should happen after a step, in any of the processes and therefore in all.
@@ -516,13 +521,11 @@ impl Trainer {
             measures: measured.iter().flat_map(Measures::means).collect(),
             ..self.metrics_of_next()
         };
+        let waited = loader.wait().saturating_sub(waited_before);
         Ok(Gradients {
-            metrics,
+            made: Made { metrics, images, views, waited },
             finite: norms.is_finite(),
             keys,
-            views,
-            images,
-            waited: loader.wait().saturating_sub(waited_before),
             wishes,
         })
     }
@@ -554,10 +557,12 @@ impl Trainer {
 
     /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
     /// changes nothing.
-    fn apply(&mut self, mut gradients: Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
+    fn apply(&mut self, gradients: Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
         self.step += 1;
-        let metrics = &mut gradients.metrics;
-        if metrics.loss.is_finite() && gradients.finite {
+        let Gradients { made, finite, keys, .. } = gradients;
+        let metrics = &made.metrics;
+        let finite = metrics.loss.is_finite() && finite;
+        if finite {
             self.phases.end(Phase::Other);
             self.optimizer.step(metrics.learning_rate)?;
             self.phases.end(Phase::Step);
@@ -566,30 +571,42 @@ impl Trainer {
                 self.phases.end(Phase::Average);
             }
             if let Some(queue) = &mut self.queue {
-                for (keys, labels) in &gradients.keys {
+                for (keys, labels) in &keys {
                     queue.enqueue(keys, labels)?;
                 }
                 self.phases.end(Phase::Queue);
             }
-            self.skipped_in_a_row = 0;
         } else {
-            metrics.skipped = true;
             self.buffers.restore()?;
-            let Gradients { metrics, images, views, .. } = &gradients;
-            self.skip(self.position(), metrics, images, views, true, monitor)?;
         }
-        let waited = gradients.waited.as_secs_f64();
-        let images = gradients.images.len() * self.world.size();
-        Ok(monitor.step(self.position(), &gradients.metrics, images, waited)?)
+        self.tell(self.position(), made, finite, true, monitor)
     }
 
-    /// Keeps what made a step not finite. `gradients_left` says that nothing has come after them.
+    /// Writes down what a step made. `gradients_left` says that no others have come after its own.
+    fn tell(
+        &mut self,
+        at: Position,
+        mut made: Made,
+        finite: bool,
+        gradients_left: bool,
+        monitor: &mut Monitor,
+    ) -> Result<(), TrainError> {
+        if finite {
+            self.skipped_in_a_row = 0;
+        } else {
+            made.metrics.skipped = true;
+            self.skip(at, &made, gradients_left, monitor)?;
+        }
+        let Made { metrics, images, waited, .. } = made;
+        let images = images.len() * self.world.size();
+        Ok(monitor.step(at, &metrics, images, waited.as_secs_f64())?)
+    }
+
+    /// Keeps what made a step not finite.
     fn skip(
         &mut self,
         at: Position,
-        metrics: &StepMetrics,
-        images: &[usize],
-        views: &[Tensor],
+        made: &Made,
         gradients_left: bool,
         monitor: &mut Monitor,
     ) -> Result<(), TrainError> {
@@ -598,10 +615,10 @@ impl Trainer {
             optimizer: gradients_left.then_some(&self.optimizer),
             step: at.step,
             epoch: at.epoch,
-            loss: metrics.loss,
-            learning_rate: metrics.learning_rate,
-            images: images.iter().map(|&index| self.train.name(index)).collect(),
-            views,
+            loss: made.metrics.loss,
+            learning_rate: made.metrics.learning_rate,
+            images: made.images.iter().map(|&index| self.train.name(index)).collect(),
+            views: &made.views,
         };
         // Every process shows its own images.
         let folder = match self.world.rank() {
@@ -628,7 +645,7 @@ impl Trainer {
     fn labels(&self, batch: &Batch) -> Result<Labels, TchError> {
         let label = |&index: &usize| self.train.label(index).map_or(NO_LABEL, |label| label as i64);
         let local: Vec<i64> = batch.images.iter().map(label).collect();
-        let local = send_slice(&local, &[local.len() as i64], self.options.device)?;
+        let local = send(&local, &[local.len() as i64], self.options.device)?;
         Ok(Labels {
             offset: self.world.rank() as i64 * local.size()[0],
             batch: self.world.gather(&local)?,
@@ -1182,7 +1199,7 @@ mod tests {
         let before = state(&trainer);
         let mut gradients = trainer.gradients(&mut loader, Wishes::default()).unwrap();
         assert!(state(&trainer) != before, "the forward pass moves the running statistics");
-        gradients.metrics.loss = f64::NAN;
+        gradients.made.metrics.loss = f64::NAN;
         trainer.apply(gradients, &mut monitor).unwrap();
         assert!(state(&trainer) == before);
         assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (1, 1, Some(0)));

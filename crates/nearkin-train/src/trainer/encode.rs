@@ -291,8 +291,8 @@ impl Trainer {
             }
         }
         let device = self.options.device;
-        let partner = send(&Tensor::f_from_slice(&partner)?, device)?;
-        let share = send(&Tensor::f_from_slice(&shares)?.f_to_kind(base.kind())?, device)?;
+        let partner = send(&partner, &[batch as i64], device)?;
+        let share = send(&shares, &[batch as i64], device)?.f_to_kind(base.kind())?;
         Ok(Drawn { partner, share })
     }
 }

@@ -9,8 +9,6 @@
 //! A step whose measures are written down is still read at once. All three forms compute the same, but for
 //! the last digits of single precision.
 
-use std::time::Duration;
-
 use nearkin_augment::Loader;
 use nearkin_device::{ExactProducts, Graph, Moment, leave_default_stream};
 use nearkin_kernel::Rate;
@@ -19,11 +17,11 @@ use nearkin_objective::{Labels, evaluate};
 use nearkin_recipe::{Recipe, StepForm};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::Trainer;
 use super::encode::{Drawn, Prepared};
+use super::{Made, Trainer};
 use crate::TrainError;
 use crate::guard::sum_of_norms;
-use crate::monitor::{Monitor, Position, StepMetrics};
+use crate::monitor::{Monitor, Position};
 use crate::phases::Phase;
 
 /// Steps that were started kernel by kernel, since a number of the method last moved, before one is
@@ -64,10 +62,8 @@ struct Unread {
     report: Tensor,
     arrived: Moment,
     position: Position,
-    metrics: StepMetrics,
-    images: Vec<usize>,
-    views: Vec<Tensor>,
-    waited: Duration,
+    /// But for the loss.
+    made: Made,
 }
 
 /// What a step leaves behind on the device.
@@ -196,10 +192,12 @@ impl Trainer {
             report: to_host,
             arrived: Moment::now(self.options.device)?,
             position: self.position(),
-            metrics,
-            images: batch.images,
-            views: prepared.views,
-            waited: loader.wait().saturating_sub(waited_before),
+            made: Made {
+                metrics,
+                images: batch.images,
+                views: prepared.views,
+                waited: loader.wait().saturating_sub(waited_before),
+            },
         };
         self.phases.end(Phase::Other);
         Ok(late.unread.replace(unread))
@@ -208,16 +206,11 @@ impl Trainer {
     fn read(&mut self, unread: Unread, monitor: &mut Monitor) -> Result<(), TrainError> {
         unread.arrived.wait()?;
         self.phases.end(Phase::Late);
-        let Unread { position, mut metrics, images, views, waited, .. } = unread;
-        let numbers = Vec::<f64>::try_from(unread.report)?;
-        metrics.loss = numbers[0];
-        if numbers.iter().all(|number| number.is_finite()) {
-            self.skipped_in_a_row = 0;
-        } else {
-            metrics.skipped = true;
-            self.skip(position, &metrics, &images, &views, false, monitor)?;
-        }
-        Ok(monitor.step(position, &metrics, images.len(), waited.as_secs_f64())?)
+        let Unread { report, position, mut made, .. } = unread;
+        let numbers = Vec::<f64>::try_from(report)?;
+        made.metrics.loss = numbers[0];
+        let finite = numbers.iter().all(|number| number.is_finite());
+        self.tell(position, made, finite, false, monitor)
     }
 
     /// Gives the device a whole step to do, kernel by kernel or as one graph.
