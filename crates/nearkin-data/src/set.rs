@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Image, Random, random::Purpose};
+use crate::{Image, Random, Skipped, random::Purpose};
 
 /// What can go wrong while opening or reading an image set. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +163,12 @@ pub trait ImageSet: Send + Sync {
         None
     }
 
+    /// What was left out while the set was opened, with the reasons.
+    fn skipped(&self) -> &Skipped {
+        static NOTHING: Skipped = Skipped::new();
+        &NOTHING
+    }
+
     /// Whether there are labels, though not every image need have one: see [`labelled`].
     fn has_labels(&self) -> bool {
         (0..self.len()).any(|index| self.label(index).is_some())
@@ -240,6 +246,10 @@ impl<S: ImageSet> ImageSet for Subset<S> {
         self.set.one_size()
     }
 
+    fn skipped(&self) -> &Skipped {
+        self.set.skipped()
+    }
+
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
         let place = |(index, error): (usize, DataError)| (self.indices[index], error);
         self.set.tolerate(asked, unreadable.into_iter().map(place).collect())
@@ -284,6 +294,10 @@ impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
 
     fn one_size(&self) -> Option<(usize, usize)> {
         (**self).one_size()
+    }
+
+    fn skipped(&self) -> &Skipped {
+        (**self).skipped()
     }
 
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {

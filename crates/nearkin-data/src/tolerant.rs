@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClassLabels, DataError, Image, ImageSet, Split};
+use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 /// The share is taken of at least so many images, so that the first damaged image of a run does not
 /// end it.
@@ -229,6 +229,10 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
 
     fn one_size(&self) -> Option<(usize, usize)> {
         self.set.one_size()
+    }
+
+    fn skipped(&self) -> &Skipped {
+        self.set.skipped()
     }
 
     fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {

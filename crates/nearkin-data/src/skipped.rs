@@ -1,0 +1,105 @@
+//! What was left out while a set was opened, so that nothing vanishes without being counted.
+//!
+//! A folder holds more than images: `.heic` photos that are not read, `__MACOSX`, dangling links, a
+//! stray picture beside the class folders. None of these is a reason to refuse a million images, and
+//! none may disappear in silence. Readers count each with its reason; commands print one line a
+//! reason.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Entries that were left out for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Why, in the plural and to follow the number: `files of a kind that is not read (.heic)`.
+    pub reason: String,
+    /// How many.
+    pub count: usize,
+    /// The first of them, as a path or a record of a file.
+    pub first: String,
+}
+
+/// All that was left out while a set was opened, by reason, in the order they were met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Skipped {
+    reasons: Vec<Reason>,
+}
+
+impl Skipped {
+    /// Nothing so far.
+    pub const fn new() -> Self {
+        Self { reasons: Vec::new() }
+    }
+
+    /// Counts one entry. `reason` reads on from the number; the same text is the same reason.
+    pub fn add(&mut self, reason: impl Into<String>, entry: impl Into<String>) {
+        self.add_many(reason, 1, entry);
+    }
+
+    /// Counts `count` entries, of which `first` is the first.
+    pub fn add_many(&mut self, reason: impl Into<String>, count: usize, first: impl Into<String>) {
+        let reason = reason.into();
+        if count == 0 {
+            return;
+        }
+        match self.reasons.iter_mut().find(|known| known.reason == reason) {
+            Some(known) => known.count += count,
+            None => self.reasons.push(Reason { reason, count, first: first.into() }),
+        }
+    }
+
+    /// Adds what another part of the set left out.
+    pub fn merge(&mut self, other: &Self) {
+        for Reason { reason, count, first } in &other.reasons {
+            self.add_many(reason.clone(), *count, first.clone());
+        }
+    }
+
+    /// Every reason with its count.
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
+    }
+
+    /// Whether nothing was left out.
+    pub fn is_empty(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+impl fmt::Display for Reason {
+    /// One line: `skipped 12 files of a kind that is not read (.heic); the first: a/1.heic`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, count, first } = self;
+        match count {
+            1 => write!(formatter, "skipped 1 {reason}: {first}"),
+            count => write!(formatter, "skipped {count} {reason}; the first: {first}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_counted_by_reason_and_the_first_is_named() {
+        let mut skipped = Skipped::new();
+        skipped.add("dangling link(s)", "a/1.png");
+        skipped.add("dangling link(s)", "a/2.png");
+        skipped.add("file(s) of a kind that is not read (.heic)", "b/1.heic");
+        let mut whole = Skipped::new();
+        whole.add("dangling link(s)", "first/0.png");
+        whole.merge(&skipped);
+        let lines: Vec<String> = whole.reasons().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "skipped 3 dangling link(s); the first: first/0.png",
+                "skipped 1 file(s) of a kind that is not read (.heic): b/1.heic",
+            ]
+        );
+        assert!(Skipped::new().is_empty() && !whole.is_empty());
+    }
+}

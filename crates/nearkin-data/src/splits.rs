@@ -1,0 +1,207 @@
+//! The words that name the splits of a set.
+//!
+//! Folders, shards, parquet files and lists all say `train` or `val` in their names, each in a form
+//! of its own: `Training`, `seg_train`, `train_images`, `valid-00000-of-00002.parquet`. A word that
+//! one reader misses would put validation images into the training split without a word, so the
+//! table stands here once and every reader asks it.
+//!
+//! A name is cut into words at everything that is not a letter, and where a lower-case letter meets
+//! an upper-case one. It *names* a split if one of its words is in the table and the others say
+//! nothing about content (`images`, `set`, `data`). It only *mentions* a split if other words stand
+//! beside it: `bullet train` may well be a class.
+
+use std::fmt;
+
+use crate::Split;
+
+/// A part of a published set. nearkin measures on the validation part where there is one, since the
+/// labels of test parts are often withheld.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Part {
+    /// The images to learn from.
+    Train,
+    /// Held-back images whose labels are published.
+    Validation,
+    /// Held-back images of the final measurement.
+    Test,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// Every word that names the part, in lower case; the usual one first.
+    pub(crate) fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Train => &["train", "training"],
+            Self::Validation => &["val", "valid", "validation", "dev"],
+            Self::Test => &["test", "testing", "eval", "evaluation"],
+        }
+    }
+
+    /// The part that a single word names, in any case.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        let is = |known: &&str| known.eq_ignore_ascii_case(word);
+        Self::ALL.into_iter().find(|part| part.words().iter().any(|known| is(&known)))
+    }
+
+    /// The split that the part is in where the set has the parts `present`: validation is the test
+    /// split where there is both, and the test part is then in none.
+    pub(crate) fn split(self, present: &[Self]) -> Option<Split> {
+        match self {
+            Self::Train => Some(Split::Train),
+            Self::Validation => Some(Split::Test),
+            Self::Test if present.contains(&Self::Validation) => None,
+            Self::Test => Some(Split::Test),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.words()[0])
+    }
+}
+
+/// What a name of a file or folder says about splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// The name is that of a part: `train`, `Training`, `seg_train`, `train_images`, `val2017`.
+    Names(Part),
+    /// The word of a part stands beside words that mean something else: `bullet train`,
+    /// `cats_train`. Only the neighbors of such a name can tell what it is.
+    Mentions(Part),
+    /// Words of several parts stand in the name: `trainval`, `train_val_images`.
+    Several,
+    /// No word of a part is in it.
+    Nothing,
+}
+
+/// Words that may stand beside that of a part and change nothing.
+const NEUTRAL: [&str; 24] = [
+    "data", "dataset", "file", "files", "folder", "full", "image", "images", "img", "imgs", "jpeg",
+    "jpegs", "jpg", "of", "part", "photo", "photos", "picture", "pictures", "png", "seg", "set",
+    "shard", "split",
+];
+
+/// Reads a name without its extension.
+pub(crate) fn naming(name: &str) -> Naming {
+    let mut part = None;
+    let mut is_plain = true;
+    for word in words(name) {
+        match parts_of_word(&word) {
+            Parts::One(found) if part.is_none_or(|part| part == found) => part = Some(found),
+            Parts::One(_) | Parts::Several => return Naming::Several,
+            Parts::None => is_plain &= NEUTRAL.contains(&word.as_str()),
+        }
+    }
+    match part {
+        None => Naming::Nothing,
+        Some(part) if is_plain => Naming::Names(part),
+        Some(part) => Naming::Mentions(part),
+    }
+}
+
+/// The part that a name speaks of, whatever else is in it: for files that cannot be classes, such
+/// as shards. `None` without such a word or with several.
+pub(crate) fn part_of_file(name: &str) -> Option<Part> {
+    match naming(name) {
+        Naming::Names(part) | Naming::Mentions(part) => Some(part),
+        Naming::Several | Naming::Nothing => None,
+    }
+}
+
+enum Parts {
+    None,
+    One(Part),
+    Several,
+}
+
+fn parts_of_word(word: &str) -> Parts {
+    match (word, Part::from_word(word)) {
+        ("trainval" | "traindev" | "traintest" | "devtest" | "valtest", _) => Parts::Several,
+        ("trainset" | "trainingset", _) => Parts::One(Part::Train),
+        ("valset" | "validset" | "validationset" | "devset", _) => Parts::One(Part::Validation),
+        ("testset" | "testingset" | "evalset", _) => Parts::One(Part::Test),
+        (_, Some(part)) => Parts::One(part),
+        (_, None) => Parts::None,
+    }
+}
+
+/// The words of a name in lower case: runs of letters, cut where a lower-case letter meets an
+/// upper-case one.
+fn words(name: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut before = None::<char>;
+    for letter in name.chars() {
+        let continues = before.is_some_and(|before| {
+            before.is_alphabetic() && !(before.is_lowercase() && letter.is_uppercase())
+        });
+        if letter.is_alphabetic() {
+            match words.last_mut() {
+                Some(word) if continues => word.extend(letter.to_lowercase()),
+                _ => words.push(letter.to_lowercase().collect()),
+            }
+        }
+        before = Some(letter);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_table_names_its_part_in_any_form() {
+        for part in Part::ALL {
+            for word in part.words() {
+                let upper = word.to_uppercase();
+                let title = format!("{}{}", &upper[..1], &word[1..]);
+                for name in [
+                    (*word).to_owned(),
+                    upper.clone(),
+                    title.clone(),
+                    format!("seg_{word}"),
+                    format!("{word}_images"),
+                    format!("{word}-00000-of-00001"),
+                    format!("{word}2017"),
+                    format!("{title} Set"),
+                    format!("images{title}"),
+                ] {
+                    assert_eq!(naming(&name), Naming::Names(part), "{name}");
+                    assert_eq!(part_of_file(&name), Some(part), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_among_others_is_only_a_mention() {
+        for (name, expected) in [
+            ("bullet train", Naming::Mentions(Part::Train)),
+            ("imagenet-train-000012", Naming::Mentions(Part::Train)),
+            ("test tube", Naming::Mentions(Part::Test)),
+            ("cats_valid", Naming::Mentions(Part::Validation)),
+            ("trainval", Naming::Several),
+            ("train_val", Naming::Several),
+            ("trains", Naming::Nothing),
+            ("strain", Naming::Nothing),
+            ("contest", Naming::Nothing),
+            ("device", Naming::Nothing),
+            ("000012", Naming::Nothing),
+            ("", Naming::Nothing),
+        ] {
+            assert_eq!(naming(name), expected, "{name}");
+        }
+        assert_eq!(part_of_file("imagenet-VALID-3"), Some(Part::Validation));
+        assert_eq!(part_of_file("trainval-3"), None);
+    }
+
+    #[test]
+    fn validation_is_the_test_split_where_there_is_both() {
+        let both = [Part::Train, Part::Validation, Part::Test];
+        let splits = both.map(|part| part.split(&both));
+        assert_eq!(splits, [Some(Split::Train), Some(Split::Test), None]);
+        assert_eq!(Part::Test.split(&[Part::Train, Part::Test]), Some(Split::Test));
+    }
+}
