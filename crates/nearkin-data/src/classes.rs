@@ -1,168 +1,401 @@
 //! From the labels that people write beside their images to numbered classes.
 //!
-//! Lists and shards name a class by a word or by a number. Both splits of a set must number alike,
-//! or an evaluation would compare unlike things; so the train split decides, and a label it does
-//! not have is an error.
+//! Lists, shards and parquet files name a class by a word or by a number, and each of them could read
+//! the same text in a way of its own. So one meaning stands here:
+//!
+//! - An empty label, -1 (`-1.0` too), NaN and null say that an image has no label.
+//! - Where all labels are whole numbers from 0, they count the classes: `3` and `3.0` are class 3.
+//! - Other numbers, such as 0.5 and -2, are classes in the order of their values.
+//! - Anything else is the name of a class. Classes are ordered by the bytes of their names, in Unicode
+//!   normalization form C, so that `é` is one class however it was typed.
+//!
+//! Both splits of a set must number alike, or an evaluation would compare unlike things; so the train
+//! split decides ([`Scheme`]), and a label that it does not have is an error.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+use crate::ClassLabels;
+use crate::set::KeptLabels;
 
 /// A larger number is no class but a mistake, and every number below it would need a name.
 const MAX_CLASSES: usize = 1 << 20;
 
-/// The label of every image as it is written, if it has one.
-pub(crate) type Written = Vec<Option<Box<str>>>;
+/// What stands between the labels of one image in a text.
+pub(crate) const BAR: char = '|';
 
-/// Class names in label order, and the label of every image.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Numbered {
-    pub(crate) classes: Vec<String>,
-    pub(crate) labels: Vec<Option<u32>>,
+/// All ones: an image without a label.
+const NONE: u32 = u32::MAX;
+
+/// A name in Unicode normalization form C. Systems differ in how they write an accented letter, and a
+/// class must not become two by that.
+pub(crate) fn normalized(name: &str) -> Cow<'_, str> {
+    match is_nfc(name) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(name.nfc().collect()),
+    }
 }
 
-/// Numbers the labels of a split as those of `train` (which may be the same) ask for: by their
-/// value where all of them are numbers, else in the order of their names.
-///
-/// An error is the image, by its place in `written`, and what is wrong with its label.
-pub(crate) fn number(written: &Written, train: &Written) -> Result<Numbered, (usize, String)> {
-    let known: BTreeSet<&str> = train.iter().flatten().map(AsRef::as_ref).collect();
-    // Without labels in the train split, those of the test split can only be compared to each
-    // other.
-    let known = match known.is_empty() {
-        true => written.iter().flatten().map(AsRef::as_ref).collect(),
-        false => known,
-    };
-    let numbers: Option<BTreeSet<usize>> = known.iter().map(|label| label.parse().ok()).collect();
-    let largest = numbers.as_ref().and_then(|numbers| numbers.last().copied());
-    if let Some(largest) = largest.filter(|&largest| largest >= MAX_CLASSES) {
-        let is_largest = |label: &Option<Box<str>>| {
-            label.as_ref().is_some_and(|label| label.parse() == Ok(largest))
+/// The class that a label names, if it does not say that there is none.
+pub(crate) fn meaning(label: &str) -> Option<Cow<'_, str>> {
+    let label = label.trim();
+    let is_none = label.is_empty()
+        || label.eq_ignore_ascii_case("null")
+        || label.parse::<f64>().is_ok_and(|value| value.is_nan() || value == -1.0);
+    (!is_none).then(|| normalized(label))
+}
+
+/// The labels of the images of a split as they are written, each different one kept once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    words: Vec<Box<str>>,
+    places: HashMap<Box<str>, u32>,
+    /// The place of its label among the words, for each image.
+    images: Vec<u32>,
+}
+
+impl Written {
+    /// Appends an image, with the text that is its label.
+    pub(crate) fn push(&mut self, label: Option<&str>) {
+        let place = label.and_then(meaning).map(|word| self.place(&word));
+        self.push_place(place);
+    }
+
+    /// Appends an image whose label has a [`place`](Self::place).
+    fn push_place(&mut self, place: Option<u32>) {
+        self.images.push(place.unwrap_or(NONE));
+    }
+
+    /// The place of a word, which is added if it is new. It is the name of a class whatever it says.
+    fn place(&mut self, word: &str) -> u32 {
+        if let Some(&place) = self.places.get(word) {
+            return place;
+        }
+        let place = self.words.len() as u32;
+        self.words.push(word.into());
+        self.places.insert(word.into(), place);
+        place
+    }
+
+    /// Every different label.
+    pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(AsRef::as_ref)
+    }
+
+    /// The first image with this label.
+    fn first(&self, place: usize) -> usize {
+        self.images.iter().position(|&other| other as usize == place).unwrap_or(0)
+    }
+}
+
+/// What is wrong with the label of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The image, by its place in its split.
+    pub(crate) image: usize,
+    pub(crate) reason: String,
+}
+
+/// How the labels of a set are numbered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scheme {
+    order: Order,
+    /// What separates the labels of one image, where images can have several.
+    separator: Option<char>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Order {
+    /// Classes from 0, called by their numbers.
+    Counted(usize),
+    /// Classes with the values of numbers, rising.
+    Values(Vec<f64>),
+    /// Classes with names, in label order.
+    Named(Vec<String>),
+}
+
+impl Scheme {
+    /// The scheme of a set whose labels are those of `own` and, for the test split, `train`. Without
+    /// labels in the train split, those of the test split can only be compared with each other.
+    ///
+    /// The error is the label that is too large.
+    pub(crate) fn from_labels(
+        own: &Written,
+        train: Option<&Written>,
+        separator: Option<char>,
+    ) -> Result<Self, Fault> {
+        let known = train.filter(|train| !train.words.is_empty()).unwrap_or(own);
+        let words: BTreeSet<&str> = known.words().flat_map(|word| parts(word, separator)).collect();
+        let numbers = words.iter().map(|word| number(word)).collect::<Option<Vec<f64>>>();
+        let order = match numbers.filter(|numbers| !numbers.is_empty()) {
+            None => Order::Named(words.into_iter().map(str::to_owned).collect()),
+            Some(numbers) if numbers.iter().all(|&number| is_count(number)) => {
+                let largest = numbers.iter().copied().fold(0.0, f64::max);
+                if largest >= MAX_CLASSES as f64 {
+                    let reason = format!("the label {largest} is above {}", MAX_CLASSES - 1);
+                    let is_largest =
+                        |word: &&str| parts(word, separator).any(|p| number(p) == Some(largest));
+                    let image = own.words().position(|word| is_largest(&word));
+                    return Err(Fault { image: image.map_or(0, |place| own.first(place)), reason });
+                }
+                Order::Counted(largest as usize + 1)
+            }
+            Some(mut numbers) => {
+                numbers.sort_by(f64::total_cmp);
+                numbers.dedup();
+                Order::Values(numbers)
+            }
         };
-        let place = written.iter().position(is_largest).unwrap_or(0);
-        return Err((place, format!("the label {largest} is above {}", MAX_CLASSES - 1)));
+        Ok(Self { order, separator })
     }
-    let classes: Vec<String> = match largest {
-        Some(largest) => (0..=largest).map(|number| number.to_string()).collect(),
-        None => known.iter().map(ToString::to_string).collect(),
-    };
-    let find = |label: &str| match largest {
-        Some(_) => label.parse().ok().filter(|&number: &usize| number < classes.len()),
-        None => classes.binary_search_by(|class| class.as_str().cmp(label)).ok(),
-    };
-    let mut labels = Vec::with_capacity(written.len());
-    for (place, label) in written.iter().enumerate() {
-        labels.push(match label {
-            None => None,
-            Some(label) => Some(find(label).ok_or_else(|| {
-                (place, format!("{label:?} is a class that the train split does not have"))
-            })? as u32),
-        });
+
+    /// Class names in label order.
+    pub(crate) fn classes(&self) -> Vec<String> {
+        match &self.order {
+            Order::Counted(count) => (0..*count).map(|number| number.to_string()).collect(),
+            Order::Values(values) => values.iter().map(ToString::to_string).collect(),
+            Order::Named(names) => names.clone(),
+        }
     }
-    Ok(Numbered { classes, labels })
+
+    /// Numbers the labels of a split.
+    pub(crate) fn number(&self, written: &Written) -> Result<Labels, Fault> {
+        let names: HashMap<&str, u32> = match &self.order {
+            Order::Named(names) => {
+                names.iter().zip(0..).map(|(name, label)| (name.as_str(), label)).collect()
+            }
+            _ => HashMap::new(),
+        };
+        let find = |word: &str| match &self.order {
+            Order::Named(_) => names.get(word).copied(),
+            Order::Counted(count) => {
+                number(word).filter(|&n| is_count(n) && n < *count as f64).map(|n| n as u32)
+            }
+            Order::Values(values) => {
+                let number = number(word)?;
+                values.binary_search_by(|v| v.total_cmp(&number)).ok().map(|place| place as u32)
+            }
+        };
+        let fault = |place: usize, word: &str| Fault {
+            image: written.first(place),
+            reason: format!("{word:?} is a class that the train split does not have"),
+        };
+        let mut found = Vec::with_capacity(written.words.len());
+        for (place, word) in written.words.iter().enumerate() {
+            let labels: Result<Vec<u32>, Fault> = parts(word, self.separator)
+                .map(|part| find(part).ok_or_else(|| fault(place, part)))
+                .collect();
+            found.push(labels?);
+        }
+        let of_image = |place: &u32| found.get(*place as usize);
+        if self.separator.is_none() {
+            let label = |place| of_image(place).and_then(|labels| labels.first().copied());
+            let labels = written.images.iter().map(|place| label(place).unwrap_or(NONE));
+            return Ok(Labels::One(labels.collect()));
+        }
+        let kept = |labels: &Vec<u32>| {
+            let mut present = labels.clone();
+            present.sort_unstable();
+            present.dedup();
+            KeptLabels { present: present.into(), unclear: Box::default() }
+        };
+        let labels = written.images.iter().map(|place| of_image(place).map(kept));
+        Ok(Labels::Several(labels.collect()))
+    }
 }
 
-/// What stands between the labels of one image.
-const SEPARATOR: char = '|';
+/// The labels of the images of a split.
+#[derive(Debug)]
+pub(crate) enum Labels {
+    /// At most one each.
+    One(Vec<u32>),
+    /// Any number each; nothing is known of some images.
+    Several(Vec<Option<KeptLabels>>),
+}
+
+impl Labels {
+    /// The label of an image that has one.
+    pub(crate) fn label(&self, index: usize) -> Option<usize> {
+        match self {
+            Self::One(labels) => {
+                labels.get(index).filter(|&&label| label != NONE).map(|&label| label as usize)
+            }
+            Self::Several(_) => None,
+        }
+    }
+
+    /// What is known of an image that can have several.
+    pub(crate) fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        match self {
+            Self::One(_) => None,
+            Self::Several(labels) => labels.get(index)?.as_ref().map(KeptLabels::lend),
+        }
+    }
+}
 
 /// Whether some image has several labels, or says by a lone `|` that it has none of the classes.
 pub(crate) fn are_several(written: &Written) -> bool {
-    written.iter().flatten().any(|labels| labels.contains(SEPARATOR))
+    written.words().any(|labels| labels.contains(BAR))
 }
 
-/// Class names in label order, and the labels of every image, rising.
-pub(crate) type NumberedSeveral = (Vec<String>, Vec<Option<Box<[u32]>>>);
+/// The labels in a text: those of one image, or the only one.
+fn parts(word: &str, separator: Option<char>) -> impl Iterator<Item = &str> {
+    let is_separator = move |letter: char| Some(letter) == separator;
+    word.split(is_separator).filter_map(move |part| match separator {
+        None => Some(part),
+        Some(_) => meaning(part).is_some().then(|| part.trim()),
+    })
+}
 
-/// The same as [`number`] for images that can have several labels, with `|` between them.
-pub(crate) fn number_several(
-    written: &Written,
-    train: &Written,
-) -> Result<NumberedSeveral, (usize, String)> {
-    let split = |written: &Written| -> (Vec<usize>, Written) {
-        let images = written.iter().enumerate();
-        images
-            .filter_map(|(image, labels)| Some((image, labels.as_deref()?)))
-            .flat_map(|(image, labels)| labels.split(SEPARATOR).map(move |one| (image, one.trim())))
-            .filter(|(_, one)| !one.is_empty())
-            .map(|(image, one)| (image, Some(one.into())))
-            .unzip()
-    };
-    let (images, own) = split(written);
-    let numbered = number(&own, &split(train).1)
-        .map_err(|(place, reason)| (images.get(place).copied().unwrap_or(0), reason))?;
-    let mut labels: Vec<Option<Vec<u32>>> =
-        written.iter().map(|labels| labels.as_ref().map(|_| Vec::new())).collect();
-    for (image, label) in images.into_iter().zip(numbered.labels) {
-        if let Some(labels) = &mut labels[image] {
-            labels.extend(label);
-        }
-    }
-    let sorted = |mut labels: Vec<u32>| {
-        labels.sort_unstable();
-        labels.dedup();
-        labels.into_boxed_slice()
-    };
-    Ok((numbered.classes, labels.into_iter().map(|labels| labels.map(sorted)).collect()))
+/// The value of a label that is a finite number.
+fn number(word: &str) -> Option<f64> {
+    word.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// Whether a number can count classes.
+fn is_count(number: f64) -> bool {
+    number >= 0.0 && number.fract() == 0.0
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn written(labels: &[&str]) -> Written {
-        let label = |label: &&str| Some(*label).filter(|label| !label.is_empty()).map(Into::into);
-        labels.iter().map(label).collect()
+        let mut written = Written::default();
+        labels.iter().for_each(|label| written.push(Some(label)));
+        written
     }
 
-    fn numbered(own: &[&str], train: &[&str]) -> Result<(String, Vec<Option<u32>>), String> {
-        number(&written(own), &written(train))
-            .map(|numbered| (numbered.classes.join(" "), numbered.labels))
-            .map_err(|(place, reason)| format!("{place}: {reason}"))
+    /// The classes and the labels of images, each as its number or `-`.
+    fn numbered(own: &[&str], train: &[&str]) -> Result<(String, String), String> {
+        let (own, train) = (written(own), written(train));
+        let scheme = Scheme::from_labels(&own, Some(&train), None);
+        let labels = scheme.and_then(|scheme| Ok((scheme.classes(), scheme.number(&own)?)));
+        let (classes, labels) =
+            labels.map_err(|Fault { image, reason }| format!("{image}: {reason}"))?;
+        let show = |index| labels.label(index).map_or("-".to_owned(), |label| label.to_string());
+        let shown: Vec<String> = (0..own.images.len()).map(show).collect();
+        Ok((classes.join(" "), shown.join(" ")))
+    }
+
+    fn alone(labels: &[&str]) -> (String, String) {
+        numbered(labels, labels).unwrap()
+    }
+
+    fn pair(classes: &str, labels: &str) -> (String, String) {
+        (classes.to_owned(), labels.to_owned())
     }
 
     #[test]
-    fn names_are_sorted_and_numbers_count() {
-        let named = ["dog", "", "cat", "dog"];
-        let expected = ("cat dog".to_owned(), vec![Some(1), None, Some(0), Some(1)]);
-        assert_eq!(numbered(&named, &named), Ok(expected));
-        let counted = ["2", "0", ""];
-        let expected = ("0 1 2".to_owned(), vec![Some(2), Some(0), None]);
-        assert_eq!(numbered(&counted, &counted), Ok(expected));
+    fn names_are_sorted_by_bytes_and_numbers_count() {
+        assert_eq!(alone(&["dog", "", "cat", "dog"]), pair("cat dog", "1 - 0 1"));
+        assert_eq!(alone(&["b", "a", "B", "é"]), pair("B a b é", "2 1 0 3"));
+        assert_eq!(alone(&["2", "0", ""]), pair("0 1 2", "2 0 -"));
+        assert_eq!(alone(&["10", "9"]), pair("0 1 2 3 4 5 6 7 8 9 10", "10 9"));
         // One word among them, and numbers are names.
-        let mixed = ["10", "9", "x"];
-        assert_eq!(numbered(&mixed, &mixed).unwrap().0, "10 9 x");
-        assert_eq!(numbered(&["", ""], &["", ""]), Ok((String::new(), vec![None, None])));
+        assert_eq!(alone(&["10", "9", "x"]), pair("10 9 x", "0 1 2"));
+        assert_eq!(alone(&["", ""]), pair("", "- -"));
+    }
+
+    #[test]
+    fn minus_one_nan_null_and_nothing_are_no_label() {
+        for none in ["", "  ", "-1", "-1.0", " -1 ", "-1.000e+00", "nan", "NaN", "null", "NULL"] {
+            assert_eq!(alone(&["1", none, "0"]), pair("0 1", "1 - 0"), "{none:?}");
+            assert_eq!(alone(&["b", none, "a"]), pair("a b", "1 - 0"), "{none:?}");
+        }
+        // These are names.
+        for name in ["None", "-1x", "1-", "--1", "nana", "nullable", "n/a"] {
+            assert!(meaning(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn whole_floats_count_and_other_numbers_are_ordered_by_value() {
+        assert_eq!(alone(&["2.0", "0.0", "1"]), pair("0 1 2", "2 0 1"));
+        assert_eq!(alone(&["3.000000000000000000e+00", "03"]), pair("0 1 2 3", "3 3"));
+        assert_eq!(alone(&["10.5", "2.5", "2.50"]), pair("2.5 10.5", "1 0 0"));
+        assert_eq!(alone(&["-2", "10", "2"]), pair("-2 2 10", "0 2 1"));
+        assert_eq!(alone(&["2.0", "x"]), pair("2.0 x", "0 1"));
+        assert_eq!(numbered(&["1.0"], &["1", "0"]), Ok(pair("0 1", "1")));
+        let message = numbered(&["0.5"], &["1", "0"]).unwrap_err();
+        assert_eq!(message, "0: \"0.5\" is a class that the train split does not have");
+    }
+
+    #[test]
+    fn one_name_in_two_spellings_is_one_class() {
+        let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+        assert_ne!(composed, decomposed);
+        let expected = pair(&format!("{composed} tea"), "0 0 1");
+        assert_eq!(alone(&[composed, decomposed, "tea"]), expected);
+        assert_eq!(numbered(&[decomposed], &[composed, "tea"]).unwrap().1, "0");
+        assert!(matches!(normalized("plain"), Cow::Borrowed("plain")));
     }
 
     #[test]
     fn an_image_may_have_several() {
-        let train = written(&["dog | cat|dog", "", "|", "fox"]);
+        let train = written(&["dog | cat|dog", "", "|", "fox", "cat|-1"]);
         assert!(are_several(&train) && !are_several(&written(&["dog", ""])));
-        let (classes, labels) = number_several(&train, &train).unwrap();
-        assert_eq!(classes, ["cat", "dog", "fox"]);
-        let boxed = |labels: &[u32]| Some(labels.into());
-        assert_eq!(labels, [boxed(&[0, 1]), None, boxed(&[]), boxed(&[2])]);
+        let scheme = Scheme::from_labels(&train, None, Some(BAR)).unwrap();
+        assert_eq!(scheme.classes(), ["cat", "dog", "fox"]);
+        let labels = scheme.number(&train).unwrap();
+        let present = |index| labels.labels(index).map(|labels| labels.present.to_vec());
+        let expected = [Some(vec![0, 1]), None, Some(vec![]), Some(vec![2]), Some(vec![0])];
+        assert_eq!([0, 1, 2, 3, 4].map(present), expected);
+        assert_eq!(labels.label(0), None);
         let counted = written(&["2|0", "1"]);
-        let (classes, labels) = number_several(&counted, &counted).unwrap();
-        assert_eq!((classes.concat().as_str(), &labels[0]), ("012", &boxed(&[0, 2])));
+        let scheme = Scheme::from_labels(&counted, None, Some(BAR)).unwrap();
+        assert_eq!(scheme.classes(), ["0", "1", "2"]);
+        let labels = scheme.number(&counted).unwrap();
+        assert_eq!(labels.labels(0).unwrap().present, [0, 2]);
+        let fault = Scheme::from_labels(&train, None, Some(BAR)).unwrap();
+        assert_eq!(
+            fault.number(&written(&["", "dog|owl"])).unwrap_err(),
+            Fault {
+                image: 1,
+                reason: "\"owl\" is a class that the train split does not have".to_owned()
+            }
+        );
     }
 
     #[test]
     fn the_train_split_decides() {
-        let expected = ("a b c".to_owned(), vec![Some(2)]);
-        assert_eq!(numbered(&["c"], &["c", "b", "a"]), Ok(expected));
-        let expected = ("0 1 2 3".to_owned(), vec![Some(1)]);
-        assert_eq!(numbered(&["1"], &["3"]), Ok(expected));
-        assert_eq!(numbered(&["b"], &[""]), Ok(("b".to_owned(), vec![Some(0)])));
-        for (own, train) in [("d", "a"), ("4", "3"), ("x", "3"), ("-1", "3")] {
+        assert_eq!(numbered(&["c"], &["c", "b", "a"]), Ok(pair("a b c", "2")));
+        assert_eq!(numbered(&["1"], &["3"]), Ok(pair("0 1 2 3", "1")));
+        assert_eq!(numbered(&["b"], &[""]), Ok(pair("b", "0")));
+        for (own, train) in [("d", "a"), ("4", "3"), ("x", "3"), ("-2", "3")] {
             let message = numbered(&["", own], &[train]).unwrap_err();
             let expected = format!("1: {own:?} is a class that the train split does not have");
             assert_eq!(message, expected);
         }
-        let message = number_several(&written(&["", "dog|fox"]), &written(&["dog|cat"]));
-        assert_eq!(
-            message,
-            Err((1, "\"fox\" is a class that the train split does not have".to_owned()))
-        );
         let message = numbered(&["1", "4000000000"], &["4000000000"]).unwrap_err();
         assert_eq!(message, "1: the label 4000000000 is above 1048575");
+    }
+
+    proptest! {
+        #[test]
+        fn any_labels_are_numbered_alike_or_refused(
+            labels in prop::collection::vec("(-?[0-9]{1,3}(\\.[05])?|[a-zé|]{0,3}|\\PC{0,4})", 1..20),
+        ) {
+            let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+            let own = written(&texts);
+            let separator = are_several(&own).then_some(BAR);
+            let scheme = Scheme::from_labels(&own, None, separator).unwrap();
+            let (classes, found) = (scheme.classes(), scheme.number(&own).unwrap());
+            for (index, text) in texts.iter().enumerate() {
+                let several = found.labels(index);
+                prop_assert_eq!(
+                    meaning(text).is_some(), found.label(index).is_some() || several.is_some()
+                );
+                let present = several.into_iter().flat_map(|labels| labels.present.to_vec());
+                for label in present.map(|label| label as usize).chain(found.label(index)) {
+                    prop_assert!(label < classes.len());
+                }
+            }
+        }
     }
 }

@@ -21,9 +21,8 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::classes::{self, Written};
+use crate::classes::{self, BAR, Fault, Labels, Scheme, Written};
 use crate::decode::{self, decode};
-use crate::set::KeptLabels;
 use crate::{ClassLabels, DataError, Image, ImageSet, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
@@ -48,21 +47,17 @@ pub struct List {
     classes: Vec<String>,
 }
 
-enum Labels {
-    One(Vec<Option<u32>>),
-    Several(Vec<Option<KeptLabels>>),
+fn written(entries: &[Entry]) -> Written {
+    let mut written = Written::default();
+    entries.iter().for_each(|entry| written.push(entry.label.as_deref()));
+    written
 }
 
-/// Numbers what is written beside the images of a split as the train split asks for.
-fn number(own: &Written, train: &Written) -> Result<(Vec<String>, Labels), (usize, String)> {
-    if !classes::are_several(train) {
-        let numbered = classes::number(own, train)?;
-        return Ok((numbered.classes, Labels::One(numbered.labels)));
-    }
-    let (classes, labels) = classes::number_several(own, train)?;
-    let keep = |present| KeptLabels { present, unclear: Box::default() };
-    let labels = labels.into_iter().map(|present| present.map(keep)).collect();
-    Ok((classes, Labels::Several(labels)))
+/// Class names, and the labels of a split; images have several where those of the train split do.
+fn number(own: &Written, train: Option<&Written>) -> Result<(Vec<String>, Labels), Fault> {
+    let several = classes::are_several(train.unwrap_or(own)).then_some(BAR);
+    let scheme = Scheme::from_labels(own, train, several)?;
+    Ok((scheme.classes(), scheme.number(own)?))
 }
 
 impl List {
@@ -84,18 +79,16 @@ impl List {
             )));
         };
         let entries = read(list)?;
-        let written = |entries: &[Entry]| -> Written {
-            entries.iter().map(|entry| entry.label.clone()).collect()
-        };
         let own = written(&entries);
-        let numbered = match train.as_deref().filter(|_| split == Split::Test) {
-            Some(train) => number(&own, &written(&read(train)?)),
-            None => number(&own, &own),
+        let train = match train.as_deref().filter(|_| split == Split::Test) {
+            Some(train) => Some(written(&read(train)?)),
+            None => None,
         };
-        let (classes, labels) = numbered.map_err(|(place, reason)| {
-            let line = entries.get(place).map_or(0, |entry| entry.line);
-            DataError::malformed(list, format!("line {line}: {reason}"))
-        })?;
+        let (classes, labels) =
+            number(&own, train.as_ref()).map_err(|Fault { image, reason }| {
+                let line = entries.get(image).map_or(0, |entry| entry.line);
+                DataError::malformed(list, format!("line {line}: {reason}"))
+            })?;
         Ok(Self {
             root: root.or(list.parent()).unwrap_or(Path::new("")).to_owned(),
             files: entries.into_iter().map(|entry| entry.path).collect(),
@@ -135,17 +128,11 @@ impl ImageSet for List {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        match &self.labels {
-            Labels::One(labels) => labels[index].map(|label| label as usize),
-            Labels::Several(_) => None,
-        }
+        self.labels.label(index)
     }
 
     fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
-        match &self.labels {
-            Labels::One(_) => None,
-            Labels::Several(labels) => labels[index].as_ref().map(KeptLabels::lend),
-        }
+        self.labels.labels(index)
     }
 
     fn classes(&self) -> &[String] {

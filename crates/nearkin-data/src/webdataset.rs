@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
-use crate::classes::{self, Written};
+use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::decode::{EXTENSIONS, decode};
 use crate::{DataError, Image, ImageSet, Split};
 
@@ -59,12 +59,9 @@ struct Place {
     bytes: u32,
     /// Where the key ends among those of its shard; it begins where the one before ends.
     key_end: u32,
-    /// All ones for none.
-    label: u32,
 }
 
 const BLOCK_BYTES: u64 = 512;
-const NO_LABEL: u32 = u32::MAX;
 
 /// A shard and what its samples share.
 struct Shard {
@@ -79,6 +76,7 @@ struct Shard {
 pub struct WebDataset {
     shards: Vec<Shard>,
     places: Vec<Place>,
+    labels: Labels,
     classes: Vec<String>,
 }
 
@@ -101,8 +99,13 @@ impl WebDataset {
                 "{path} has no {split} split: give a folder of shards named train and val"
             )));
         }
-        let mut set = Self { shards: Vec::new(), places: Vec::new(), classes: Vec::new() };
-        let mut written = Written::new();
+        let mut set = Self {
+            shards: Vec::new(),
+            places: Vec::new(),
+            labels: Labels::One(Vec::new()),
+            classes: Vec::new(),
+        };
+        let mut written = Written::default();
         for path in own {
             set.push(path, index_file(path)?, &mut written)?;
         }
@@ -111,21 +114,22 @@ impl WebDataset {
             let reason = format!("the shards hold no {} files", EXTENSIONS.join(", "));
             return Err(DataError::empty(path, reason));
         }
-        let numbered = if split == Split::Test && !train.is_empty() {
-            let mut known = Written::new();
+        let mut known = None;
+        if split == Split::Test && !train.is_empty() {
+            let known = known.insert(Written::default());
             for path in &train {
-                known.extend(index_file(path)?.into_iter().map(|sample| sample.label));
+                for sample in index_file(path)? {
+                    known.push(sample.label.as_deref());
+                }
             }
-            classes::number(&written, &known)
-        } else {
-            classes::number(&written, &written)
-        };
-        let numbered = numbered
-            .map_err(|(place, reason)| DataError::malformed(&set.place_name(place), reason))?;
-        for (place, label) in set.places.iter_mut().zip(numbered.labels) {
-            place.label = label.unwrap_or(NO_LABEL);
         }
-        set.classes = numbered.classes;
+        let fault = |set: &Self, Fault { image, reason }| {
+            DataError::malformed(&set.place_name(image), reason)
+        };
+        let scheme = Scheme::from_labels(&written, known.as_ref(), None)
+            .map_err(|error| fault(&set, error))?;
+        set.labels = scheme.number(&written).map_err(|error| fault(&set, error))?;
+        set.classes = scheme.classes();
         Ok(set)
     }
 
@@ -149,9 +153,8 @@ impl WebDataset {
                 block: small(offset / BLOCK_BYTES)?,
                 bytes: small(bytes)?,
                 key_end: small(keys.len() as u64)?,
-                label: NO_LABEL,
             });
-            written.push(label);
+            written.push(label.as_deref());
         }
         self.shards.push(Shard { path: path.to_owned(), first, keys });
         Ok(())
@@ -206,8 +209,7 @@ impl ImageSet for WebDataset {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        let label = self.places[index].label;
-        (label != NO_LABEL).then_some(label as usize)
+        self.labels.label(index)
     }
 
     fn classes(&self) -> &[String] {
@@ -545,7 +547,7 @@ mod tests {
         let set = WebDataset::open(shards.path(), Split::Train).unwrap();
         assert_eq!((set.len(), set.shards.len()), (2000, 3));
         let keys: usize = set.shards.iter().map(|shard| shard.keys.capacity()).sum();
-        let bytes = keys + set.places.capacity() * size_of::<Place>();
+        let bytes = keys + set.places.capacity() * size_of::<Place>() + 4 * set.len();
         assert_eq!(bytes / set.len(), 25);
         for (index, end) in
             [(0, "a.tar/000000000"), (999, "a.tar/000000999"), (1000, "c.tar/000000000")]
