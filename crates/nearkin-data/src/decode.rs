@@ -32,7 +32,11 @@ const MAX_PIXELS: u64 = 1 << 27;
 const MAX_DECODER_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// How names of images end, in any case.
-pub(crate) const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+pub(crate) const EXTENSIONS: [&str; 9] =
+    ["bmp", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// What stands in a file that git-lfs has not fetched yet.
+const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 pub(crate) fn is_image(name: &Path) -> bool {
     let extension = name.extension().and_then(OsStr::to_str);
@@ -58,6 +62,9 @@ pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, 
 fn try_decode(bytes: &[u8]) -> Result<Image<'static>, String> {
     if bytes.is_empty() {
         return Err("the file is empty (0 bytes)".into());
+    }
+    if bytes.starts_with(GIT_LFS_POINTER) {
+        return Err("is a git-lfs pointer, not the image: run git lfs pull".into());
     }
     let cannot_decode = |error: &dyn std::error::Error| format!("cannot decode the image: {error}");
     let mut reader = ImageReader::new(Cursor::new(bytes))
@@ -204,6 +211,13 @@ mod tests {
         .concat();
         let message = decode(&damaged, Path::new("some.png")).unwrap_err().to_string();
         assert!(message.contains("its palette is not one of whole colours"), "{message}");
+    }
+
+    #[test]
+    fn a_git_lfs_pointer_is_named() {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        let message = decode(pointer.as_bytes(), Path::new("a.jpg")).unwrap_err().to_string();
+        assert_eq!(message, "a.jpg: is a git-lfs pointer, not the image: run git lfs pull");
     }
 
     #[test]

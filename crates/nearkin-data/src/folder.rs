@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::decode::{EXTENSIONS, decode};
+use crate::decode::EXTENSIONS;
+use crate::image_file::read_image;
 use crate::scan::{self, Listing};
 use crate::{DataError, Image, ImageSet, Split};
 
@@ -191,9 +192,7 @@ impl ImageSet for Folder {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        let path = self.path(index);
-        let bytes = fs::read(&path).map_err(DataError::read(&path))?;
-        decode(&bytes, &path)
+        read_image(&self.path(index))
     }
 
     fn label(&self, index: usize) -> Option<usize> {
@@ -316,6 +315,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::decode::decode;
 
     fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
@@ -513,7 +513,7 @@ mod tests {
         let message = failure(root.path(), Split::Train);
         assert!(message.starts_with("no images in "), "{message}");
         assert!(
-            message.contains("looked for bmp, jpeg, jpg, png, tif, tiff, webp files"),
+            message.contains("looked for bmp, jfif, jpe, jpeg, jpg, png, tif, tiff, webp files"),
             "{message}"
         );
         let message = failure(&root.path().join("gone"), Split::Train);

@@ -32,6 +32,7 @@ pub mod folder;
 pub mod fuzzing;
 pub mod idx;
 mod image;
+mod image_file;
 pub mod inspect;
 pub mod list;
 pub mod packed;

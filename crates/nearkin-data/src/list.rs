@@ -22,7 +22,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::classes::{self, BAR, Fault, Labels, Scheme, Written};
-use crate::decode::{self, decode};
+use crate::decode;
+use crate::image_file::read_image;
 use crate::{ClassLabels, DataError, Image, ImageSet, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
@@ -122,9 +123,7 @@ impl ImageSet for List {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        let path = self.root.join(&*self.files[index]);
-        let bytes = fs::read(&path).map_err(DataError::read(&path))?;
-        decode(&bytes, &path)
+        read_image(&self.root.join(&*self.files[index]))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -20,17 +20,20 @@ pub struct Reason {
     pub first: String,
 }
 
-/// All that was left out while a set was opened, by reason, in the order they were met.
+/// All that was left out while a set was opened, by reason, in the order they were met; and notes on
+/// how the set was read where that is not plain to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Skipped {
     reasons: Vec<Reason>,
+    #[serde(skip)]
+    notes: Vec<String>,
 }
 
 impl Skipped {
     /// Nothing so far.
     pub const fn new() -> Self {
-        Self { reasons: Vec::new() }
+        Self { reasons: Vec::new(), notes: Vec::new() }
     }
 
     /// Counts one entry. `reason` reads on from the number; the same text is the same reason.
@@ -50,11 +53,20 @@ impl Skipped {
         }
     }
 
+    /// Adds a note on how the set was read; the same one only once.
+    pub fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
     /// Adds what another part of the set left out.
     pub fn merge(&mut self, other: &Self) {
         for Reason { reason, count, first } in &other.reasons {
             self.add_many(reason.clone(), *count, first.clone());
         }
+        other.notes.iter().for_each(|note| self.note(note.clone()));
     }
 
     /// Every reason with its count.
@@ -62,9 +74,14 @@ impl Skipped {
         &self.reasons
     }
 
-    /// Whether nothing was left out.
+    /// How the set was read, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Whether nothing was left out and there is nothing to note.
     pub fn is_empty(&self) -> bool {
-        self.reasons.is_empty()
+        self.reasons.is_empty() && self.notes.is_empty()
     }
 }
 
@@ -101,5 +118,9 @@ mod tests {
             ]
         );
         assert!(Skipped::new().is_empty() && !whole.is_empty());
+        let mut noted = Skipped::new();
+        noted.note("read from inner");
+        noted.merge(&noted.clone());
+        assert_eq!((noted.notes(), noted.is_empty()), (&["read from inner".to_owned()][..], false));
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::decode;
+use crate::image_file::read_image;
 use crate::set::KeptLabels;
 use crate::{ClassLabels, DataError, Image, ImageSet, Split};
 
@@ -96,9 +96,7 @@ impl ImageSet for Voc {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        let path = self.path(index);
-        let bytes = fs::read(&path).map_err(DataError::read(&path))?;
-        decode(&bytes, &path)
+        read_image(&self.path(index))
     }
 
     fn label(&self, _: usize) -> Option<usize> {

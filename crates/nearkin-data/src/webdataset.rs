@@ -30,10 +30,9 @@ use tar::EntryType;
 
 use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::decode::{EXTENSIONS, decode};
+use crate::image_file::MAX_IMAGE_BYTES;
 use crate::{DataError, Image, ImageSet, Split};
 
-/// Longer images are refused.
-const MAX_IMAGE_BYTES: u64 = 1 << 30;
 /// Longer labels and names of members are refused.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// A pattern of more shards is a mistake.
@@ -717,7 +716,7 @@ mod tests {
         fs::write(shards.path().join("a.tar"), [0x1f, 0x8b, 8]).unwrap();
         assert!(failure(shards.path(), Split::Train).contains("a.tar: is gzipped"));
         fs::write(shards.path().join("a.tar"), tar(&[("1.txt", b"x")])).unwrap();
-        assert!(failure(shards.path(), Split::Train).contains("the shards hold no bmp, jpeg"));
+        assert!(failure(shards.path(), Split::Train).contains("the shards hold no bmp, jfif"));
     }
 
     proptest! {
