@@ -1,22 +1,18 @@
-//! What lies at a path, and what is wrong with it, before hours are spent on it.
+//! Looks at a whole set before hours are spent on it.
 //!
 //! A training run meets a damaged image when its turn comes, and never notices that half of the test
-//! images are in the train split too. [`inspect`] decodes every image once and says so at the start.
+//! images are in the train split too. [`inspect`] decodes every image once and finds both.
 
 use std::collections::HashMap;
-use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    CifarVersion, DataError, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part, Voc,
-    VocPart, WebDataset, has_split, open, parquet, scan,
-};
+pub use crate::detect::{detect, other_kind};
+use crate::{DataError, ImageSet, Packed, Skipped, Source, Split, has_split, open};
 
 /// All that was found at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +42,10 @@ pub struct SplitInspection {
     pub height: Option<Spread>,
     /// Images that cannot be decoded.
     pub unreadable: Vec<Unreadable>,
+    /// What was left out while the split was opened, by reason.
+    pub skipped: Skipped,
+    /// How the split was read, where that is not plain to see.
+    pub notes: Vec<String>,
 }
 
 /// A class and how many images have it; an image may have several.
@@ -84,85 +84,6 @@ pub struct Copy {
     pub split: &'static str,
     /// Its path or record.
     pub image: String,
-}
-
-/// Recognises the kind of set at `path` by the names of its files, an archive of CIFAR by those in it.
-///
-/// Whatever is not known otherwise is a folder of images; a file of no known kind is a
-/// [`DataError::Malformed`].
-pub fn detect(path: &Path) -> Result<Source, DataError> {
-    let place = Some(path.to_owned());
-    if path.is_dir() {
-        return detect_folder(path, place);
-    }
-    // Before anything is asked of the file: a pattern of shards is none.
-    if WebDataset::is_at(path) {
-        return Ok(Source::Webdataset { path: place });
-    }
-    fs::metadata(path).map_err(DataError::read(path))?;
-    if Packed::is_packed(path) {
-        return Ok(Source::Packed { path: place });
-    }
-    if let Some(version) = CifarVersion::recognise(path) {
-        return Ok(cifar(version, place));
-    }
-    if Stl10::is_archive(path) {
-        return Ok(Source::Stl10 { path: place, part: Stl10Part::Train });
-    }
-    if List::is_at(path) {
-        return Ok(Source::List { path: place, root: None });
-    }
-    if parquet::is_at(path) {
-        return Ok(Source::Parquet { path: place });
-    }
-    Err(DataError::malformed(
-        path,
-        match Idx::is_at(path) {
-            true => "is one of several idx files; give their folder",
-            false => {
-                "is no folder and none of the files that hold a set: a packed file, a .tar.gz \
-                 archive of CIFAR-10, CIFAR-100 or STL-10, a shard (.tar), a list (.txt, .csv or .tsv), a \
-                 parquet file"
-            }
-        },
-    ))
-}
-
-fn detect_folder(path: &Path, place: Option<PathBuf>) -> Result<Source, DataError> {
-    if let Some(version) = CifarVersion::recognise(path) {
-        return Ok(cifar(version, place));
-    }
-    let any = |names: &[&str]| names.iter().any(|name| path.join(name).exists());
-    if any(&["stl10_binary", "train_X.bin", "unlabeled_X.bin", "test_X.bin"]) {
-        let unlabeled = any(&["stl10_binary/unlabeled_X.bin", "unlabeled_X.bin"]);
-        let part = if unlabeled { Stl10Part::TrainAndUnlabeled } else { Stl10Part::Train };
-        return Ok(Source::Stl10 { path: place, part });
-    }
-    if Idx::is_at(path) {
-        return Ok(Source::Idx { path: place });
-    }
-    if Voc::is_at(path) {
-        return Ok(Source::Voc { path: place, part: VocPart::default() });
-    }
-    // Archives may lie beside the images that were unpacked from them.
-    if WebDataset::is_at(path) && !scan::holds_images(path)? {
-        return Ok(Source::Webdataset { path: place });
-    }
-    if parquet::is_at(path) && !scan::holds_images(path)? {
-        return Ok(Source::Parquet { path: place });
-    }
-    // Where the splits are folders, lists only repeat what is in them.
-    if List::is_at(path) && !path.join("train").is_dir() {
-        return Ok(Source::List { path: place, root: None });
-    }
-    Ok(Source::Folder { path: place })
-}
-
-fn cifar(version: CifarVersion, path: Option<PathBuf>) -> Source {
-    match version {
-        CifarVersion::Cifar10 => Source::Cifar10 { path },
-        CifarVersion::Cifar100 => Source::Cifar100 { path },
-    }
 }
 
 /// The splits that a source has, train first.
@@ -252,6 +173,8 @@ fn summarise(set: &dyn ImageSet, split: &'static str, decoded: &[Decoded]) -> Sp
         width: spread(sizes().map(|(width, _, _)| *width).collect()),
         height: spread(sizes().map(|(_, height, _)| *height).collect()),
         unreadable: failed.collect(),
+        skipped: set.skipped().clone(),
+        notes: set.skipped().notes().to_vec(),
     }
 }
 
@@ -300,6 +223,9 @@ fn decode(set: &dyn ImageSet, index: usize) -> Decoded {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use image::{Rgb, RgbImage};
     use tempfile::TempDir;
 
@@ -376,59 +302,6 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let message = inspect(&source, threads(2)).unwrap_err().to_string();
         assert!(message.contains("the checksum of its pixels is wrong"), "{message}");
-    }
-
-    #[test]
-    fn kinds_are_told_by_the_names_of_files() {
-        for (file, kind) in [
-            ("cifar-10-batches-bin/x", "cifar10"),
-            ("data_batch_1.bin", "cifar10"),
-            ("cifar-10-batches-py/x", "cifar10"),
-            ("data_batch_3", "cifar10"),
-            ("cifar-10-python.tar.gz", "cifar10"),
-            ("cifar-100-binary/x", "cifar100"),
-            ("cifar-100-python/x", "cifar100"),
-            ("cifar-100-binary.tar.gz", "cifar100"),
-            ("stl10_binary/x", "stl10"),
-            ("unlabeled_X.bin", "stl10"),
-            ("train-images-idx3-ubyte.gz", "idx"),
-            ("MNIST/raw/t10k-labels-idx1-ubyte", "idx"),
-            ("part-0001.tar", "webdataset"),
-            ("train/0.TAR", "webdataset"),
-            ("data/train-00000-of-00001.parquet", "parquet"),
-            ("train/0000.parquet", "parquet"),
-            ("train.csv", "list"),
-            ("val.txt", "folder"),
-            ("train/train.txt", "folder"),
-            ("train.bin", "folder"),
-            ("train", "folder"),
-            ("x.png", "folder"),
-        ] {
-            let root = tempfile::tempdir().unwrap();
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, "").unwrap();
-            assert_eq!(detect(root.path()).unwrap().kind(), kind, "{file}");
-        }
-        let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("train_X.bin"), "").unwrap();
-        let Source::Stl10 { part, .. } = detect(root.path()).unwrap() else { panic!("STL-10") };
-        assert_eq!(part, Stl10Part::Train);
-        let place = |file: &str| root.path().join(file);
-        let message = detect(&place("train_X.bin")).unwrap_err().to_string();
-        assert!(message.contains("is no folder and none of the files that hold"), "{message}");
-        for gone in ["gone", "gone.tar"] {
-            let message = detect(&place(gone)).unwrap_err().to_string();
-            assert!(message.starts_with("cannot read "), "{message}");
-        }
-        for file in ["some.tar", "some.Csv", "train-images-idx3-ubyte"] {
-            fs::write(place(file), "").unwrap();
-        }
-        assert_eq!(detect(&place("some.tar")).unwrap().kind(), "webdataset");
-        assert_eq!(detect(&place("part-{0..3}.tar")).unwrap().kind(), "webdataset");
-        assert_eq!(detect(&place("some.Csv")).unwrap().kind(), "list");
-        let message = detect(&place("train-images-idx3-ubyte")).unwrap_err().to_string();
-        assert!(message.contains("is one of several idx files; give their folder"), "{message}");
     }
 
     #[test]

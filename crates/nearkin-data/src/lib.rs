@@ -26,6 +26,8 @@
 pub mod cifar;
 mod classes;
 pub mod decode;
+mod detect;
+mod entry;
 pub mod folder;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -34,6 +36,7 @@ pub mod idx;
 mod image;
 mod image_file;
 pub mod inspect;
+mod layout;
 pub mod list;
 pub mod packed;
 pub mod parquet;
@@ -61,7 +64,7 @@ pub use parquet::Parquet;
 pub use random::Random;
 pub use set::{ClassLabels, DataError, ImageSet, Split, Subset, labelled};
 pub use shapes::{Shapes, ShapesOptions};
-pub use skipped::{Reason, Skipped};
+pub use skipped::{Reason, Skipped, skipped_lines};
 pub use source::{Source, has_split, open};
 pub use stl10::{Stl10, Stl10Part};
 pub use tolerant::{BadImages, Tolerant};

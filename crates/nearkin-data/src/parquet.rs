@@ -67,7 +67,8 @@ impl Part {
 /// Whether a file is one, or a folder holds some, told by names.
 pub(crate) fn is_at(path: &Path) -> bool {
     if path.is_dir() {
-        return files(path).is_ok();
+        // Opening a set that is not whole says what is missing.
+        return matches!(files(path), Ok(_) | Err(DataError::Malformed { .. }));
     }
     is_parquet(path)
 }

@@ -11,14 +11,22 @@
 //! another version or of another folder means that everything is read. It can be deleted at any
 //! time.
 //!
+//! Whatever is not an image is counted by its reason ([`Skipped`]): files of other kinds, links that
+//! lead nowhere or in a circle, pipes, folders without permission. None of them is an error, except at
+//! the folder that was asked for. A disk that fails is one: half of a folder must not pass for all of
+//! it.
+//!
 //! Names are held end to end in one piece of memory, since a million strings of their own would cost
 //! as much again in bookkeeping.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
-use std::io::{self, Write};
+use std::fs::{self, DirEntry, FileType, Metadata};
+use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,8 +35,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use crate::DataError;
-use crate::decode::{EXTENSIONS, is_image};
+use crate::decode::EXTENSIONS;
+use crate::entry::{self, FileKind, file_kind};
+use crate::{DataError, Skipped};
 
 /// Smaller trees are read again faster than a user would notice, and need no index.
 const LEAST_INDEXED_FILES: usize = 10_000;
@@ -40,7 +49,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 /// Reading folders is mostly waiting, on network file systems above all.
 const FEWEST_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
-const MAGIC: &[u8; 8] = b"nkindex1";
+const MAGIC: &[u8; 8] = b"nkindex2";
 const DIGEST_BYTES: usize = 32;
 
 /// The image files below a folder.
@@ -54,6 +63,7 @@ pub struct Listing {
     names: Vec<u8>,
     /// Where each name ends.
     ends: Vec<usize>,
+    skipped: Skipped,
 }
 
 #[derive(Debug)]
@@ -77,27 +87,52 @@ impl Listing {
 
     /// The path of a file relative to the folder that was scanned; `None` from `len()` on.
     pub fn path(&self, index: usize) -> Option<PathBuf> {
-        let end = *self.ends.get(index)?;
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        if index >= self.len() {
+            return None;
+        }
         let after = self.folders.partition_point(|folder| folder.first <= index);
         let folder = self.folders.get(after.checked_sub(1)?)?;
-        Some(folder.path.join(OsStr::from_bytes(&self.names[start..end])))
+        Some(folder.path.join(OsStr::from_bytes(self.name(index))))
     }
 
-    /// The files that lie in the scanned folder itself come first; their number.
-    pub(crate) fn files_at_top(&self) -> usize {
-        self.folders.get(1).map_or(self.len(), |second| second.first)
+    /// What was found beside the images, by reason.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// Every folder, relative to the scanned one, with the places of the files directly in it.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = (&Path, Range<usize>)> {
+        self.folders.iter().enumerate().map(|(position, folder)| {
+            let end = self.folders.get(position + 1).map_or(self.len(), |next| next.first);
+            (folder.path.as_path(), folder.first..end)
+        })
+    }
+
+    /// Leaves out the files of all folders but those that `keep` names by their relative path.
+    pub(crate) fn retain_folders(&mut self, keep: impl Fn(&Path) -> bool) {
+        let mut kept = Self { skipped: std::mem::take(&mut self.skipped), ..Self::default() };
+        for (path, files) in self.folders().filter(|(path, _)| keep(path)) {
+            kept.folders.push(ListedFolder { path: path.to_owned(), first: kept.len() });
+            for file in files {
+                kept.names.extend_from_slice(self.name(file));
+                kept.ends.push(kept.names.len());
+            }
+        }
+        *self = kept;
+    }
+
+    fn name(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.names[start..self.ends[index]]
     }
 
     /// The folders directly in the scanned one, by name, with the number of files anywhere below.
     pub(crate) fn top_folders(&self) -> Vec<(OsString, usize)> {
         let mut found: Vec<(OsString, usize)> = Vec::new();
-        for (position, folder) in self.folders.iter().enumerate().skip(1) {
-            let end = self.folders.get(position + 1).map_or(self.len(), |next| next.first);
-            let files = end - folder.first;
+        for (path, files) in self.folders().skip(1) {
             match found.last_mut() {
-                Some((name, total)) if folder.path.starts_with(&*name) => *total += files,
-                _ => found.push((folder.path.clone().into_os_string(), files)),
+                Some((name, total)) if path.starts_with(&*name) => *total += files.len(),
+                _ => found.push((path.as_os_str().to_owned(), files.len())),
             }
         }
         found
@@ -153,14 +188,18 @@ impl Stamp {
     }
 }
 
-/// What is visible in one folder: names in order, each with a zero byte behind it (which no name
-/// can have).
+/// Why entries of a folder are skipped: how many, and the name of the first in order.
+type Reasons = BTreeMap<Cow<'static, str>, (usize, OsString)>;
+
+/// What is in one folder: names in order, each with a zero byte behind it (which no name can have).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Content {
     images: Vec<u8>,
     folders: Vec<u8>,
-    /// Links to folders have to be followed anew each time, in search of circles.
-    links_to_folders: bool,
+    skipped: Reasons,
+    /// Whether it may change without a trace in its stamp: links to folders are followed anew each
+    /// time, in search of circles, and those that lead nowhere may lead somewhere next time.
+    is_unsettled: bool,
 }
 
 fn names(block: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -179,60 +218,205 @@ fn block(mut found: Vec<OsString>) -> Vec<u8> {
 }
 
 impl Content {
-    fn of(path: &Path) -> Result<Self, DataError> {
+    /// Reads a folder. Links are followed.
+    fn read(path: &Path) -> Result<Self, DataError> {
         let (mut folders, mut images) = (Vec::new(), Vec::new());
-        let mut links_to_folders = false;
+        let mut content = Self::default();
         for entry in fs::read_dir(path).map_err(DataError::read(path))? {
-            let entry = entry.map_err(DataError::read(path))?;
-            let name = entry.file_name();
-            if name.as_bytes().starts_with(b".") {
-                continue;
-            }
-            // Listing a million files must not cost a million more system calls: only links are
-            // followed to see what they are.
-            let mut kind = entry.file_type().map_err(DataError::read(&path.join(&name)))?;
-            if kind.is_symlink() {
-                let link = path.join(&name);
-                kind = fs::metadata(&link).map_err(DataError::read(&link))?.file_type();
-                if kind.is_dir() {
-                    refuse_link_upwards(path, &link)?;
-                    links_to_folders = true;
-                }
-            }
-            if kind.is_dir() {
-                folders.push(name);
-            } else if is_image(Path::new(&name)) {
-                // Reading a pipe or a device would wait for ever.
-                if !kind.is_file() {
-                    let reason = "is not a file; remove it";
-                    return Err(DataError::malformed(&path.join(&name), reason));
-                }
-                images.push(name);
+            let found = Found::read(path, entry)?;
+            content.is_unsettled |= found.is_unsettled;
+            match found.what {
+                What::Image => images.push(found.name),
+                What::Folder => folders.push(found.name),
+                What::Skipped(reason) => content.skip(reason, found.name),
             }
         }
-        Ok(Self { images: block(images), folders: block(folders), links_to_folders })
+        Ok(Self { images: block(images), folders: block(folders), ..content })
+    }
+
+    fn skip(&mut self, reason: Cow<'static, str>, name: OsString) {
+        match self.skipped.entry(reason) {
+            Entry::Vacant(free) => drop(free.insert((1, name))),
+            Entry::Occupied(mut known) => {
+                let (count, first) = known.get_mut();
+                *count += 1;
+                if name < *first {
+                    *first = name;
+                }
+            }
+        }
+    }
+
+    /// Adds what is skipped in the folder at `path`, as messages call it, to a whole.
+    fn add_skipped(&self, path: &Path, whole: &mut Skipped) {
+        for (reason, (count, first)) in &self.skipped {
+            whole.add_many(reason.as_ref(), *count, path.join(first).display().to_string());
+        }
     }
 }
 
-/// A link to a folder that holds it would be followed without end.
-fn refuse_link_upwards(folder: &Path, link: &Path) -> Result<(), DataError> {
-    let inside = fs::canonicalize(folder).map_err(DataError::read(folder))?;
-    let target = fs::canonicalize(link).map_err(DataError::read(link))?;
-    if inside.starts_with(target) {
-        return Err(DataError::malformed(link, "is a link to a folder that it lies in; remove it"));
+/// An entry of a folder.
+struct Found {
+    name: OsString,
+    what: What,
+    /// See [`Content::is_unsettled`].
+    is_unsettled: bool,
+}
+
+enum What {
+    Image,
+    Folder,
+    /// With the reason.
+    Skipped(Cow<'static, str>),
+}
+
+impl Found {
+    fn read(folder: &Path, entry: io::Result<DirEntry>) -> Result<Self, DataError> {
+        let entry = entry.map_err(DataError::read(folder))?;
+        let name = entry.file_name();
+        // Listing a million files must not cost a million more system calls: only links are
+        // followed to see what they are.
+        let mut kind = entry.file_type().map_err(DataError::read(&folder.join(&name)))?;
+        let mut is_unsettled = false;
+        if kind.is_symlink() && !name.as_bytes().starts_with(b".") {
+            match follow(folder, &folder.join(&name))? {
+                Link::To(found) => {
+                    is_unsettled = found.is_dir();
+                    kind = found;
+                }
+                Link::Nowhere(reason) => {
+                    let what = What::Skipped(reason.into());
+                    return Ok(Self { name, what, is_unsettled: true });
+                }
+            }
+        }
+        let what = if kind.is_dir() {
+            entry::skipped_folder(&name).map_or(What::Folder, |reason| What::Skipped(reason.into()))
+        } else {
+            match file_kind(&name) {
+                // Reading a pipe or a device would wait for ever.
+                FileKind::Image if !kind.is_file() => {
+                    What::Skipped("pipe(s), socket(s) or device(s)".into())
+                }
+                FileKind::Image => What::Image,
+                FileKind::Skipped(reason) => What::Skipped(reason),
+            }
+        };
+        Ok(Self { name, what, is_unsettled })
     }
-    Ok(())
 }
 
-/// The names of the folders directly in `path`, sorted.
-pub(crate) fn folders_in(path: &Path) -> Result<Vec<OsString>, DataError> {
-    let content = Content::of(path)?;
-    Ok(names(&content.folders).map(|name| OsString::from_vec(name.to_vec())).collect())
+/// What is at the end of a link.
+enum Link {
+    To(FileType),
+    /// Nothing to list, with the reason.
+    Nowhere(&'static str),
 }
 
-/// Whether there is an image anywhere below `path`.
+/// Follows a link in `folder`. One to a folder that holds it would be followed without end.
+fn follow(folder: &Path, link: &Path) -> Result<Link, DataError> {
+    let kind = match fs::metadata(link) {
+        Ok(target) => target.file_type(),
+        Err(error) => match broken_link(&error) {
+            Some(reason) => return Ok(Link::Nowhere(reason)),
+            None => return Err(DataError::read(link)(error)),
+        },
+    };
+    if kind.is_dir() {
+        let inside = fs::canonicalize(folder).map_err(DataError::read(folder))?;
+        let target = fs::canonicalize(link).map_err(DataError::read(link))?;
+        if inside.starts_with(target) {
+            return Ok(Link::Nowhere(CIRCLE));
+        }
+    }
+    Ok(Link::To(kind))
+}
+
+const CIRCLE: &str = "link(s) in a circle";
+
+/// Why a link cannot be followed, unless the disk is to blame.
+fn broken_link(error: &io::Error) -> Option<&'static str> {
+    /// `ELOOP` on Linux and on macOS; the standard library has no stable name for it.
+    const TOO_MANY_LINKS: [i32; 2] = [40, 62];
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Some("link(s) that lead nowhere"),
+        ErrorKind::PermissionDenied => Some("link(s) that may not be followed"),
+        _ if error.raw_os_error().is_some_and(|code| TOO_MANY_LINKS.contains(&code)) => {
+            Some(CIRCLE)
+        }
+        _ => None,
+    }
+}
+
+/// Why a folder cannot be listed, unless the disk is to blame.
+fn closed_folder(error: &DataError) -> Option<&'static str> {
+    let DataError::Read { source, .. } = error else { return None };
+    match source.kind() {
+        ErrorKind::PermissionDenied => Some("folder(s) without permission to read them"),
+        // It was there a moment ago.
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Some("folder(s) that were removed"),
+        _ => None,
+    }
+}
+
+/// What is directly in a folder.
+pub(crate) struct Entries {
+    /// Names of images, sorted.
+    pub(crate) images: Vec<OsString>,
+    /// Names of folders, sorted.
+    pub(crate) folders: Vec<OsString>,
+    /// Everything else.
+    pub(crate) skipped: Skipped,
+}
+
+/// Lists what is directly in `path`.
+pub(crate) fn entries(path: &Path) -> Result<Entries, DataError> {
+    let content = Content::read(path)?;
+    let own = |block| names(block).map(|name| OsString::from_vec(name.to_vec())).collect();
+    let mut skipped = Skipped::new();
+    content.add_skipped(path, &mut skipped);
+    Ok(Entries { images: own(&content.images), folders: own(&content.folders), skipped })
+}
+
+/// Whether there is an image directly in `path`.
+pub(crate) fn holds_images_directly(path: &Path) -> Result<bool, DataError> {
+    Ok(first_image_or_folders(path)?.is_none())
+}
+
+/// Whether there is an image anywhere below `path`. Looks no further than to the first one.
 pub(crate) fn holds_images(path: &Path) -> Result<bool, DataError> {
-    Ok(!scan(path, None)?.is_empty())
+    let mut waiting = vec![path.to_owned()];
+    let mut seen = HashSet::new();
+    while let Some(folder) = waiting.pop() {
+        let looked = fs::metadata(&folder)
+            .map_err(DataError::read(&folder))
+            .and_then(|metadata| Ok((metadata, first_image_or_folders(&folder)?)));
+        match looked {
+            Ok((_, None)) => return Ok(true),
+            Ok((metadata, Some(folders))) => {
+                if seen.insert((metadata.dev(), metadata.ino())) {
+                    waiting.extend(folders.into_iter().map(|name| folder.join(name)));
+                }
+            }
+            Err(error) if closed_folder(&error).is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// `None` as soon as an image is found in a folder; without one, the names of its folders.
+fn first_image_or_folders(path: &Path) -> Result<Option<Vec<OsString>>, DataError> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(path).map_err(DataError::read(path))? {
+        let found = Found::read(path, entry)?;
+        match found.what {
+            What::Image => return Ok(None),
+            What::Folder => folders.push(found.name),
+            What::Skipped(_) => {}
+        }
+    }
+    Ok(Some(folders))
 }
 
 /// Where indexes are kept: `$XDG_CACHE_HOME/nearkin`, or `~/.cache/nearkin`; `None` if neither
@@ -246,8 +430,9 @@ pub fn index_folder() -> Option<PathBuf> {
 
 /// Lists the image files below `root`, with the help of the index in `index_folder` if one is given.
 ///
-/// Errors name the folder that cannot be read, or the link that leads in a circle; of several, the
-/// first in the order of the listing. Nothing that is wrong with the index is an error.
+/// An error if `root` cannot be read or the disk fails; of several, the first in the order of the
+/// listing. Folders that may not be read and links in a circle are counted among what is skipped.
+/// Nothing that is wrong with the index is an error.
 pub fn scan(root: &Path, index_folder: Option<&Path>) -> Result<Listing, DataError> {
     scan_indexed(root, index_folder, LEAST_INDEXED_FILES)
 }
@@ -257,33 +442,25 @@ fn scan_indexed(
     index_folder: Option<&Path>,
     least_indexed: usize,
 ) -> Result<Listing, DataError> {
-    let root = &fs::canonicalize(root).map_err(DataError::read(root)).map(|canonical| {
-        // Messages speak of the path that was given.
-        Root { given: root.to_owned(), canonical }
-    })?;
-    let file = index_folder.map(|folder| folder.join(index_name(&root.canonical)));
+    let canonical = fs::canonicalize(root).map_err(DataError::read(root))?;
+    let file = index_folder.map(|folder| folder.join(index_name(&canonical)));
     let bytes = file.as_ref().and_then(|file| fs::read(file).ok()).unwrap_or_default();
-    let known = parse(&bytes, &root.canonical).unwrap_or_default();
+    let known = parse(&bytes, &canonical).unwrap_or_default();
     let begun = SystemTime::now();
-    let walk = Walk::new(&root.given, &known);
-    let nodes = walk.run();
-    let (listing, ordered) = assemble(nodes)?;
+    // Messages speak of the path that was given.
+    let nodes = Walk::new(root, &known).run();
+    let (listing, ordered) = assemble(root, nodes)?;
     if let Some(file) = file
         && listing.len() >= least_indexed
     {
-        let kept = |node: &&Node| !node.content.links_to_folders && node.stamp.settled(begun);
+        let kept = |node: &&Node| !node.content.is_unsettled && node.stamp.settled(begun);
         let kept: Vec<&Node> = ordered.iter().filter(kept).collect();
         if kept.len() != known.len() || kept.iter().any(|node| !node.was_known) {
             // Without room or rights for an index, the next scan takes longer; that is all.
-            drop(store(&file, &root.canonical, &kept));
+            drop(store(&file, &canonical, &kept));
         }
     }
     Ok(listing)
-}
-
-struct Root {
-    given: PathBuf,
-    canonical: PathBuf,
 }
 
 /// The folders on the way down to one, as device and inode.
@@ -314,11 +491,24 @@ struct Job {
     way: Option<Arc<Way>>,
 }
 
+/// A folder of a walk: read, or the reason why it is skipped.
+enum Visit {
+    Read(Node, Arc<Way>),
+    Skip(&'static str, PathBuf),
+}
+
+/// What is known of a folder of a walk, once it was its turn.
+enum Outcome {
+    Read(Node),
+    Skip(&'static str, PathBuf),
+    Failed(DataError),
+}
+
 #[derive(Default)]
 struct Progress {
     waiting: Vec<Job>,
     at_work: usize,
-    nodes: Vec<Option<Result<Node, DataError>>>,
+    nodes: Vec<Option<Outcome>>,
 }
 
 struct Walk<'a> {
@@ -335,7 +525,7 @@ impl<'a> Walk<'a> {
         Self { root, known, progress: Mutex::new(progress), changed: Condvar::new() }
     }
 
-    fn run(self) -> Vec<Option<Result<Node, DataError>>> {
+    fn run(self) -> Vec<Option<Outcome>> {
         let cores = std::thread::available_parallelism().unwrap_or(FEWEST_THREADS);
         std::thread::scope(|scope| {
             for _ in 0..cores.max(FEWEST_THREADS).get() {
@@ -355,18 +545,21 @@ impl<'a> Walk<'a> {
                 let result = self.visit(job);
                 progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
                 progress.at_work -= 1;
-                let node = result.map(|(mut node, way)| {
-                    for name in names(&node.content.folders) {
-                        let below = progress.nodes.len();
-                        progress.nodes.push(None);
-                        let path = node.path.join(OsStr::from_bytes(name));
-                        let way = Some(Arc::clone(&way));
-                        progress.waiting.push(Job { node: below, path, way });
-                        node.below.push(below);
+                progress.nodes[number] = Some(match result {
+                    Ok(Visit::Read(mut node, way)) => {
+                        for name in names(&node.content.folders) {
+                            let below = progress.nodes.len();
+                            progress.nodes.push(None);
+                            let path = node.path.join(OsStr::from_bytes(name));
+                            let way = Some(Arc::clone(&way));
+                            progress.waiting.push(Job { node: below, path, way });
+                            node.below.push(below);
+                        }
+                        Outcome::Read(node)
                     }
-                    node
+                    Ok(Visit::Skip(reason, path)) => Outcome::Skip(reason, path),
+                    Err(error) => Outcome::Failed(error),
                 });
-                progress.nodes[number] = Some(node);
                 self.changed.notify_all();
             } else if progress.at_work == 0 {
                 return;
@@ -376,39 +569,59 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn visit(&self, job: Job) -> Result<(Node, Arc<Way>), DataError> {
-        let Job { path, way, .. } = job;
+    /// Reads a folder; the one that was asked for must be readable.
+    fn visit(&self, job: Job) -> Result<Visit, DataError> {
+        let Job { node: number, path, way } = job;
         let full = self.root.join(&path);
+        match self.read(&path, &full, way) {
+            Err(error) if number > 0 => match closed_folder(&error) {
+                Some(reason) => Ok(Visit::Skip(reason, full)),
+                None => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    fn read(&self, path: &Path, full: &Path, way: Option<Arc<Way>>) -> Result<Visit, DataError> {
         // Before its content, so that a change in between is seen next time.
-        let stamp = Stamp::of(&fs::metadata(&full).map_err(DataError::read(&full))?);
+        let stamp = Stamp::of(&fs::metadata(full).map_err(DataError::read(full))?);
         let here = (stamp.device, stamp.inode);
         if way.as_ref().is_some_and(|way| way.passes(here)) {
-            let reason = "lies in itself, by a link that leads in a circle; remove the link";
-            return Err(DataError::malformed(&full, reason));
+            return Ok(Visit::Skip(CIRCLE, full.to_owned()));
         }
         let known = self.known.get(path.as_os_str().as_bytes()).filter(|(was, _)| *was == stamp);
         let was_known = known.is_some();
         let content = match known {
-            Some((_, entry)) => entry.content(),
-            None => Content::of(&full)?,
+            Some((_, content)) => content.clone(),
+            None => Content::read(full)?,
         };
-        let node = Node { path, stamp, content, was_known, below: Vec::new() };
-        Ok((node, Arc::new(Way { here, above: way })))
+        let node = Node { path: path.to_owned(), stamp, content, was_known, below: Vec::new() };
+        Ok(Visit::Read(node, Arc::new(Way { here, above: way })))
     }
 }
 
-/// The nodes in the order of the listing; the first error in that order, if there is one.
+/// The nodes below `root` in the order of the listing; the first error in that order, if there is
+/// one.
 fn assemble(
-    mut nodes: Vec<Option<Result<Node, DataError>>>,
+    root: &Path,
+    mut nodes: Vec<Option<Outcome>>,
 ) -> Result<(Listing, Vec<Node>), DataError> {
     let mut listing = Listing::default();
     let mut ordered = Vec::with_capacity(nodes.len());
     let mut next = vec![0];
     while let Some(number) = next.pop() {
-        let Some(node) = nodes[number].take() else { continue };
-        let node = node?;
+        let node = match nodes[number].take() {
+            Some(Outcome::Read(node)) => node,
+            Some(Outcome::Skip(reason, path)) => {
+                listing.skipped.add(reason, path.display().to_string());
+                continue;
+            }
+            Some(Outcome::Failed(error)) => return Err(error),
+            None => continue,
+        };
         next.extend(node.below.iter().rev());
         listing.push(node.path.clone(), &node.content);
+        node.content.add_skipped(&root.join(&node.path), &mut listing.skipped);
         ordered.push(node);
     }
     listing.names.shrink_to_fit();
@@ -417,22 +630,7 @@ fn assemble(
 }
 
 /// The folders of an index by their relative path.
-type Known<'a> = HashMap<&'a [u8], (Stamp, KnownContent<'a>)>;
-
-struct KnownContent<'a> {
-    images: &'a [u8],
-    folders: &'a [u8],
-}
-
-impl KnownContent<'_> {
-    fn content(&self) -> Content {
-        Content {
-            images: self.images.to_vec(),
-            folders: self.folders.to_vec(),
-            links_to_folders: false,
-        }
-    }
-}
+type Known<'a> = HashMap<&'a [u8], (Stamp, Content)>;
 
 fn index_name(root: &Path) -> String {
     let digest = Sha256::digest(root.as_os_str().as_bytes());
@@ -440,9 +638,9 @@ fn index_name(root: &Path) -> String {
     format!("scan-{hex}.index")
 }
 
-/// Which names count as images is part of what an index says.
+/// Which names count as images, and which program counted the others, is part of what an index says.
 fn kinds() -> Vec<u8> {
-    EXTENSIONS.join(",").into_bytes()
+    format!("{} {}", env!("CARGO_PKG_VERSION"), EXTENSIONS.join(",")).into_bytes()
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -460,6 +658,12 @@ fn store(file: &Path, root: &Path, nodes: &[&Node]) -> io::Result<()> {
         body.extend(node.stamp.to_bytes());
         put(&mut body, &node.content.images);
         put(&mut body, &node.content.folders);
+        body.extend((node.content.skipped.len() as u64).to_le_bytes());
+        for (reason, (count, first)) in &node.content.skipped {
+            put(&mut body, reason.as_bytes());
+            body.extend((*count as u64).to_le_bytes());
+            put(&mut body, first.as_bytes());
+        }
     }
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
@@ -500,15 +704,28 @@ fn parse<'a>(bytes: &'a [u8], root: &Path) -> Option<Known<'a>> {
         if [images, folders].iter().any(|block| block.last().is_some_and(|&last| last != 0)) {
             return None;
         }
-        known.insert(path, (stamp, KnownContent { images, folders }));
+        let mut skipped = Reasons::new();
+        for _ in 0..take_number(&mut rest)? {
+            let reason = String::from_utf8(take(&mut rest)?.to_vec()).ok()?;
+            let count = take_number(&mut rest)?;
+            let first = OsStr::from_bytes(take(&mut rest)?).to_owned();
+            skipped.insert(reason.into(), (count, first));
+        }
+        let (images, folders) = (images.to_vec(), folders.to_vec());
+        known.insert(path, (stamp, Content { images, folders, skipped, is_unsettled: false }));
     }
     Some(known)
 }
 
+fn take_number(rest: &mut &[u8]) -> Option<usize> {
+    let (number, after) = rest.split_first_chunk::<8>()?;
+    *rest = after;
+    usize::try_from(u64::from_le_bytes(*number)).ok()
+}
+
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk::<8>()?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-    let (taken, after) = after.split_at_checked(length)?;
+    let length = take_number(rest)?;
+    let (taken, after) = rest.split_at_checked(length)?;
     *rest = after;
     Some(taken)
 }
@@ -516,7 +733,8 @@ fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use std::fs::FileTimes;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
 
     use proptest::prelude::*;
     use tempfile::TempDir;
@@ -541,6 +759,10 @@ mod tests {
         (0..listing.len()).map(path).collect()
     }
 
+    fn told(listing: &Listing) -> Vec<String> {
+        listing.skipped().reasons().iter().map(ToString::to_string).collect()
+    }
+
     fn list(root: &Path, cache: Option<&Path>) -> Vec<String> {
         paths(&scan_indexed(root, cache, 0).unwrap())
     }
@@ -553,8 +775,8 @@ mod tests {
     fn index(root: &TempDir, cache: &TempDir) {
         let canonical = root.path().canonicalize().unwrap();
         let nodes = Walk::new(&canonical, &Known::new()).run();
-        let (_, nodes) = assemble(nodes).unwrap();
-        let kept: Vec<&Node> = nodes.iter().filter(|node| !node.content.links_to_folders).collect();
+        let (_, nodes) = assemble(&canonical, nodes).unwrap();
+        let kept: Vec<&Node> = nodes.iter().filter(|node| !node.content.is_unsettled).collect();
         store(&index_of(root, cache), &canonical, &kept).unwrap();
     }
 
@@ -567,7 +789,6 @@ mod tests {
         let (root, cache) = tree(&FILES);
         let listing = scan(root.path(), None).unwrap();
         assert_eq!(paths(&listing), LISTED);
-        assert_eq!(listing.files_at_top(), 2);
         assert_eq!(listing.top_folders(), [("a".into(), 1), ("b".into(), 3)]);
         assert_eq!(listing.path(6), None);
         // A set this small leaves no index behind.
@@ -591,8 +812,10 @@ mod tests {
         let bytes = fs::read(index_of(&root, &cache)).unwrap();
         let known = parse(&bytes, &canonical).unwrap();
         assert_eq!(known.len(), 4);
-        let (listing, nodes) = assemble(Walk::new(&canonical, &known).run()).unwrap();
+        let (listing, nodes) = assemble(&canonical, Walk::new(&canonical, &known).run()).unwrap();
         assert_eq!(paths(&listing), LISTED);
+        let notes = format!("skipped 1 other file(s): {}/b/notes.txt", canonical.display());
+        assert_eq!(told(&listing), [notes]);
         assert!(nodes.iter().all(|node| node.was_known));
         assert_eq!(list(root.path(), Some(cache.path())), LISTED);
     }
@@ -669,17 +892,87 @@ mod tests {
     }
 
     #[test]
-    fn links_in_a_circle_are_refused() {
+    fn links_in_a_circle_are_counted() {
         let (root, _cache) = tree(&["a/1.png", "b/2.png"]);
         symlink(root.path().join("b"), root.path().join("a/b")).unwrap();
         assert_eq!(list(root.path(), None), ["a/1.png", "a/b/2.png", "b/2.png"]);
         symlink(root.path().join("a"), root.path().join("b/a")).unwrap();
-        let message = scan(root.path(), None).unwrap_err().to_string();
-        assert!(message.contains("a/b/a: lies in itself, by a link"), "{message}");
+        let listing = scan(root.path(), None).unwrap();
+        assert_eq!(paths(&listing), ["a/1.png", "a/b/2.png", "b/2.png", "b/a/1.png"]);
+        let first = root.path().join("a/b/a");
+        let line = format!("skipped 2 link(s) in a circle; the first: {}", first.display());
+        assert_eq!(told(&listing), [line]);
         let (root, _cache) = tree(&["1.png"]);
         symlink(root.path().parent().unwrap(), root.path().join("up")).unwrap();
-        let message = scan(root.path(), None).unwrap_err().to_string();
-        assert!(message.contains("up: is a link to a folder that it lies in"), "{message}");
+        symlink("self.png", root.path().join("self.png")).unwrap();
+        symlink("ping.png", root.path().join("pong.png")).unwrap();
+        symlink("pong.png", root.path().join("ping.png")).unwrap();
+        let listing = scan(root.path(), None).unwrap();
+        assert_eq!(paths(&listing), ["1.png"]);
+        assert_eq!(listing.skipped().reasons()[0].count, 4);
+    }
+
+    #[test]
+    fn what_is_no_image_is_counted_by_its_reason() {
+        let (root, cache) = tree(&[
+            "a/1.png",
+            "a/2.heic",
+            "a/3.HEIC",
+            "a/4.txt",
+            "a/._1.png",
+            "a/.DS_Store",
+            "b/Thumbs.db",
+            "b/5.mp4",
+            "b/6",
+            "b/.ipynb_checkpoints/7.png",
+            "__MACOSX/a/._1.png",
+            "b/@eaDir/1.png/x.jpg",
+        ]);
+        let _socket = UnixListener::bind(root.path().join("b/socket.png")).unwrap();
+        symlink("gone.png", root.path().join("b/8.png")).unwrap();
+        let expected = [
+            "1 folder(s) of the operating system",
+            "1 AppleDouble file(s) (._*)",
+            "1 hidden file(s)",
+            "2 image(s) of a kind that is not read (.heic)",
+            "1 other file(s)",
+            "1 file(s) of the operating system",
+            "1 file(s) that are not images (.mp4)",
+            "1 file(s) without an extension",
+            "1 hidden folder(s)",
+            "1 link(s) that lead nowhere",
+            "1 pipe(s), socket(s) or device(s)",
+        ];
+        let count = |cache: Option<&Path>| {
+            let listing = scan_indexed(root.path(), cache, 0).unwrap();
+            assert_eq!(paths(&listing), ["a/1.png"]);
+            let reasons = listing.skipped().reasons().iter();
+            let mut lines: Vec<String> =
+                reasons.map(|one| format!("{} {}", one.count, one.reason)).collect();
+            lines.sort_unstable();
+            lines
+        };
+        let mut sorted: Vec<String> = expected.map(str::to_owned).to_vec();
+        sorted[0] = "2 folder(s) of the operating system".into();
+        sorted.sort_unstable();
+        assert_eq!(count(None), sorted);
+        index(&root, &cache);
+        assert_eq!(count(Some(cache.path())), sorted);
+        // A link that leads nowhere is asked again each time.
+        add(&root, "b/gone.png");
+        let listing = scan_indexed(root.path(), Some(cache.path()), 0).unwrap();
+        assert_eq!(paths(&listing), ["a/1.png", "b/8.png", "b/gone.png"]);
+    }
+
+    #[test]
+    fn the_search_for_an_image_ends_at_the_first() {
+        let (root, _cache) = tree(&["a/x.txt", "b/c/1.png", "d/._1.png"]);
+        symlink(root.path().join("a"), root.path().join("a/self")).unwrap();
+        for (folder, expected) in [("", true), ("a", false), ("b", true), ("d", false)] {
+            assert_eq!(holds_images(&root.path().join(folder)).unwrap(), expected, "{folder}");
+        }
+        assert!(holds_images_directly(&root.path().join("b/c")).unwrap());
+        assert!(!holds_images_directly(&root.path().join("b")).unwrap());
     }
 
     #[test]
@@ -695,15 +988,39 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_in_the_order_of_the_listing_is_told() {
-        let (root, _cache) = tree(&["a/1.png", "b/1.png", "c/1.png"]);
-        symlink("nowhere", root.path().join("c/2.png")).unwrap();
-        symlink("nowhere", root.path().join("b/2.png")).unwrap();
-        for _ in 0..20 {
-            let message = scan(root.path(), None).unwrap_err().to_string();
-            assert!(message.starts_with("cannot read "), "{message}");
-            assert!(message.contains("b/2.png"), "{message}");
+    fn folders_without_permission_are_counted() {
+        let closed = |kind: ErrorKind| {
+            let source = io::Error::from(kind);
+            closed_folder(&DataError::Read { path: PathBuf::from("some"), source })
+        };
+        // Tests may run as a user to whom every folder is open.
+        let expected = "folder(s) without permission to read them";
+        assert_eq!(closed(ErrorKind::PermissionDenied), Some(expected));
+        assert_eq!(closed(ErrorKind::NotFound), Some("folder(s) that were removed"));
+        // A disk that fails is an error: half of a set must not pass for all of it.
+        assert_eq!(closed(ErrorKind::Other), None);
+        let (root, _cache) = tree(&["a/1.png", "b/1.png"]);
+        let permissions = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(root.path().join("a"), permissions(0)).unwrap();
+        let listing = scan(root.path(), None).unwrap();
+        let is_open = fs::read_dir(root.path().join("a")).is_ok();
+        fs::set_permissions(root.path().join("a"), permissions(0o700)).unwrap();
+        if is_open {
+            assert_eq!(paths(&listing), ["a/1.png", "b/1.png"]);
+        } else {
+            assert_eq!(paths(&listing), ["b/1.png"]);
+            assert_eq!(listing.skipped().reasons()[0].reason, expected);
         }
+        assert!(scan(&root.path().join("gone"), None).is_err());
+    }
+
+    #[test]
+    fn folders_can_be_taken_out_of_a_listing() {
+        let (root, _cache) = tree(&FILES);
+        let mut listing = scan(root.path(), None).unwrap();
+        listing.retain_folders(|path| path.starts_with("b"));
+        assert_eq!(paths(&listing), ["b/1.png", "b/2.png", "b/c/3.webp"]);
+        assert_eq!((listing.len(), told(&listing).len()), (3, 1));
     }
 
     #[test]
@@ -730,7 +1047,7 @@ mod tests {
             bytes.extend(Sha256::digest(&whole));
             bytes.extend(whole);
             for (_, content) in parse(&bytes, Path::new("/root")).unwrap_or_default().values() {
-                names(content.images).chain(names(content.folders)).for_each(drop);
+                names(&content.images).chain(names(&content.folders)).for_each(drop);
             }
         }
     }

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::ImageSet;
+
 /// Entries that were left out for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
@@ -83,6 +85,24 @@ impl Skipped {
     pub fn is_empty(&self) -> bool {
         self.reasons.is_empty() && self.notes.is_empty()
     }
+}
+
+/// More reasons than these are summed up in a line.
+const MOST_LINES: usize = 12;
+
+/// What the splits of a set left out, and the notes on them: a line each, to be shown to a user.
+pub fn skipped_lines<'a>(sets: impl IntoIterator<Item = &'a dyn ImageSet>) -> Vec<String> {
+    let mut whole = Skipped::new();
+    sets.into_iter().for_each(|set| whole.merge(set.skipped()));
+    let shown = whole.reasons.len().min(MOST_LINES);
+    let mut lines: Vec<String> = whole.reasons[..shown].iter().map(ToString::to_string).collect();
+    let more = &whole.reasons[shown..];
+    if !more.is_empty() {
+        let entries: usize = more.iter().map(|reason| reason.count).sum();
+        lines.push(format!("skipped {entries} more, for {} other reasons", more.len()));
+    }
+    lines.extend(whole.notes);
+    lines
 }
 
 impl fmt::Display for Reason {

@@ -41,7 +41,7 @@ impl Part {
     /// The part that a single word names, in any case.
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         let is = |known: &&str| known.eq_ignore_ascii_case(word);
-        Self::ALL.into_iter().find(|part| part.words().iter().any(|known| is(&known)))
+        Self::ALL.into_iter().find(|part| part.words().iter().any(is))
     }
 
     /// The split that the part is in where the set has the parts `present`: validation is the test
@@ -49,9 +49,8 @@ impl Part {
     pub(crate) fn split(self, present: &[Self]) -> Option<Split> {
         match self {
             Self::Train => Some(Split::Train),
-            Self::Validation => Some(Split::Test),
             Self::Test if present.contains(&Self::Validation) => None,
-            Self::Test => Some(Split::Test),
+            Self::Validation | Self::Test => Some(Split::Test),
         }
     }
 }
@@ -108,6 +107,66 @@ pub(crate) fn part_of_file(name: &str) -> Option<Part> {
         Naming::Names(part) | Naming::Mentions(part) => Some(part),
         Naming::Several | Naming::Nothing => None,
     }
+}
+
+/// The words of a name that say neither a part nor nothing about content: `cats` of
+/// `cats_train_images`. Folders with the same rest are parts of one set.
+pub(crate) fn rest(name: &str) -> Vec<String> {
+    let is_rest = |word: &String| {
+        matches!(parts_of_word(word), Parts::None) && !NEUTRAL.contains(&word.as_str())
+    };
+    words(name).into_iter().filter(is_rest).collect()
+}
+
+/// Whether a name says no more than that images are inside: `images`, `JPEGImages`, `imgs_001`.
+pub(crate) fn means_images(name: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "jpeg",
+        "jpegimages",
+        "jpegs",
+        "jpg",
+        "jpgs",
+        "png",
+        "pngs",
+    ];
+    // Such a word with a number counts pieces of one set.
+    const PIECES: [&str; 4] = ["batch", "chunk", "part", "shard"];
+    let is_counted = name.contains(|letter: char| letter.is_ascii_digit());
+    let words = words(name);
+    let is_known = |word: &String| {
+        WORDS.contains(&word.as_str()) || is_counted && PIECES.contains(&word.as_str())
+    };
+    !words.is_empty() && words.iter().all(is_known)
+}
+
+/// Whether a name is that of a folder of pictures that describe a set, not belong to it.
+pub(crate) fn means_description(name: &str) -> bool {
+    const WORDS: [&str; 12] = [
+        "asset",
+        "assets",
+        "doc",
+        "docs",
+        "fig",
+        "figs",
+        "preview",
+        "previews",
+        "screenshots",
+        "thumbnails",
+        "thumbs",
+        "static",
+    ];
+    matches!(words(name).as_slice(), [word] if WORDS.contains(&word.as_str()))
+}
+
+/// Whether a name is that of a fold of cross-validation: `fold1`, `Split_02`.
+pub(crate) fn means_fold(name: &str) -> bool {
+    const WORDS: [&str; 5] = ["cv", "fold", "folds", "kfold", "split"];
+    name.contains(|letter: char| letter.is_ascii_digit())
+        && matches!(words(name).as_slice(), [word] if WORDS.contains(&word.as_str()))
 }
 
 enum Parts {
@@ -195,6 +254,36 @@ mod tests {
         }
         assert_eq!(part_of_file("imagenet-VALID-3"), Some(Part::Validation));
         assert_eq!(part_of_file("trainval-3"), None);
+    }
+
+    #[test]
+    fn the_rest_of_a_name_tells_which_set_a_part_is_of() {
+        for (name, expected) in [
+            ("cats_train_images", "cats"),
+            ("trainA", "a"),
+            ("bounding_box_test", "bounding box"),
+            ("train", ""),
+            ("Test-Set 2", ""),
+        ] {
+            assert_eq!(rest(name).join(" "), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn some_names_say_only_that_images_or_folds_are_inside() {
+        for name in ["images", "Images", "JPEGImages", "img", "images_001", "part2", "batch-07"] {
+            assert!(means_images(name), "{name}");
+        }
+        for name in ["part", "photo", "images of cats", "data", "", "7", "train_images"] {
+            assert!(!means_images(name), "{name}");
+        }
+        assert!(means_description("Assets") && !means_description("figures of cats"));
+        for name in ["fold1", "Fold_02", "split-3", "cv5"] {
+            assert!(means_fold(name), "{name}");
+        }
+        for name in ["fold", "1", "folding chairs 2", "train1"] {
+            assert!(!means_fold(name), "{name}");
+        }
     }
 
     #[test]

@@ -162,7 +162,8 @@ impl WebDataset {
     /// Whether a file is a shard, a folder holds some, or `path` is a pattern of some, told by names.
     pub(crate) fn is_at(path: &Path) -> bool {
         if path.is_dir() {
-            return shards(path).is_ok();
+            // Opening a set that is not whole says what is missing.
+            return matches!(shards(path), Ok(_) | Err(DataError::Malformed { .. }));
         }
         is_tar(path) && (path.exists() || path.to_string_lossy().contains('{'))
     }

@@ -116,6 +116,35 @@ impl Source {
         Ok(())
     }
 
+    /// The value of `data.dataset`; `None` for a recipe that leaves the kind of set to whoever opens
+    /// it.
+    pub fn dataset(&self) -> Option<&str> {
+        self.data("dataset")
+    }
+
+    /// The value of `data.path`.
+    pub fn data_path(&self) -> Option<&str> {
+        self.data("path")
+    }
+
+    fn data(&self, key: &str) -> Option<&str> {
+        self.table.get("data")?.get(key)?.as_str()
+    }
+
+    /// States what and where the images are; other keys of `[data]` stay.
+    pub fn set_data(&mut self, data: &nearkin_data::Source) {
+        let entry = self.table.entry("data").or_insert_with(|| Value::Table(Table::new()));
+        if let (Some(table), Ok(stated)) = (entry.as_table_mut(), Table::try_from(data)) {
+            table.extend(stated);
+            self.text = None;
+        }
+    }
+
+    /// The recipe as TOML text, with what it states and no defaults.
+    pub fn to_text(&self) -> String {
+        toml::to_string(&self.table).unwrap_or_default()
+    }
+
     /// Makes the checked recipe.
     pub fn recipe(&self) -> Result<Recipe, RecipeError> {
         let parsed: Result<Recipe, toml::de::Error> = match &self.text {
@@ -248,6 +277,35 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_recipe_without_a_kind_of_data_gets_the_one_that_was_found() {
+        let found = nearkin_data::Source::Webdataset { path: Some(PathBuf::from("some/shards")) };
+        let begin = TEXT.find("[data]").expect("a table");
+        let end = TEXT.find("[method]").expect("a table");
+        for table in ["", "[data]\n", "[data]\npath = \"elsewhere\"\n"] {
+            let text = [&TEXT[..begin], table, &TEXT[end..]].concat();
+            let mut source = Source::parse("some.toml", text).expect("TOML");
+            assert_eq!(source.dataset(), None);
+            assert_eq!(source.data_path(), table.contains("path").then_some("elsewhere"));
+            source.set_data(&found);
+            assert_eq!(
+                (source.dataset(), source.data_path()),
+                (Some("webdataset"), Some("some/shards"))
+            );
+            let recipe = source.recipe().expect("a recipe");
+            assert_eq!(recipe.data, found);
+            let again = Source::parse("again.toml", source.to_text()).expect("TOML");
+            assert_eq!(again.recipe().expect("a recipe").digest(), recipe.digest());
+            // Defaults are not stated.
+            assert!(!source.to_text().contains("warmup_epochs"));
+        }
+        // A key that the kind does not have is named.
+        let text = [&TEXT[..begin], "[data]\nroot = \"x\"\n", &TEXT[end..]].concat();
+        let mut source = Source::parse("some.toml", text).expect("TOML");
+        source.set_data(&found);
+        assert!(source.recipe().expect_err("a refusal").to_string().contains("root"));
     }
 
     #[test]

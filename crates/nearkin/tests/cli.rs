@@ -525,7 +525,7 @@ fn an_empty_folder_is_refused() {
     let place = Place::new();
     place.write("flat.toml", tiny_on("folder"));
     place.images("empty", 0);
-    assert_snapshot!(place.pretrain("flat.toml --data empty").refused(), @"error: no images in [DIR]/empty: looked for bmp, jpeg, jpg, png, tif, tiff, webp files and for class folders of them");
+    assert_snapshot!(place.pretrain("flat.toml --data empty").refused(), @"error: no images in [DIR]/empty: looked for bmp, jfif, jpe, jpeg, jpg, png, tif, tiff, webp files and for class folders of them");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn inspect_as_json_lists_everything() {
 #[test]
 fn inspect_refuses_what_it_does_not_know() {
     let place = Place::new();
-    assert_snapshot!(place.nearkin("data inspect tiny.toml").refused(), @"error: tiny.toml: is no folder and none of the files that hold a set: a packed file, a .tar.gz archive of CIFAR-10, CIFAR-100 or STL-10, a shard (.tar), a list (.txt, .csv or .tsv), a parquet file");
+    assert_snapshot!(place.nearkin("data inspect tiny.toml").refused(), @"error: tiny.toml: is not a folder, and none of the files that hold a set: a packed file, a .tar.gz archive of CIFAR-10, CIFAR-100 or STL-10, a shard (.tar), a list (.txt, .csv or .tsv), a parquet file");
     assert!(place.nearkin("data inspect gone").refused().starts_with("error: cannot read gone: "));
 }
 

@@ -1,0 +1,477 @@
+//! Which kind of set is at a path, told by the names of files.
+//!
+//! Every command that is given only a path asks here, so that all of them see the same set.
+//!
+//! Some folders hold two kinds: a preview beside shards, the archives that images were unpacked from, a
+//! table of metadata beside images. The rules where images are beside shards or parquet files:
+//!
+//! - Pictures are no set if there are at most ten, directly in the folder or in ones such as `assets` and
+//!   `docs`.
+//! - Archives are what images were unpacked from if they are not numbered like shards, or are called
+//!   like a folder beside them. A parquet file holds metadata if its name speaks of no part and is not
+//!   numbered.
+//! - Otherwise both are sets, and the user is asked which one is meant.
+//!
+//! Where a list is beside images, the folders decide if they sort the images into classes; else the
+//! list has the labels.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::scan::{self, Listing};
+use crate::splits::{self, Naming};
+use crate::{
+    CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
+    Voc, VocPart, WebDataset, decode, parquet,
+};
+
+/// More pictures beside shards or parquet files are not only a preview.
+const MOST_PREVIEWS: usize = 10;
+
+/// Archives often unpack to one folder; links could lead further without end.
+const DEEPEST: usize = 8;
+
+/// Recognizes the kind of set at `path`, an archive of CIFAR by the names of the files in it.
+///
+/// Whatever is not known otherwise is a folder of images. [`DataError::Malformed`] for a file of no
+/// known kind, and for a folder that holds two sets.
+pub fn detect(path: &Path) -> Result<Source, DataError> {
+    match path.is_dir() {
+        true => detect_folder(path, 0),
+        false => detect_file(path),
+    }
+}
+
+fn detect_file(path: &Path) -> Result<Source, DataError> {
+    let place = Some(path.to_owned());
+    // Before anything is asked of the file: a pattern of shards is none.
+    if WebDataset::is_at(path) {
+        return Ok(Source::Webdataset { path: place });
+    }
+    fs::metadata(path).map_err(DataError::read(path))?;
+    if Packed::is_packed(path) {
+        return Ok(Source::Packed { path: place });
+    }
+    if let Some(version) = CifarVersion::recognise(path) {
+        return Ok(cifar(version, place));
+    }
+    if Stl10::is_archive(path) {
+        return Ok(Source::Stl10 { path: place, part: Stl10Part::Train });
+    }
+    if List::is_at(path) {
+        return Ok(Source::List { path: place, root: None });
+    }
+    if parquet::is_at(path) {
+        return Ok(Source::Parquet { path: place });
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is_archive = [".zip", ".7z", ".rar", ".tgz", ".gz", ".bz2", ".xz", ".zst"];
+    let reason = if Idx::is_at(path) {
+        "is one of several idx files; give their folder"
+    } else if decode::is_image(path) {
+        "is a single image; give its folder"
+    } else if is_archive.iter().any(|extension| name.ends_with(extension)) {
+        "is a compressed archive; unpack it and give the folder"
+    } else {
+        "is not a folder, and none of the files that hold a set: a packed file, a .tar.gz archive of \
+         CIFAR-10, CIFAR-100 or STL-10, a shard (.tar), a list (.txt, .csv or .tsv), a parquet file"
+    };
+    Err(DataError::malformed(path, reason))
+}
+
+fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
+    let place = Some(path.to_owned());
+    if let Some(version) = CifarVersion::recognise(path) {
+        return Ok(cifar(version, place));
+    }
+    let any = |names: &[&str]| names.iter().any(|name| path.join(name).exists());
+    if any(&["stl10_binary", "train_X.bin", "unlabeled_X.bin", "test_X.bin"]) {
+        let unlabeled = any(&["stl10_binary/unlabeled_X.bin", "unlabeled_X.bin"]);
+        let part = if unlabeled { Stl10Part::TrainAndUnlabeled } else { Stl10Part::Train };
+        return Ok(Source::Stl10 { path: place, part });
+    }
+    if Idx::is_at(path) {
+        return Ok(Source::Idx { path: place });
+    }
+    if Voc::is_at(path) {
+        return Ok(Source::Voc { path: place, part: VocPart::default() });
+    }
+    let shards = WebDataset::is_at(path).then(|| Files::below(path, "tar"));
+    let tables = parquet::is_at(path).then(|| Files::below(path, "parquet"));
+    if shards.is_some() || tables.is_some() {
+        let pictures = Pictures::below(path)?;
+        let shards = shards.filter(|shards| shards.are_a_set_beside(&pictures));
+        let tables = tables.filter(|tables| tables.are_a_set_beside(&pictures));
+        match (shards, tables, pictures.are_a_set()) {
+            (Some(_), None, false) => return Ok(Source::Webdataset { path: place }),
+            (None, Some(_), false) => return Ok(Source::Parquet { path: place }),
+            (Some(shards), Some(tables), _) => {
+                return Err(ask(path, [&shards.shown("shard"), &tables.shown("parquet file")]));
+            }
+            (Some(shards), None, true) => {
+                return Err(ask(path, [&shards.shown("shard"), &pictures.shown]));
+            }
+            (None, Some(tables), true) => {
+                return Err(ask(path, [&tables.shown("parquet file"), &pictures.shown]));
+            }
+            (None, None, _) => {}
+        }
+    }
+    if List::is_at(path) && !folders_are_classes(path) {
+        return Ok(Source::List { path: place, root: None });
+    }
+    if depth < DEEPEST
+        && let Some(inner) = wrapped(path)?
+    {
+        let found = detect_folder(&inner, depth + 1)?;
+        if !matches!(found, Source::Folder { .. }) {
+            return Ok(found);
+        }
+    }
+    Ok(Source::Folder { path: place })
+}
+
+fn cifar(version: CifarVersion, path: Option<PathBuf>) -> Source {
+    match version {
+        CifarVersion::Cifar10 => Source::Cifar10 { path },
+        CifarVersion::Cifar100 => Source::Cifar100 { path },
+    }
+}
+
+/// Whether the folders at `path` sort images into classes: a list then only repeats them, or cannot be
+/// read as a list of images at all.
+fn folders_are_classes(path: &Path) -> bool {
+    let sorted = Folder::open(path, Split::Train).is_ok_and(|set| set.has_labels());
+    sorted
+        || List::open(path, None, Split::Train).is_err()
+            && scan::holds_images(path).is_ok_and(|holds| holds)
+}
+
+/// The only folder in a folder without images; not one that is called like a part.
+fn wrapped(path: &Path) -> Result<Option<PathBuf>, DataError> {
+    let entries = scan::entries(path)?;
+    Ok(match entries.folders.as_slice() {
+        [only] if entries.images.is_empty() => {
+            let is_part = splits::naming(&only.to_string_lossy()) != Naming::Nothing;
+            (!is_part).then(|| path.join(only))
+        }
+        _ => None,
+    })
+}
+
+fn ask(path: &Path, [one, other]: [&str; 2]) -> DataError {
+    DataError::malformed(
+        path,
+        format!(
+            "holds {one} and {other}, and may mean either: give the folder of one of them, or move the \
+             other away; a recipe can say data.dataset"
+        ),
+    )
+}
+
+/// Shards or parquet files in a folder and one level below.
+struct Files {
+    extension: &'static str,
+    /// Relative to the folder, sorted.
+    paths: Vec<PathBuf>,
+}
+
+impl Files {
+    fn below(path: &Path, extension: &'static str) -> Self {
+        let is_one =
+            |name: &Path| name.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+        let mut paths = Vec::new();
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            // One that may not be read has nothing to show.
+            let Ok(entries) = fs::read_dir(path.join(&folder)) else { continue };
+            for entry in entries.flatten() {
+                let name = PathBuf::from(entry.file_name());
+                if is_one(&name) {
+                    paths.push(folder.join(name));
+                } else if folder.as_os_str().is_empty() && entry.path().is_dir() {
+                    folders.push(name);
+                }
+            }
+        }
+        paths.sort();
+        Self { extension, paths }
+    }
+
+    /// Whether they are a set of their own, not what pictures came from or a table about them.
+    fn are_a_set_beside(&self, pictures: &Pictures) -> bool {
+        if !pictures.are_a_set() {
+            return true;
+        }
+        self.paths.iter().any(|file| {
+            let stem = file.file_stem().unwrap_or_default();
+            let text = stem.to_string_lossy();
+            let is_numbered = text.ends_with(|letter: char| letter.is_ascii_digit());
+            let folder = file.with_extension("");
+            match self.extension {
+                "tar" => is_numbered && !pictures.folders.contains(&folder),
+                _ => is_numbered || splits::naming(&text) != Naming::Nothing,
+            }
+        })
+    }
+
+    fn shown(&self, noun: &str) -> String {
+        let first = self.paths.first().map(|path| path.display().to_string());
+        format!("{} {noun}(s) ({}, ...)", self.paths.len(), first.unwrap_or_default())
+    }
+}
+
+/// The images in a folder beside shards or parquet files.
+struct Pictures {
+    /// Those that may be a preview or part of a description.
+    previews: usize,
+    others: usize,
+    /// The folders that hold some, at any depth.
+    folders: BTreeSet<PathBuf>,
+    shown: String,
+}
+
+impl Pictures {
+    fn below(path: &Path) -> Result<Self, DataError> {
+        let listing: Listing = scan::scan(path, scan::index_folder().as_deref())?;
+        let mut pictures =
+            Self { previews: 0, others: 0, folders: BTreeSet::new(), shown: String::new() };
+        for (folder, files) in listing.folders().filter(|(_, files)| !files.is_empty()) {
+            let top: OsString = folder.iter().next().unwrap_or_default().to_owned();
+            let name = top.to_string_lossy();
+            let is_preview =
+                top.is_empty() || splits::means_images(&name) || splits::means_description(&name);
+            match is_preview {
+                true => pictures.previews += files.len(),
+                false => pictures.others += files.len(),
+            }
+            pictures.folders.extend(folder.ancestors().map(Path::to_owned));
+        }
+        let first = listing.path(0).map(|path| path.display().to_string());
+        pictures.shown = format!("{} image(s) ({}, ...)", listing.len(), first.unwrap_or_default());
+        Ok(pictures)
+    }
+
+    fn are_a_set(&self) -> bool {
+        self.others > 0 || self.previews > MOST_PREVIEWS
+    }
+}
+
+/// The kind of set at the path of a source, if that is clearly another one than the source says.
+///
+/// `None` if the kinds agree, if the path can be read as either, or if nobody can tell.
+pub fn other_kind(source: &Source) -> Option<&'static str> {
+    let path = source.path()?;
+    let found = detect(path).ok().filter(|found| found.kind() != source.kind())?;
+    let can_be = match (source, &found) {
+        // The images are there, whatever lists them.
+        (Source::Folder { .. }, Source::List { .. } | Source::Voc { .. }) => path.is_dir(),
+        (Source::Folder { .. }, _) => false,
+        (Source::Cifar10 { .. } | Source::Cifar100 { .. }, _) => CifarVersion::recognise(path)
+            .is_some_and(|version| cifar(version, None).kind() == source.kind()),
+        (Source::Stl10 { .. }, _) => Stl10::is_archive(path),
+        (Source::Idx { .. }, _) => Idx::is_at(path),
+        (Source::List { .. }, _) => List::is_at(path),
+        (Source::Packed { .. }, _) => Packed::is_packed(path),
+        (Source::Parquet { .. }, _) => parquet::is_at(path),
+        (Source::Webdataset { .. }, _) => WebDataset::is_at(path),
+        (Source::Voc { .. }, _) => Voc::is_at(path),
+        (Source::Shapes { .. }, _) => true,
+    };
+    // A folder is what is left if nothing else is known.
+    let is_there =
+        !matches!(found, Source::Folder { .. }) || scan::holds_images(path).unwrap_or(false);
+    (!can_be && is_there).then_some(found.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Empty files: only names are looked at, but for lists.
+    fn tree(files: &[&str]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        root
+    }
+
+    fn kind(files: &[&str]) -> Result<&'static str, String> {
+        let root = tree(files);
+        detect(root.path()).map(|source| source.kind()).map_err(|error| error.to_string())
+    }
+
+    fn refusal(path: &Path) -> String {
+        detect(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn kinds_are_told_by_the_names_of_files() {
+        for (file, kind) in [
+            ("cifar-10-batches-bin/x", "cifar10"),
+            ("data_batch_1.bin", "cifar10"),
+            ("cifar-10-batches-py/x", "cifar10"),
+            ("data_batch_3", "cifar10"),
+            ("cifar-10-python.tar.gz", "cifar10"),
+            ("cifar-100-binary/x", "cifar100"),
+            ("cifar-100-python/x", "cifar100"),
+            ("cifar-100-binary.tar.gz", "cifar100"),
+            ("stl10_binary/x", "stl10"),
+            ("unlabeled_X.bin", "stl10"),
+            ("train-images-idx3-ubyte.gz", "idx"),
+            ("MNIST/raw/t10k-labels-idx1-ubyte", "idx"),
+            ("part-0001.tar", "webdataset"),
+            ("train/0.TAR", "webdataset"),
+            ("data/train-00000-of-00001.parquet", "parquet"),
+            ("train/0000.parquet", "parquet"),
+            ("train.csv", "list"),
+            ("val.txt", "folder"),
+            ("train/train.txt", "folder"),
+            ("train.bin", "folder"),
+            ("train", "folder"),
+            ("x.png", "folder"),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            assert_eq!(detect(root.path()).unwrap().kind(), kind, "{file}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("train_X.bin"), "").unwrap();
+        let Source::Stl10 { part, .. } = detect(root.path()).unwrap() else { panic!("STL-10") };
+        assert_eq!(part, Stl10Part::Train);
+        let place = |file: &str| root.path().join(file);
+        let message = detect(&place("train_X.bin")).unwrap_err().to_string();
+        assert!(message.contains("is not a folder, and none of the files that hold"), "{message}");
+        for gone in ["gone", "gone.tar"] {
+            let message = detect(&place(gone)).unwrap_err().to_string();
+            assert!(message.starts_with("cannot read "), "{message}");
+        }
+        for file in ["some.tar", "some.Csv", "train-images-idx3-ubyte"] {
+            fs::write(place(file), "").unwrap();
+        }
+        assert_eq!(detect(&place("some.tar")).unwrap().kind(), "webdataset");
+        assert_eq!(detect(&place("part-{0..3}.tar")).unwrap().kind(), "webdataset");
+        assert_eq!(detect(&place("some.Csv")).unwrap().kind(), "list");
+        let message = detect(&place("train-images-idx3-ubyte")).unwrap_err().to_string();
+        assert!(message.contains("is one of several idx files; give their folder"), "{message}");
+    }
+
+    #[test]
+    fn pictures_beside_shards_and_parquet_files_do_not_hide_them() {
+        for (files, expected) in [
+            (&["preview.png", "data/train-00000-of-00001.parquet"][..], "parquet"),
+            (&["sample.jpg", "train-0.tar"], "webdataset"),
+            (
+                &["assets/a.png", "assets/b.png", "docs/c.png", "train-00.tar", "val-00.tar"],
+                "webdataset",
+            ),
+            (&["images/figure.png", "README.md", "0000.parquet"], "parquet"),
+            (&["set/logo.png", "set/data/test-00000-of-00001.parquet", "__MACOSX/x"], "parquet"),
+            // An incomplete set is one all the same; opening it says what is missing.
+            (&["preview.png", "data/train-00000-of-00003.parquet"], "parquet"),
+            (&["train-00000-of-00003.parquet", "a/1.png"], "ask"),
+            (&["a/1.png", "a/2.png", "train-000.tar"], "ask"),
+            (&["1/1.png", "data/train-00000-of-00001.parquet"], "ask"),
+            (&["train-000.tar", "data.parquet"], "ask"),
+            // What images were unpacked from, and tables about them.
+            (&["train/a/1.png", "val/a/1.png", "train.tar", "train/a.tar"], "folder"),
+            (&["train/n01/1.png", "train/n02/1.png", "train/n01.tar", "train/n02.tar"], "folder"),
+            (&["a/1.png", "b/1.png", "dataset.tar"], "folder"),
+            (&["a/1.png", "b/1.png", "metadata.parquet"], "folder"),
+        ] {
+            match (kind(files), expected) {
+                (Err(message), "ask") => {
+                    assert!(message.contains("and may mean either: give the folder"), "{message}");
+                }
+                (found, expected) => assert_eq!(found, Ok(expected), "{files:?}"),
+            }
+        }
+        let many: Vec<String> = (0..11).map(|index| format!("{index:02}.png")).collect();
+        let mut files: Vec<&str> = many.iter().map(String::as_str).collect();
+        files.push("train-0.tar");
+        let message = kind(&files).unwrap_err();
+        assert!(
+            message.contains("holds 1 shard(s) (train-0.tar, ...) and 11 image(s) (00.png, ...)"),
+            "{message}"
+        );
+        *files.last_mut().unwrap() = "images.tar";
+        assert_eq!(kind(&files), Ok("folder"));
+    }
+
+    #[test]
+    fn a_set_in_a_single_folder_is_found() {
+        for (files, expected) in [
+            (&["archive/cifar-10-batches-bin/data_batch_1.bin"][..], "cifar10"),
+            (&["a/b/train-0.tar", "a/readme.md"], "webdataset"),
+            (&["a/MNIST/raw/train-images-idx3-ubyte", "__MACOSX/a/._x"], "idx"),
+            (&["a/cats/1.png", "a/dogs/1.png"], "folder"),
+            (&["a/1.png"], "folder"),
+        ] {
+            assert_eq!(kind(files), Ok(expected), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_beside_images_has_the_labels_unless_folders_do() {
+        let root = tree(&["train/1.png", "train/2.png"]);
+        fs::write(root.path().join("train.csv"), "train/1.png,a\ntrain/2.png,b\n").unwrap();
+        assert_eq!(detect(root.path()).unwrap().kind(), "list");
+        let root = tree(&["train/a/1.png", "train/b/2.png"]);
+        fs::write(root.path().join("train.csv"), "train/a/1.png,a\ntrain/b/2.png,b\n").unwrap();
+        assert_eq!(detect(root.path()).unwrap().kind(), "folder");
+        fs::write(root.path().join("train.csv"), b"\xff").unwrap();
+        assert_eq!(detect(root.path()).unwrap().kind(), "folder");
+    }
+
+    #[test]
+    fn files_of_other_kinds_are_told_what_to_do() {
+        let root = tree(&["a.png", "set.zip", "set.TAR.GZ"]);
+        assert!(
+            refusal(&root.path().join("a.png")).ends_with("is a single image; give its folder")
+        );
+        for file in ["set.zip", "set.TAR.GZ"] {
+            assert!(refusal(&root.path().join(file)).contains("compressed archive; unpack it"));
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_another_kind_is_told() {
+        let other = |files: &[&str], text: &str| {
+            let root = tree(files);
+            let mut source: Source = toml::from_str(text).unwrap();
+            source.set_path(root.path()).unwrap();
+            other_kind(&source)
+        };
+        let is = |kind: &str| format!("dataset = {kind:?}");
+        for (files, said, expected) in [
+            (&["a/1.png", "b/1.png"][..], "cifar10", Some("folder")),
+            (&["a/1.png"], "webdataset", Some("folder")),
+            (&["a/1.png"], "list", Some("folder")),
+            (&["preview.png", "train.parquet"], "folder", Some("parquet")),
+            (&["train-0.tar"], "folder", Some("webdataset")),
+            (&["data_batch_1.bin"], "folder", Some("cifar10")),
+            (&["data_batch_1.bin"], "cifar100", Some("cifar10")),
+            (&["data_batch_1.bin"], "cifar10", None),
+            (&["train-0.tar"], "parquet", Some("webdataset")),
+            // Nobody can tell, or both are right.
+            (&["train-0.tar", "a/1.png"], "folder", None),
+            (&["train-0.tar", "a/1.png"], "webdataset", None),
+            (&["train.csv", "images/1.png"], "folder", None),
+            (&["notes.txt"], "cifar10", None),
+            (&[], "packed", None),
+        ] {
+            assert_eq!(other(files, &is(said)), expected, "{files:?} as {said}");
+        }
+        let missing: Source = toml::from_str("dataset = \"folder\"\npath = \"/no/where\"").unwrap();
+        assert_eq!(other_kind(&missing), None);
+    }
+}
