@@ -30,8 +30,13 @@ pub fn line<'a>(file: &'a str, list: &Path) -> Option<Cow<'a, str>> {
         return None;
     }
     let separator = separator(list);
-    let has_meaning =
-        |letter: char| letter.is_whitespace() || letter == '"' || Some(letter) == separator;
+    // A table of lines without its own separator may be taken for one with semicolons.
+    let has_meaning = |letter: char| {
+        letter.is_whitespace()
+            || letter == '"'
+            || Some(letter) == separator
+            || (letter == ';' && separator.is_some())
+    };
     let is_plain = !file.contains(has_meaning) && !file.starts_with(['#', '\u{feff}']);
     Some(match is_plain {
         true => file.into(),

@@ -384,7 +384,7 @@ mod tests {
         assert!(told.ends_with("bad.jsonl lists them"), "{told}");
 
         let list = Arc::new(BadImages::unwritten());
-        let set = Tolerant::new(shapes(50), Split::Test, 0.007, Arc::clone(&list));
+        let set = Tolerant::new(shapes(50), Split::Test, 0.14, Arc::clone(&list));
         set.tolerate(damage(0..7)).unwrap();
         let told = list.told_at_end().unwrap();
         assert!(told.contains("7 image(s)") && told.contains("; some.png: cut 0; "), "{told}");

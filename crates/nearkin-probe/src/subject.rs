@@ -1,6 +1,5 @@
 //! What is evaluated: the encoder of a run, or weights from a file with a recipe that describes them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,9 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nearkin_data::{BadImages, DataError, ImageSet, Skipped, Split, skipped_lines};
 use nearkin_eval::EvaluationError;
-use nearkin_model::{
-    Encoder, ProjectorFound, Report, WeightsError, load_backbone, load_encoder,
-};
+use nearkin_model::{Encoder, ProjectorFound, Report, WeightsError, load_backbone, load_encoder};
 use nearkin_recipe::Recipe;
 use nearkin_report::RunFolder;
 use nearkin_train::Checkpoint;
@@ -83,7 +80,7 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// [`ProbeError::Weights`] if the file of weights cannot be read.
+    /// [`DataError::Read`] if the file of weights cannot be read.
     pub fn evaluation(&self) -> Result<Evaluation, ProbeError> {
         let bytes = digest_of(&self.weights)
             .map_err(|source| DataError::Read { path: self.weights.clone(), source })?;

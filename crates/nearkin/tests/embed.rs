@@ -103,7 +103,10 @@ fn features_are_written_in_every_format() {
     assert_eq!(array(&place, "again.npy"), array(&place, "train.npy"));
     place.nearkin("export run --format torchvision --out out").done();
     for (arguments, said) in [
-        ("out/model.safetensors --recipe tiny.toml --projector --out x.npy", "embed without --projector"),
+        (
+            "out/model.safetensors --recipe tiny.toml --projector --out x.npy",
+            "embed without --projector",
+        ),
         ("out/model.safetensors --recipe tiny.toml --momentum-encoder --out x.npy", "leave out"),
         ("out/model.safetensors --out x.npy", "say with --recipe FILE"),
         ("run --out x.csv", "these end in .npy, .safetensors or .parquet"),
@@ -162,8 +165,8 @@ fn neighbors_are_shown_and_written() {
     rank  similarity  index  name
     ----  ----------  -----  ---------
        1      0.9994      2  c/a,2.png
-       2      0.0995      3  d.png
-    1 queries among 5 images of 2 values, exact: N s, reading N s
+       2     -0.6294      3  d.png
+    1 queries among 5 images of 2 values, centered cosine, exact: N s, reading N s
     ");
     let number = place.nearkin("search five.npy --query 0 --top_k 2").done();
     assert_eq!(without_seconds(&number), without_seconds(&said));
@@ -182,7 +185,30 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     let place = five();
     let said = place.nearkin("dedupe five.npy --out g.csv --keep-list kept.txt").done();
     assert_snapshot!(without_seconds(&said), @r"
-    five.npy: 4 of 5 images are in 2 groups of similarity 0.95 or more; 3 would remain
+    five.npy: 2 of 5 images are near-duplicates of 2 others that are kept (centered cosine of 0.9 or more); 3 images are kept
+
+    similarity to the nearest other image (5 images)
+       0.95 to 1.00        4 ########################################
+       0.90 to 0.95        0
+      -------------------- --similarity 0.9
+       0.85 to 0.90        0
+       0.80 to 0.85        0
+       0.75 to 0.80        0
+       0.70 to 0.75        0
+       0.65 to 0.70        0
+       0.60 to 0.65        0
+       0.55 to 0.60        0
+       0.50 to 0.55        0
+       0.45 to 0.50        0
+       0.40 to 0.45        0
+       0.35 to 0.40        0
+       0.30 to 0.35        0
+       0.25 to 0.30        0
+       0.20 to 0.25        0
+       0.15 to 0.20        0
+       0.10 to 0.15        0
+      below to 0.10        1 ##########
+
     exact, in 1 cells; 100.00 % of the comparisons of all with all; N s, reading N s
     wrote g.csv
     wrote kept.txt
@@ -204,16 +230,14 @@ fn copies_are_grouped_and_the_rest_is_kept() {
 fn rectified(rows: usize) -> Vec<[f32; 16]> {
     // The digits of a sine behind the fourth are as good as random.
     let value = |row: usize, column: usize| {
-        (((row * 31 + column * 17 + 7) as f64 * 12.9898).sin() * 43_758.545_3).fract() as f32
+        (((row * 1009 + column * 13 + 5) as f64 * 12.9898).sin() * 43_758.545_3).fract() as f32
     };
     (0..rows).map(|row| std::array::from_fn(|column| 1.0 + 0.1 * value(row, column))).collect()
 }
 
 fn write_rows(place: &Place, file: &str, rows: &[[f32; 16]]) {
-    let text = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 16), }}",
-        rows.len()
-    );
+    let text =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 16), }}", rows.len());
     let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
     bytes.extend(format!("{text:<117}\n").bytes());
     bytes.extend(rows.iter().flatten().flat_map(|value| value.to_le_bytes()));
@@ -237,7 +261,8 @@ fn features_are_centered_unless_that_is_switched_off() {
     let raw = place.nearkin("dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt");
     assert_eq!(raw.code, Some(2));
     assert!(raw.stdout.contains("; 1 images are kept\n"), "{}", raw.stdout);
-    let warning = "warning: one group has 61 images, 100.0 % of all; near-duplicates are rarely that many";
+    let warning =
+        "warning: one group has 61 images, 100.0 % of all; near-duplicates are rarely that many";
     assert!(raw.stderr.contains(warning), "{}", raw.stderr);
     let refusal = "error: kept.txt was not written: it would keep 1 of 61 images, less than half";
     assert!(raw.stderr.contains(refusal), "{}", raw.stderr);
@@ -253,10 +278,14 @@ fn features_are_centered_unless_that_is_switched_off() {
         let rows = said.lines().filter_map(|line| line.split_whitespace().nth(1));
         rows.filter(|cell| cell.parse::<f32>().is_ok()).map(str::to_owned).collect()
     };
-    let (own, other) = (similarities("--query 3 --top-k 5"), similarities("--query query.npy --top-k 6"));
+    let (own, other) =
+        (similarities("--query 3 --top-k 5"), similarities("--query query.npy --top-k 6"));
     assert_eq!((other[0].as_str(), &other[1..]), ("1.0000", &own[..]));
     let raw = similarities("--query 3 --top-k 5 --no-center");
-    assert!(raw.iter().all(|cell| cell.starts_with("0.99")) && own[4] < "0.95".to_owned(), "{own:?}");
+    assert!(
+        raw.iter().all(|cell| cell.starts_with("0.99")) && own[4] < "0.95".to_owned(),
+        "{own:?}"
+    );
 
     for (options, measure) in [("", "(centered cosine)"), (" --no-center", "(cosine)")] {
         let select = format!("select rows.npy --count 9 --method k-center --out s.txt{options}");
@@ -265,7 +294,11 @@ fn features_are_centered_unless_that_is_switched_off() {
     }
     write_rows(&place, "two.npy", &rows[..2]);
     let said = place.nearkin("dedupe two.npy --out g.csv");
-    assert!(said.stderr.starts_with("note: 2 images are too few to be centered"), "{}", said.stderr);
+    assert!(
+        said.stderr.starts_with("note: 2 images are too few to be centered"),
+        "{}",
+        said.stderr
+    );
     assert!(said.done().contains("(cosine of 0.9 or more)"));
 }
 
@@ -311,7 +344,23 @@ fn the_histogram_shows_where_the_similarity_cuts() {
     rows.push(rows[5]);
     write_rows(&place, "rows.npy", &rows);
     let said = place.nearkin("dedupe rows.npy --similarity 0.9 --out g.csv").done();
-    assert_snapshot!(without_seconds(&said), @"");
+    assert_snapshot!(without_seconds(&said), @r"
+    rows.npy: 2 of 32 images are near-duplicates of 2 others that are kept (centered cosine of 0.9 or more); 30 images are kept
+
+    similarity to the nearest other image (32 images)
+       0.95 to 1.00        4 ################
+       0.90 to 0.95        0
+      -------------------- --similarity 0.9
+       0.85 to 0.90        6 ########################
+       0.80 to 0.85        4 ################
+       0.75 to 0.80       10 ########################################
+       0.70 to 0.75        5 ####################
+       0.65 to 0.70        2 ########
+       0.60 to 0.65        1 ####
+
+    exact, in 1 cells; 93.85 % of the comparisons of all with all; N s, reading N s
+    wrote g.csv
+    ");
 }
 
 #[test]
@@ -333,6 +382,7 @@ fn the_lists_of_dedupe_and_select_are_data_sets() {
         let path = place.path("photos/odd").join(std::ffi::OsStr::from_bytes(name));
         fs::write(path, &image).unwrap();
     }
+    place.write("features/empty", "");
     embed(&place, "run photos --out features/photos.npy");
     embed(&place, "run photos --out photos.safetensors");
     embed(&place, "run photos --out photos.parquet");
@@ -340,12 +390,12 @@ fn the_lists_of_dedupe_and_select_are_data_sets() {
     for features in ["../features/photos.npy", "../photos.safetensors", "../photos.parquet"] {
         for end in ["txt", "csv", "tsv"] {
             // Neither the folder in which the list is written nor that in which it is read matters.
-            let select = format!(
-                "select {features} --count 11 --method k-center --out ../lists/all.{end}"
-            );
+            let select =
+                format!("select {features} --count 11 --method k-center --out ../lists/all.{end}");
             place.write("lists/empty", "");
             let said = place.nearkin_in("elsewhere", &select);
-            let warning = "lacks 2 of 11 images: a list cannot hold names with line breaks or bytes";
+            let warning =
+                "lacks 2 of 11 images: a list cannot hold names with line breaks or bytes";
             assert!(said.stderr.contains(warning), "{features}: {}", said.stderr);
             said.done();
             for folder in ["", "lists"] {
@@ -354,17 +404,26 @@ fn the_lists_of_dedupe_and_select_are_data_sets() {
                 let found = place.nearkin_in(folder, &inspect).done();
                 let found: serde_json::Value = serde_json::from_str(&found).unwrap();
                 let split = &found["splits"][0];
-                assert_eq!((&split["images"], split["unreadable"].as_array().map(Vec::len)), (&serde_json::json!(9), Some(0)), "{found}");
+                assert_eq!(
+                    (&split["images"], split["unreadable"].as_array().map(Vec::len)),
+                    (&serde_json::json!(9), Some(0)),
+                    "{found}"
+                );
             }
         }
     }
-    let dedupe = "dedupe features/photos.npy --similarity 0.99 --out g.csv --keep-list kept.txt --force";
+    let dedupe =
+        "dedupe features/photos.npy --similarity 0.99 --out g.csv --keep-list kept.txt --force";
     place.nearkin(dedupe).done();
     let recipe = support::tiny_on("list");
     place.write("list.toml", recipe);
     // The names beside an array are such a list too.
     let said = place.nearkin("data inspect features/photos.names.txt").done();
-    assert!(said.contains("dataset = \"list\"") && said.contains("unreadable images of the train split: 2"), "{said}");
+    assert!(
+        said.contains("dataset = \"list\"")
+            && said.contains("unreadable images of the train split: 2"),
+        "{said}"
+    );
 }
 
 #[test]
