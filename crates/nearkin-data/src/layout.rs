@@ -220,8 +220,8 @@ fn skip_beside(
     add("other folder(s) beside the images", without);
 }
 
-/// The folders of `root` that hold images, but for those of a description (`assets`). Without a word of a part in any name, only the first two
-/// are looked for: more make no difference.
+/// The folders of `root` that hold images, but for those of a description (`assets`). Where no name
+/// speaks of a part, only the first two are looked for: more make no difference.
 fn candidates(root: &Path, entries: &Entries) -> Result<Vec<Candidate>, DataError> {
     let naming = |name: &OsString| splits::naming(&name.to_string_lossy());
     let is_set = |name: &&OsString| !splits::means_description(&name.to_string_lossy());

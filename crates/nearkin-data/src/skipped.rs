@@ -9,8 +9,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::ImageSet;
-
 /// Entries that were left out for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
@@ -91,9 +89,9 @@ impl Skipped {
 const MOST_LINES: usize = 12;
 
 /// What the splits of a set left out, and the notes on them: a line each, to be shown to a user.
-pub fn skipped_lines<'a>(sets: impl IntoIterator<Item = &'a dyn ImageSet>) -> Vec<String> {
+pub fn skipped_lines<'a>(splits: impl IntoIterator<Item = &'a Skipped>) -> Vec<String> {
     let mut whole = Skipped::new();
-    sets.into_iter().for_each(|set| whole.merge(set.skipped()));
+    splits.into_iter().for_each(|skipped| whole.merge(skipped));
     let shown = whole.reasons.len().min(MOST_LINES);
     let mut lines: Vec<String> = whole.reasons[..shown].iter().map(ToString::to_string).collect();
     let more = &whole.reasons[shown..];
@@ -138,6 +136,13 @@ mod tests {
             ]
         );
         assert!(Skipped::new().is_empty() && !whole.is_empty());
+        let mut many = Skipped::new();
+        (0..15).for_each(|kind| many.add(format!("file(s) of kind {kind}"), "x"));
+        many.note("read from inner");
+        let lines = skipped_lines([&skipped, &many, &whole]);
+        assert_eq!(lines.len(), 14);
+        assert_eq!(lines[0], "skipped 5 dangling link(s); the first: a/1.png");
+        assert_eq!(lines[12..], ["skipped 5 more, for 5 other reasons", "read from inner"]);
         let mut noted = Skipped::new();
         noted.note("read from inner");
         noted.merge(&noted.clone());

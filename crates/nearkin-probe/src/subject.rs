@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use nearkin_data::{BadImages, DataError, ImageSet, Split};
+use nearkin_data::{BadImages, DataError, ImageSet, Skipped, Split, skipped_lines};
 use nearkin_model::Encoder;
 use nearkin_recipe::Recipe;
 use nearkin_report::RunFolder;
@@ -22,6 +22,8 @@ pub struct Subject {
     weights: PathBuf,
     step: Option<u64>,
     bad_images: Arc<BadImages>,
+    /// What each of the sets left out that were opened so far.
+    skipped: Arc<Mutex<Vec<Skipped>>>,
 }
 
 impl Subject {
@@ -35,6 +37,7 @@ impl Subject {
             weights: checkpoint.model(),
             step: Some(checkpoint.progress.step),
             bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
+            skipped: Arc::default(),
         })
     }
 
@@ -42,7 +45,8 @@ impl Subject {
     pub fn of_weights(path: &Path, recipe: Recipe) -> Self {
         let name = path.display().to_string();
         let bad_images = Arc::new(BadImages::unwritten());
-        Self { name, recipe, weights: path.to_owned(), step: None, bad_images }
+        let (weights, skipped) = (path.to_owned(), Arc::default());
+        Self { name, recipe, weights, step: None, bad_images, skipped }
     }
 
     /// Run folder or file, and how far it was trained if that is known.
@@ -75,7 +79,18 @@ impl Subject {
 
     /// Any set, with damaged images passed over in the same way.
     pub(crate) fn tolerate(&self, set: Arc<dyn ImageSet>, split: Split) -> Arc<dyn ImageSet> {
+        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        // A set is opened by several protocols.
+        if !skipped.contains(set.skipped()) {
+            skipped.push(set.skipped().clone());
+        }
         self.recipe.tolerate(set, split, &self.bad_images)
+    }
+
+    /// What its images left out, and how they were read: a line each, of all sets opened so far.
+    pub fn skipped_lines(&self) -> Vec<String> {
+        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped_lines(&*skipped)
     }
 
     /// The images that its evaluations could not read: listed in the run's folder; those of a file of

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
 use nearkin_data::random::Purpose;
-use nearkin_data::{BadImages, ImageSet, Random, Split};
+use nearkin_data::{BadImages, ImageSet, Random, Split, skipped_lines};
 use nearkin_device::{CudaSettings, ExactProducts, Graph, send};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
@@ -221,6 +221,9 @@ impl Trainer {
             Resume::From(run) => (run.clone(), None),
             Resume::New(path) => (RunFolder::of_others(path), None),
         };
+        if first && matches!(resume, Resume::From(_)) {
+            remember_place(&run, &setup.recipe)?;
+        }
         if first && !run.environment().exists() {
             let mut environment = options.environment.clone();
             environment[THREADS] = threads.into();
@@ -749,6 +752,10 @@ impl Trainer {
                 recipe.seed,
             ),
         )?;
+        let sets = [Some(&self.train), self.test.as_ref()].into_iter().flatten();
+        for line in skipped_lines(sets.map(ImageSet::skipped)) {
+            monitor.event(at, &line)?;
+        }
         if self.placed.holds_images() {
             let message = format!("the training images are held by {:?}", self.options.device);
             monitor.event(at, &message)?;
@@ -1080,6 +1087,21 @@ fn blame(world: &dyn World, error: TrainError) -> TrainError {
             error
         }
     }
+}
+
+/// Keeps the place of the images in the recipe of a continued run: they may have moved, and every
+/// later command looks for them there.
+fn remember_place(run: &RunFolder, recipe: &Recipe) -> Result<(), TrainError> {
+    let path = run.recipe();
+    // Whoever continues a run has read its recipe.
+    let Ok(mut stored) = Source::read(&path) else { return Ok(()) };
+    if recipe.data.path() == stored.data_path().map(Path::new) {
+        return Ok(());
+    }
+    stored.set_data(&recipe.data);
+    let text = stored.to_text();
+    write_atomically(&path, |file| std::io::Write::write_all(file, text.as_bytes()))?;
+    Ok(())
 }
 
 /// Makes and locks the folder of a new run with its recipe in it.

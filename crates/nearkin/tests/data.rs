@@ -218,3 +218,130 @@ fn get_refuses_another_file_than_the_official_one() {
     assert!(message.contains("stl10_binary.tar.gz is not the official file: it has 6 bytes"));
     assert!(message.contains("see https://cs.stanford.edu/~acoates/stl10/"), "{message}");
 }
+
+#[test]
+fn splits_are_found_under_other_names() {
+    let place = Place::new();
+    for (folder, images) in [("Training/a", 3), ("Training/b", 2), ("Testing/a", 1)] {
+        place.images(&format!("set/{folder}"), images);
+    }
+    place.images("set/Testing/b", 2);
+    let said = place.nearkin("data inspect set --json").done();
+    let found: Value = serde_json::from_str(&said).unwrap();
+    let counts: Vec<(&Value, &Value, usize)> = found["splits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|split| {
+            (&split["split"], &split["images"], split["classes"].as_array().unwrap().len())
+        })
+        .collect();
+    assert_eq!(counts, [(&"train".into(), &5.into(), 2), (&"test".into(), &3.into(), 2)]);
+    place.images("set/train", 2);
+    assert_snapshot!(place.nearkin("data inspect set").refused(), @"error: set: has several folders for its train part (Training, train): keep one of them here, with all images of that part");
+}
+
+#[test]
+fn the_kind_of_data_is_detected_where_the_recipe_names_none() {
+    let place = Place::new();
+    place.images("photos/train/cats", 20);
+    place.images("photos/train/dogs", 12);
+    let stated =
+        "[data]\ndataset = \"shapes\"\ntrain_images = 64\ntest_images = 20\nsize_pixels = 16\n\n";
+    place.write("any.toml", tiny_with(stated, ""));
+    assert_snapshot!(place.pretrain("any.toml --out run").refused(), @"error: any.toml: no data set is named: give --data PATH, or dataset in [data]");
+    place.pretrain("any.toml --data photos --out run --epochs 1 --quiet").done();
+    let recipe = place.read("run/recipe.toml");
+    assert!(recipe.contains("[data]\ndataset = \"folder\"\npath = \""), "{recipe}");
+    place.nearkin("data pack photos photos.packed").done();
+    place.pretrain("any.toml --data photos.packed --out packed --epochs 1 --quiet").done();
+    assert!(place.read("packed/recipe.toml").contains("dataset = \"packed\""));
+    assert_snapshot!(place.nearkin("recipe check any.toml").done(), @"any.toml: ok; the kind of data is detected at --data");
+    assert_snapshot!(place.nearkin("recipe check any.toml --resolved").refused(), @"error: any.toml: no data set is named, so it cannot be resolved: give --set data.dataset=KIND");
+}
+
+#[test]
+fn a_recipe_that_names_another_kind_of_data_is_refused() {
+    let place = Place::new();
+    place.images("photos/cats", 3);
+    place.images("photos/dogs", 3);
+    place.write("cifar.toml", tiny_on("cifar10"));
+    assert_snapshot!(place.pretrain("cifar.toml --data photos --out run").refused(), @r#"
+    error: cifar.toml: data.dataset is "cifar10", but [DIR]/photos holds data of the kind "folder"
+    hint: write dataset = "folder" in [data], give --set data.dataset=folder, or leave dataset out to have it detected
+    "#);
+    place.nearkin("data pack photos photos.packed").done();
+    place.write("folder.toml", tiny_on("folder"));
+    let refused = place.pretrain("folder.toml --data photos.packed --out run").refused();
+    assert!(refused.contains("photos.packed holds data of the kind \"packed\""), "{refused}");
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn what_is_skipped_is_told_by_every_command() {
+    let place = Place::new();
+    place.images("photos/train/cats", 20);
+    place.images("photos/train/dogs", 12);
+    place.images("photos/val/cats", 2);
+    place.images("photos/val/dogs", 2);
+    place.images("photos/test/cats", 3);
+    place.write("photos/train/cats/a.heic", "");
+    place.write("photos/train/dogs/b.HEIC", "");
+    std::os::unix::fs::symlink("gone.jpg", place.path("photos/val/dogs/x.jpg")).unwrap();
+    place.write("tiny.toml", tiny_on("folder"));
+    let train = "skipped 2 image(s) of a kind that is not read (.heic); the first: ";
+    let test =
+        ["skipped 1 link(s) that lead nowhere: ", "skipped 3 image(s) of the test part, since "];
+    let check = |said: &str, what: &str| {
+        for line in [train].iter().chain(&test) {
+            assert!(said.contains(line), "{what}: {line}\n{said}");
+        }
+    };
+    check(&place.nearkin("data inspect photos").done(), "inspect");
+    let found: Value =
+        serde_json::from_str(&place.nearkin("data inspect photos --json").done()).unwrap();
+    assert_eq!(found["splits"][0]["skipped"][0]["count"], 2);
+    assert_eq!(found["splits"][1]["skipped"].as_array().unwrap().len(), 2);
+    check(&place.nearkin("data pack photos photos.packed").stderr, "pack");
+    let said = place.pretrain("tiny.toml --data photos --out run --epochs 1");
+    check(&said.stderr, "pretrain");
+    said.done();
+    check(&place.read("run/metrics.jsonl"), "metrics");
+    let embed = place.nearkin("embed run photos --out photos.npy --device cpu");
+    check(&embed.stderr, "embed");
+    for command in ["eval knn run", "eval quality run", "eval all run --only knn"] {
+        let said = place.nearkin(&format!("{command} --device cpu"));
+        assert!(said.stderr.contains(test[0]), "{command}: {}", said.stderr);
+        said.done();
+    }
+}
+
+#[test]
+fn images_that_moved_are_found_again() {
+    let place = Place::new();
+    place.images("photos/train/cats", 20);
+    place.images("photos/train/dogs", 12);
+    place.images("photos/val/cats", 2);
+    place.images("photos/val/dogs", 2);
+    place.write("tiny.toml", tiny_on("folder"));
+    place.pretrain("tiny.toml --data photos --out run --epochs 1 --quiet").done();
+    fs::rename(place.path("photos"), place.path("moved")).unwrap();
+    let hint = "\nhint: if the images have moved, give their new place with --data PATH\n";
+    for command in ["eval knn run", "eval all run --only knn", "embed run --out x.npy"] {
+        let refused = place.nearkin(&format!("{command} --device cpu")).refused();
+        assert!(refused.starts_with("error: cannot read [DIR]/photos"), "{refused}");
+        assert!(refused.ends_with(hint), "{refused}");
+    }
+    let refused = place.pretrain("--resume run").refused();
+    assert!(refused.ends_with(hint), "{refused}");
+    // A place where a disk was mounted.
+    fs::create_dir(place.path("photos")).unwrap();
+    assert!(place.nearkin("eval knn run --device cpu").refused().ends_with(hint));
+
+    let before = place.read("run/recipe.toml");
+    place.nearkin("eval knn run --device cpu --data moved").done();
+    assert_eq!(place.read("run/recipe.toml"), before);
+    place.pretrain("--resume run --data moved --quiet").done();
+    assert_eq!(place.read("run/recipe.toml"), before.replace("/photos\"", "/moved\""));
+    place.nearkin("eval knn run --device cpu").done();
+}

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use nearkin_augment::{Loader, LoaderOptions, Sequential, View};
 use nearkin_data::inspect::{detect, splits};
-use nearkin_data::{BadImages, ImageSet, Split, Tolerant, open, tolerant};
+use nearkin_data::{BadImages, ImageSet, Split, Tolerant, open, skipped_lines, tolerant};
 use nearkin_embed::{FeatureFormat, FeatureWriter, Row};
 use nearkin_eval::{EvaluationError, unit_rows};
 use nearkin_model::{DeviceChoice, Encoder, Mlp, Mode, Parameters, images_to_tensor};
@@ -19,7 +19,7 @@ use nearkin_recipe::{Fraction, Recipe};
 use nearkin_train::{Checkpoint, load_tensors};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Trained, bad_input, share, trained};
+use super::{Trained, bad_input, hint_at_moved_data, share, trained};
 
 /// Write the features of images to a file.
 ///
@@ -100,6 +100,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let bad_images = Arc::new(BadImages::open(&list)?);
     let sets = sets(arguments, &subject.recipe)?;
+    for line in skipped_lines(sets.iter().map(|(_, set)| set.skipped())) {
+        eprintln!("{line}");
+    }
     let metadata = [
         ("format", "pt".to_owned()),
         ("encoder", weights.display().to_string()),
@@ -181,9 +184,14 @@ fn sets(arguments: &Arguments, recipe: &Recipe) -> anyhow::Result<Vec<(Split, Ar
     let Some(path) = &arguments.images else {
         let split = arguments.split.unwrap_or(Split::Train);
         let set = match split {
-            Split::Train => recipe.open_training_images()?,
-            Split::Test => open(&recipe.data, split)?,
+            Split::Train => recipe.open_training_images(),
+            Split::Test => open(&recipe.data, split),
         };
+        // Where the place was given, it is not the run that knows an old one.
+        let set = set.map_err(|error| match arguments.data {
+            Some(_) => error.into(),
+            None => hint_at_moved_data(error, recipe),
+        })?;
         return Ok(vec![(split, set)]);
     };
     let source = detect(path)?;

@@ -19,7 +19,7 @@ use nearkin_probe::{Evaluation, Machine, Score, Subject};
 use nearkin_recipe::Fraction;
 use nearkin_report::table;
 
-use super::{Trained, bad_input, print, share, trained};
+use super::{Trained, bad_input, hint_at_moved_data, print, share, trained};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -131,6 +131,7 @@ fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
 }
 
 fn warn(subject: &Subject) {
+    subject.skipped_lines().iter().for_each(|line| eprintln!("{line}"));
     if let Some(told) = subject.bad_images().told_at_end() {
         eprintln!("warning: {told}");
     }
@@ -163,5 +164,7 @@ fn scores_table(scores: &[Score]) -> String {
 
 /// The images of training and of the test split.
 fn sets(subject: &Subject) -> anyhow::Result<[Arc<dyn ImageSet>; 2]> {
-    Ok([subject.images(Split::Train)?, subject.images(Split::Test)?])
+    let images =
+        |split| subject.images(split).map_err(|error| hint_at_moved_data(error, &subject.recipe));
+    Ok([images(Split::Train)?, images(Split::Test)?])
 }

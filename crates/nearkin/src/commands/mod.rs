@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use nearkin_data::inspect::{detect, other_kind};
 use nearkin_dist::{Alone, Launch, Processes, World};
 use nearkin_model::DeviceChoice;
 use nearkin_objective::MethodError;
@@ -38,6 +39,9 @@ fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow:
     for change in changes {
         source.set(change)?;
     }
+    if source.dataset().is_none() {
+        detect_data(path, &mut source, data)?;
+    }
     let mut recipe = source.recipe()?;
     // A run can be continued from anywhere, so it keeps the whole path.
     if let Some(data) = data.or(recipe.data.path()).map(Path::to_owned) {
@@ -49,6 +53,7 @@ fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow:
         }
         recipe.data.set_path(data)?;
     }
+    refuse_other_kind(path, &recipe)?;
     Setup::new(recipe).map_err(|error| {
         let path = path.display();
         bad_input(match error {
@@ -58,6 +63,50 @@ fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow:
             error => format!("{path}: {error}"),
         })
     })
+}
+
+/// Completes a recipe that leaves the kind of data to what is at its path.
+fn detect_data(recipe: &Path, source: &mut Source, data: Option<&Path>) -> anyhow::Result<()> {
+    let stated = source.data_path().map(PathBuf::from);
+    let Some(place) = data.map(Path::to_owned).or(stated) else {
+        let recipe = recipe.display();
+        return Err(bad_input(format!(
+            "{recipe}: no data set is named: give --data PATH, or dataset in [data]"
+        )));
+    };
+    source.set_data(&detect(&place)?);
+    Ok(())
+}
+
+/// Refuses a recipe that names another kind of data than what clearly is at its path: the reader of
+/// that kind would say what it misses, not what is there.
+fn refuse_other_kind(path: &Path, recipe: &Recipe) -> anyhow::Result<()> {
+    let Some(kind) = other_kind(&recipe.data) else { return Ok(()) };
+    let place = recipe.data.path().unwrap_or(Path::new("")).display();
+    let (path, stated) = (path.display(), recipe.data.kind());
+    Err(bad_input(format!(
+        "{path}: data.dataset is {stated:?}, but {place} holds data of the kind {kind:?}\n\
+         hint: write dataset = {kind:?} in [data], give --set data.dataset={kind}, or leave dataset out \
+         to have it detected"
+    )))
+}
+
+/// Adds a hint to the error of a run whose images are not where it found them.
+fn hint_at_moved_data(error: impl Into<anyhow::Error>, recipe: &Recipe) -> anyhow::Error {
+    let error = error.into();
+    let Some(path) = recipe.data.path() else { return error };
+    // A place to mount a disk at stays when the disk is gone.
+    let is_gone = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !path.exists(),
+    };
+    match is_gone {
+        true => bad_input(format!(
+            "{}\nhint: if the images have moved, give their new place with --data PATH",
+            message(&error)
+        )),
+        false => error,
+    }
 }
 
 /// What a path to something trained leads to.

@@ -18,7 +18,7 @@ use nearkin_train::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Count, as_launched, bad_input, read_setup, unused};
+use super::{Count, as_launched, bad_input, hint_at_moved_data, read_setup, unused};
 
 /// TOML has no larger integer.
 const LARGEST_SEED: u64 = i64::MAX as u64;
@@ -164,7 +164,14 @@ fn train(
         load_backbone(weights, &encoder)?;
     }
     let interrupt = interrupt_on_signals(first, "writing a checkpoint after this step")?;
-    let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
+    // A new run has no place of its own yet, only the one that was given.
+    let stored = (arguments.data.is_none() && matches!(resume, Resume::From(_)))
+        .then(|| setup.recipe.clone());
+    let trainer = Trainer::new(setup, &resume, options, Arc::clone(world));
+    let mut trainer = trainer.map_err(|error| match stored {
+        Some(recipe) => hint_at_moved_data(error, &recipe),
+        None => error.into(),
+    })?;
     if let Some(weights) = &arguments.init {
         let report = trainer.start_from(weights)?;
         if first && !arguments.quiet {

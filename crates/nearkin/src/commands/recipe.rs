@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use nearkin_recipe::Override;
+use nearkin_recipe::{Override, Source};
 
-use super::read_setup;
+use super::{bad_input, read_setup};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -25,6 +25,23 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Check { file, changes, resolved } = command;
+    let mut source = Source::read(file)?;
+    for change in changes {
+        source.set(change)?;
+    }
+    if source.dataset().is_none() && source.data_path().is_none() {
+        if *resolved {
+            return Err(bad_input(format!(
+                "{}: no data set is named, so it cannot be resolved: give --set data.dataset=KIND",
+                file.display()
+            )));
+        }
+        // Any kind will do to check the rest.
+        let kind: Override = "data.dataset=folder".parse()?;
+        read_setup(file, &[&changes[..], &[kind]].concat(), None)?;
+        println!("{}: ok; the kind of data is detected at --data", file.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let setup = read_setup(file, changes, None)?;
     if *resolved {
         print!("{}", setup.recipe.to_text());

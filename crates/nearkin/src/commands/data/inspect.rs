@@ -14,8 +14,8 @@ const SHOWN: usize = 20;
 
 /// Decode every image and say what is there.
 ///
-/// Names the kind of set, its classes with their counts, image sizes, images that cannot be read and
-/// images with the same pixels. Understands CIFAR-10 and CIFAR-100 in every form, STL-10 (binary
+/// Names the kind of set, its classes with their counts, image sizes, what was skipped and why, images
+/// that cannot be read and images with the same pixels. Understands CIFAR-10 and CIFAR-100 in every form, STL-10 (binary
 /// version), PASCAL VOC, idx files, folders of images, lists, tar shards, parquet files and packed files,
 /// whose checksum is verified.
 #[derive(Args)]
@@ -53,6 +53,11 @@ fn text(path: &str, found: &Inspection) -> String {
         text += "width and height in pixels: smallest / median / largest\n";
     }
     text += &classes(&found.splits);
+    for split in &found.splits {
+        let reasons = split.skipped.reasons().iter().map(ToString::to_string);
+        let lines: Vec<String> = reasons.chain(split.notes.iter().cloned()).collect();
+        text += &list(&format!("notes on the {} split", split.split), &lines);
+    }
     for split in &found.splits {
         let reasons = split.unreadable.iter().map(|image| image.reason.clone());
         let title = format!("unreadable images of the {} split", split.split);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use nearkin_augment::{Interpolation, Resize, Scratch};
 use nearkin_data::inspect::{detect, splits};
-use nearkin_data::{DataError, Image, ImageSet, PackWriter, open};
+use nearkin_data::{DataError, Image, ImageSet, PackWriter, open, skipped_lines};
 
 use super::super::bad_input;
 
@@ -45,6 +45,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let source = detect(&arguments.path)?;
     let splits = splits(&source)?;
     let sets = splits.iter().map(|split| open(&source, *split)).collect::<Result<Vec<_>, _>>()?;
+    for line in skipped_lines(sets.iter().map(ImageSet::skipped)) {
+        eprintln!("{line}");
+    }
     if sets.iter().any(ImageSet::has_several_labels) {
         eprintln!(
             "warning: the images have several labels each, which a packed file does not keep"

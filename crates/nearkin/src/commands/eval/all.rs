@@ -12,7 +12,7 @@ use nearkin_probe::{
 };
 use nearkin_report::write_atomically;
 
-use super::{Common, Training, bad_input, evaluation, print};
+use super::{Common, Training, bad_input, evaluation, hint_at_moved_data, print};
 
 /// Everything that the data allows, as one table; of several runs mean and standard deviation.
 ///
@@ -92,7 +92,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut evaluations = Vec::new();
     for (subject, run) in subjects.iter().zip(runs) {
         let say = |what: &str| eprintln!("{}: {what}", subject.name());
-        let scores = suite(subject, &options, machine, &say)?;
+        let scores = suite(subject, &options, machine, &say)
+            .map_err(|error| hint_at_moved_data(error, &subject.recipe))?;
         let evaluation = evaluation(subject, scores);
         if run.is_dir() {
             write(run, std::slice::from_ref(&evaluation))?;

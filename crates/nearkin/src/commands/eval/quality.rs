@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use nearkin_probe::{quality_of, quality_scores};
 
-use super::Common;
+use super::{Common, hint_at_moved_data};
 
 /// Measures of the features that need no labels, and a warning where they have collapsed.
 ///
@@ -24,7 +24,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { run, common } = arguments;
     let machine = common.machine()?;
     let subject = common.subject(run)?;
-    let (quality, split) = quality_of(&subject, machine)?;
+    let (quality, split) = quality_of(&subject, machine)
+        .map_err(|error| hint_at_moved_data(error, &subject.recipe))?;
     if let Some(warning) = quality.spread.warning() {
         eprintln!("warning: {warning}");
     }
