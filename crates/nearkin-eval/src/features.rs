@@ -18,6 +18,9 @@ pub enum EvaluationError {
     /// libtorch refused an operation.
     #[error("evaluation failed in libtorch: {0}")]
     Tensor(#[from] TchError),
+    /// The encoder's features are NaN or infinite, or so large that their norm is.
+    #[error("the encoder's features are not finite: it has diverged")]
+    NotFinite,
     /// The set has no labels to compare with.
     #[error(
         "{0} has no labels, and this evaluation needs them: give a folder with one sub-folder per class"
@@ -105,17 +108,40 @@ pub enum FeatureSource<'a> {
 }
 
 impl FeatureSource<'_> {
-    pub(crate) fn features(self, view: &ViewBatch) -> Result<Tensor, TchError> {
+    pub(crate) fn features(self, view: &ViewBatch) -> Result<Tensor, EvaluationError> {
         match self {
             Self::Backbone(encoder) => {
                 let images = images_to_tensor(&view.pixels, view.size_pixels, encoder.device())?;
-                encoder.extract(&images)
+                extract(encoder, &images)
             }
             Self::Pixels => {
                 let values = (3 * view.size_pixels * view.size_pixels) as i64;
-                Tensor::f_from_slice(&view.pixels)?.f_view([-1, values])
+                Ok(Tensor::f_from_slice(&view.pixels)?.f_view([-1, values])?)
             }
         }
+    }
+}
+
+/// The backbone's features of images `[batch, 3, height, width]` in evaluation mode,
+/// `[batch, features]`, without gradient.
+///
+/// Every evaluation gets its features here.
+///
+/// # Errors
+///
+/// [`EvaluationError::NotFinite`] from an encoder that has diverged.
+pub fn extract(encoder: &Encoder, images: &Tensor) -> Result<Tensor, EvaluationError> {
+    let rows = encoder.extract(images)?;
+    check_finite(&rows)?;
+    Ok(rows)
+}
+
+/// Refuses features that are NaN or infinite, or so large that their norm is: nothing can be compared
+/// with them.
+pub fn check_finite(rows: &Tensor) -> Result<(), EvaluationError> {
+    match rows.f_norm()?.f_double_value(&[])?.is_finite() {
+        true => Ok(()),
+        false => Err(EvaluationError::NotFinite),
     }
 }
 

@@ -26,9 +26,11 @@ pub struct Votes {
 pub struct KnnResult {
     /// The way to vote.
     pub votes: Votes,
-    /// Share of queries whose class got the largest vote, within 0 and 1.
+    /// Share of queries whose class got the largest vote, within 0 and 1. Of equal votes the class with
+    /// the lower number wins.
     pub top_1: f64,
-    /// Share of queries whose class is among the five largest votes.
+    /// Share of queries whose class is among the five largest votes. A class that none of the `k`
+    /// neighbors belongs to has no vote and is never among them.
     pub top_5: f64,
 }
 
@@ -50,7 +52,11 @@ const QUERIES_AT_ONCE: i64 = 256;
 /// heap, which beats its other way by far.
 const BANK_AT_ONCE: i64 = 16_384;
 
-/// An exact search for nearest neighbours by cosine, through a bank that is handed over in parts.
+/// Queries whose votes are counted at once: each takes a number per class.
+const VOTERS_AT_ONCE: i64 = 1024;
+
+/// An exact search for nearest neighbours by cosine, through a bank that is handed over in parts. Of
+/// rows that are equally near, those that were handed over first count as nearer.
 ///
 /// In memory are the queries, the neighbours found so far, and 256 x 16,384 similarities: the bank may
 /// be of any size.
@@ -103,12 +109,12 @@ impl Search {
             let count = QUERIES_AT_ONCE.min(images - start);
             let part = |of: &Tensor| of.f_narrow(0, start, count);
             let all = part(&self.queries)?.f_matmul(&columns)?;
-            let (new, places) = all.f_topk(self.most.min(all.size()[1]), 1, true, true)?;
-            let of = labels.f_index_select(0, &places.f_view([-1])?)?.f_view_as(&places)?;
+            let (new, places) = nearest(&all, self.most)?;
+            let of = labels.f_index_select(0, &places.f_reshape([-1])?)?.f_view_as(&places)?;
             let near = Tensor::f_cat(&[part(&self.cosines)?, new], 1)?;
             let of = Tensor::f_cat(&[part(&self.classes)?, of], 1)?;
-            let (nearest, places) = near.f_topk(self.most.min(near.size()[1]), 1, true, true)?;
-            cosines.push(nearest);
+            let (near, places) = nearest(&near, self.most)?;
+            cosines.push(near);
             classes.push(of.f_gather(1, &places, false)?);
         }
         self.cosines = Tensor::f_cat(&cosines, 0)?;
@@ -116,11 +122,12 @@ impl Search {
         Ok(())
     }
 
-    /// Every process has searched its part of the bank for the same queries: the nearest of all parts.
-    fn join(&mut self, world: &dyn World) -> Result<(), TchError> {
+    /// Every process has searched its part of a bank of `bank` rows for the same queries: the nearest of
+    /// all parts. Parts follow each other in rank order, which keeps the order of equal ones.
+    fn join(&mut self, world: &dyn World, bank: i64) -> Result<(), TchError> {
         self.merge()?;
         let (queries, found) = self.cosines.size2()?;
-        // A part may be smaller than the number of neighbours; what is infinitely far has no vote.
+        // A part may be smaller than the number of neighbors; what fills it up is infinitely far.
         let kind = (self.cosines.kind(), self.cosines.device());
         let far = Tensor::f_full([queries, self.most - found], f64::NEG_INFINITY, kind)?;
         let none = Tensor::f_zeros([queries, self.most - found], (Kind::Int64, kind.1))?;
@@ -130,29 +137,56 @@ impl Search {
         };
         let cosines = of_all(&self.cosines, &far)?;
         let classes = of_all(&self.classes, &none)?;
-        let (nearest, places) = cosines.f_topk(self.most, 1, true, true)?;
+        let (near, places) = nearest(&cosines, self.most.min(bank))?;
         self.classes = classes.f_gather(1, &places, false)?;
-        self.cosines = nearest;
+        self.cosines = near;
         Ok(())
     }
 
-    /// Lets the neighbours vote; `classes` is the number of classes.
+    /// Lets the neighbors vote; `classes` is the number of classes.
     pub fn finish(mut self, classes: i64) -> Result<Vec<KnnResult>, TchError> {
         self.merge()?;
-        let truth = self.truth.f_unsqueeze(1)?;
-        let images = truth.size()[0] as f64;
+        let images = self.truth.size()[0];
+        let share = |hits: i64| hits as f64 / images as f64;
         let result = |votes: &Votes| {
-            let ranked = scores(&self.cosines, &self.classes, classes, *votes)?
-                .f_argsort_stable(true, 1, true)?;
-            let right = ranked.f_eq_tensor(&truth)?;
-            let share = |first: i64| {
-                let hits = right.f_narrow(1, 0, first.min(classes))?.f_sum(Kind::Int64)?;
-                Ok::<f64, TchError>(hits.f_int64_value(&[])? as f64 / images)
-            };
-            Ok(KnnResult { votes: *votes, top_1: share(1)?, top_5: share(5)? })
+            let mut hits = [0, 0];
+            for start in (0..images).step_by(VOTERS_AT_ONCE as usize) {
+                let part = |of: &Tensor| of.f_narrow(0, start, VOTERS_AT_ONCE.min(images - start));
+                let (cosines, of) = (part(&self.cosines)?, part(&self.classes)?);
+                let of_part = hits_among(&cosines, &of, &part(&self.truth)?, classes, *votes)?;
+                hits = [hits[0] + of_part[0], hits[1] + of_part[1]];
+            }
+            Ok(KnnResult { votes: *votes, top_1: share(hits[0]), top_5: share(hits[1]) })
         };
         self.votes.iter().map(result).collect()
     }
+}
+
+/// The `count` largest of each row of `cosines`, or all if there are fewer, falling, and their columns:
+/// `[rows, count]` each. Of equal ones the first columns come first, and are those that are taken.
+fn nearest(cosines: &Tensor, count: i64) -> Result<(Tensor, Tensor), TchError> {
+    let columns = cosines.size()[1];
+    let count = count.min(columns);
+    // One more shows whether the last of them has an equal that is left out.
+    let (values, places) = cosines.f_topk((count + 1).min(columns), 1, true, true)?;
+    let pairs = values.size()[1] - 1;
+    let equal = values.f_narrow(1, 1, pairs)?.f_eq_tensor(&values.f_narrow(1, 0, pairs)?)?;
+    let (values, places) = (values.f_narrow(1, 0, count)?, places.f_narrow(1, 0, count)?);
+    let rows = equal.f_any_dim(1, false)?.f_nonzero()?.f_view([-1])?;
+    if rows.numel() == 0 {
+        return Ok((values, places));
+    }
+    // libtorch leaves open which of equal ones it takes, and in which order.
+    let all = cosines.f_index_select(0, &rows)?;
+    let least = values.f_index_select(0, &rows)?.f_narrow(1, count - 1, 1)?;
+    let (above, level) = (all.f_gt_tensor(&least)?, all.f_eq_tensor(&least)?);
+    let left = above.f_sum_dim_intlist([1].as_slice(), true, Kind::Int64)?.f_neg()?;
+    let first = level.f_cumsum(1, Kind::Int64)?.f_le_tensor(&left.f_add_scalar(count)?)?;
+    let taken = above.f_logical_or(&level.f_logical_and(&first)?)?;
+    let taken = taken.f_nonzero()?.f_select(1, 1)?.f_reshape([-1, count])?;
+    let (sorted, order) = all.f_gather(1, &taken, false)?.f_sort_stable(true, 1, true)?;
+    let taken = taken.f_gather(1, &order, false)?;
+    Ok((values.f_index_copy(0, &rows, &sorted)?, places.f_index_copy(0, &rows, &taken)?))
 }
 
 /// Classifies the images of `test` by their nearest neighbours in `train`, see [`Search`]; images
@@ -216,7 +250,7 @@ pub fn knn_together(
         return Err(EvaluationError::NoneReadable { images: train.len(), which: "training " });
     }
     if world.size() > 1 {
-        search.join(world)?;
+        search.join(world, bank)?;
     }
     let results = search.finish(train.classes().len() as i64)?;
     Ok(Knn { results, spread, images: [bank as usize, tested] })
@@ -247,10 +281,10 @@ fn everywhere(
     Ok((of_all(&rows)?, of_all(&labels)?))
 }
 
-/// The vote for every class, `[queries, classes]`, from cosines and classes of the nearest
-/// neighbours, `[queries, most]`.
+/// The vote for every class, `[queries, classes]`, in double precision, from cosines and classes of the
+/// nearest neighbors, `[queries, most]`, falling.
 ///
-/// Weights are taken relative to the nearest neighbour's, which changes no ranking and keeps a small
+/// Weights are taken relative to the nearest neighbor's, which changes no ranking and keeps a small
 /// temperature from overflowing.
 pub fn scores(
     cosines: &Tensor,
@@ -260,14 +294,42 @@ pub fn scores(
 ) -> Result<Tensor, TchError> {
     let (queries, most) = cosines.size2()?;
     let k = (votes.k as i64).min(most);
-    let nearest = cosines.f_narrow(1, 0, 1)?;
-    let weights =
-        cosines.f_narrow(1, 0, k)?.f_sub(&nearest)?.f_div_scalar(votes.temperature)?.f_exp()?;
-    Tensor::f_zeros([queries, classes], (weights.kind(), weights.device()))?.f_scatter_add(
+    let cosines = cosines.f_narrow(1, 0, k)?.f_to_kind(Kind::Double)?;
+    let distances = cosines.f_sub(&cosines.f_narrow(1, 0, 1)?)?;
+    let weights = distances.f_div_scalar(votes.temperature)?.f_exp()?;
+    Tensor::f_zeros([queries, classes], (Kind::Double, weights.device()))?.f_scatter_add(
         1,
         &of.f_narrow(1, 0, k)?,
         &weights,
     )
+}
+
+/// How many of the queries have their class, `truth`, `[queries]`, at the first place of the vote, and
+/// how many among the first five.
+fn hits_among(
+    cosines: &Tensor,
+    of: &Tensor,
+    truth: &Tensor,
+    classes: i64,
+    votes: Votes,
+) -> Result<[i64; 2], TchError> {
+    let scores = scores(cosines, of, classes, votes)?;
+    // A vote may be too small for its number, and is a vote all the same.
+    let k = (votes.k as i64).min(of.size()[1]);
+    let has_vote = Tensor::f_zeros(scores.size(), (Kind::Bool, scores.device()))?;
+    let has_vote = has_vote.f_scatter_value(1, &of.f_narrow(1, 0, k)?, 1)?;
+    let truth = truth.f_unsqueeze(1)?;
+    let own = scores.f_gather(1, &truth, false)?;
+    let lower = Tensor::f_arange(classes, (Kind::Int64, scores.device()))?.f_lt_tensor(&truth)?;
+    let level = scores.f_eq_tensor(&own)?.f_logical_and(&lower)?;
+    let before = scores.f_gt_tensor(&own)?.f_logical_or(&level)?.f_logical_and(&has_vote)?;
+    let rank = before.f_sum_dim_intlist([1].as_slice(), true, Kind::Int64)?;
+    let voted = has_vote.f_gather(1, &truth, false)?;
+    let hits = |first: i64| {
+        let among = rank.f_lt(first)?.f_logical_and(&voted)?;
+        among.f_sum(Kind::Int64)?.f_int64_value(&[])
+    };
+    Ok([hits(1)?, hits(5)?])
 }
 
 #[cfg(test)]
@@ -361,6 +423,89 @@ mod tests {
             assert_eq!(whole, result(256));
             assert_eq!(whole, result(1000));
             assert!(whole.top_1 > 0.0 && whole.top_1 <= whole.top_5);
+        }
+    }
+
+    /// Each query has an equal in the bank that is of another class.
+    #[test]
+    fn a_class_without_a_vote_is_not_among_the_first_five() {
+        let rows = Tensor::eye(6, tch::kind::FLOAT_CPU);
+        let of_bank = Tensor::from_slice(&[1_i64, 2, 3, 4, 5, 0]);
+        let truth = Tensor::from_slice(&[0_i64, 1, 2, 3, 4, 5]);
+        let shares = |k, temperature| {
+            let result = accuracy((&rows, &of_bank), (&rows, &truth), Votes { k, temperature }, 6);
+            (result.top_1, result.top_5)
+        };
+        for temperature in [0.01, 0.1, 10.0] {
+            assert_eq!(shares(1, temperature), (0.0, 0.0));
+        }
+        // The second neighbor is row 0, of class 1, and of row 0 it is row 1, of class 2.
+        assert_eq!(shares(2, 0.1), (0.0, 1.0 / 6.0));
+        // All six classes have a vote, and exp(-1 / 0.001) is 0 in any precision.
+        assert_eq!(shares(6, 0.001), (0.0, 4.0 / 6.0));
+        assert_eq!(shares(600, 0.1), (0.0, 4.0 / 6.0));
+    }
+
+    #[test]
+    fn of_equally_near_rows_the_first_vote_and_of_equal_votes_the_lower_class_wins() {
+        let point = |images: i64| Tensor::ones([images, 1], tch::kind::FLOAT_CPU);
+        let labels = [4_i64, 2, 2, 0, 1, 1, 6];
+        let of_bank = Tensor::from_slice(&labels);
+        let truth = Tensor::from_slice(&[4_i64, 2, 0, 6]);
+        for (k, top_1, top_5) in [
+            (1, 1, 1), // Class 4.
+            (2, 1, 2), // A vote for 2 and one for 4.
+            (3, 1, 2), // Two for 2.
+            (7, 0, 4), // Two for 1 and for 2; then 0, 4 and 6.
+        ] {
+            let votes = Votes { k, temperature: 0.1 };
+            for part in [1, 3, 7] {
+                let result = accuracy((&point(7), &of_bank), (&point(4), &truth), votes, part);
+                let expected = [top_1, top_5].map(|hits| f64::from(hits) / 4.0);
+                assert_eq!([result.top_1, result.top_5], expected, "k = {k}");
+            }
+        }
+    }
+
+    /// Against a stable sort, with values that are often equal.
+    #[test]
+    fn the_nearest_are_the_first_of_a_stable_sort() {
+        tch::manual_seed(5);
+        for (columns, values) in [(1, 3), (9, 2), (40, 5), (300, 4), (300, 1)] {
+            let cosines = Tensor::randint(values, [20, columns], tch::kind::FLOAT_CPU);
+            let (sorted, order) = cosines.sort_stable(true, 1, true);
+            for count in [1, 2, 7, 39, 300, 500] {
+                let (near, places) = nearest(&cosines, count).unwrap();
+                let count = count.min(columns);
+                assert_eq!(near, sorted.narrow(1, 0, count), "{columns} {values} {count}");
+                assert_eq!(places, order.narrow(1, 0, count), "{columns} {values} {count}");
+            }
+        }
+    }
+
+    /// Rows that are equally near, in parts that are compared one after the other.
+    #[test]
+    fn parts_do_not_change_which_of_equally_near_rows_vote() {
+        tch::manual_seed(9);
+        let draw = |images: i64| {
+            let rows = Tensor::randint(2, [images, 4], tch::kind::DOUBLE_CPU) - 0.5;
+            (rows, Tensor::randint(7, [images], tch::kind::INT64_CPU))
+        };
+        let (bank, queries) = (draw(90), draw(50));
+        let votes = [1, 2, 5, 30, 200].map(|k| Votes { k, temperature: 0.07 });
+        let results = |part: i64| {
+            let (rows, truth) = (queries.0.shallow_clone(), queries.1.shallow_clone());
+            let mut search = Search::new(rows, truth, &votes).unwrap();
+            for start in (0..90).step_by(part as usize) {
+                let count = part.min(90 - start);
+                search.add(bank.0.narrow(0, start, count), bank.1.narrow(0, start, count)).unwrap();
+                search.merge().unwrap();
+            }
+            search.finish(7).unwrap()
+        };
+        let whole = results(90);
+        for part in [1, 7, 33] {
+            assert_eq!(results(part), whole, "{part}");
         }
     }
 

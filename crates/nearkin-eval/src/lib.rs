@@ -8,8 +8,8 @@ mod knn;
 mod quality;
 
 pub use features::{
-    EvaluationError, FeatureOptions, FeatureSource, Features, check_classes, check_labels,
-    labels_of, stream, stream_raw, unit_rows,
+    EvaluationError, FeatureOptions, FeatureSource, Features, check_classes, check_finite,
+    check_labels, extract, labels_of, stream, stream_raw, unit_rows,
 };
 pub use knn::{Knn, KnnResult, Search, Votes, knn, knn_together, scores};
 pub use quality::{Quality, Spread, alignment, quality, rank_me, spread, uniformity};

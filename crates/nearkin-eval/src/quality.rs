@@ -20,37 +20,40 @@ const ROWS_AT_ONCE: i64 = 1024;
 const COLLAPSED_DEVIATION: f64 = 0.02;
 /// A RankMe below this is a collapse to one direction.
 const COLLAPSED_RANK: f64 = 1.5;
+/// Fewer images than this may point in one direction because they look alike.
+const LEAST_IMAGES_FOR_RANK: i64 = 8;
 
 /// How unit features spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// See [`rank_me`].
-    pub rank_me: f64,
+    pub rank_me: Option<f64>,
     /// Standard deviation (n - 1) of a dimension over the images, mean over the dimensions; features
-    /// that point anywhere alike have 1 / sqrt(length).
-    pub deviation: f64,
+    /// that point anywhere alike have 1 / sqrt(length). `None` for a single image.
+    pub deviation: Option<f64>,
     /// Length of a feature.
     pub length: i64,
+    /// Number of features.
+    pub images: i64,
 }
 
 impl Spread {
-    /// What is wrong, if the features have collapsed.
+    /// What is wrong, if the features have collapsed. A few images are no proof of that.
     pub fn warning(&self) -> Option<String> {
         let even = 1.0 / (self.length as f64).sqrt();
-        if !(self.rank_me.is_finite() && self.deviation.is_finite()) {
-            return Some("the features are not finite".to_owned());
-        }
-        if self.deviation < COLLAPSED_DEVIATION * even {
+        if let Some(deviation) = self.deviation.filter(|own| *own < COLLAPSED_DEVIATION * even) {
             return Some(format!(
-                "the features have collapsed to a point: their standard deviation is {:.2e}, where \
-                 evenly spread ones have {even:.2e}",
-                self.deviation
+                "the features have collapsed to a point: their standard deviation is \
+                 {deviation:.2e}, where evenly spread ones have {even:.2e}"
             ));
         }
-        (self.rank_me < COLLAPSED_RANK).then(|| {
+        let Some(rank_me) = self.rank_me else {
+            return Some("RankMe is unknown: the eigenvalue solver failed".to_owned());
+        };
+        (rank_me < COLLAPSED_RANK && self.images >= LEAST_IMAGES_FOR_RANK).then(|| {
             format!(
-                "the features have collapsed to one direction: RankMe is {:.2} of at most {}",
-                self.rank_me, self.length
+                "the features have collapsed to one direction: RankMe is {rank_me:.2} of at most {}",
+                self.length
             )
         })
     }
@@ -61,11 +64,11 @@ impl Spread {
 pub struct Quality {
     /// How the features of un-augmented images spread.
     pub spread: Spread,
-    /// See [`uniformity`].
-    pub uniformity: f64,
+    /// See [`uniformity`]; `None` for a single image.
+    pub uniformity: Option<f64>,
     /// See [`alignment`]; of the first two views of training.
     pub alignment: f64,
-    /// Images that were looked at.
+    /// Number of images measured.
     pub images: usize,
 }
 
@@ -95,7 +98,7 @@ pub fn quality(
     let (plain, first, second) = (plain?, first?, second?);
     Ok(Quality {
         spread: spread(&plain)?,
-        uniformity: uniformity(&plain)?,
+        uniformity: (plain.size()[0] > 1).then(|| uniformity(&plain)).transpose()?,
         alignment: alignment(&first, &second)?,
         images: plain.size()[0] as usize,
     })
@@ -103,20 +106,19 @@ pub fn quality(
 
 /// How unit rows `[images, length]` spread.
 pub fn spread(rows: &Tensor) -> Result<Spread, TchError> {
-    let images = rows.size()[0];
-    let deviation = match images {
-        0 | 1 => 0.0,
-        _ => {
-            rows.f_std_dim([0].as_slice(), true, false)?.f_mean(Kind::Double)?.f_double_value(&[])?
-        }
+    let (images, length) = rows.size2()?;
+    let deviation = || {
+        let of_dimensions = rows.f_std_dim([0].as_slice(), true, false)?;
+        of_dimensions.f_mean(Kind::Double)?.f_double_value(&[])
     };
-    Ok(Spread { rank_me: rank_me(rows)?, deviation, length: rows.size()[1] })
+    let deviation = (images > 1).then(deviation).transpose()?;
+    Ok(Spread { rank_me: rank_me(rows)?, deviation, length, images })
 }
 
 /// RankMe (Garrido, Balestriero, Najman, LeCun, ICML 2023, arXiv 2210.02885): the exponential of the
-/// entropy of the singular values of the rows `[images, length]`, not centred. From 1 (all rows are
-/// parallel) to the smaller side of the matrix.
-pub fn rank_me(rows: &Tensor) -> Result<f64, TchError> {
+/// entropy of the singular values of the rows `[images, length]`, not centered. From 1 (all rows are
+/// parallel) to the smaller side of the matrix. `None` where the eigenvalue solver fails.
+pub fn rank_me(rows: &Tensor) -> Result<Option<f64>, TchError> {
     let (images, length) = rows.size2()?;
     // The singular values are the roots of the eigenvalues of the smaller product of the matrix with
     // itself; in double precision, summed over blocks, that never holds a second copy of the rows.
@@ -132,11 +134,13 @@ pub fn rank_me(rows: &Tensor) -> Result<f64, TchError> {
         }
         gram
     };
-    let values = gram.f_linalg_eigvalsh("L")?.f_clamp_min(0.0)?.f_sqrt()?;
+    // It raises an error or gives NaN where it does not converge, depending on the device.
+    let Ok(values) = gram.f_linalg_eigvalsh("L") else { return Ok(None) };
+    let values = values.f_clamp_min(0.0)?.f_sqrt()?;
     let total = values.f_sum(Kind::Double)?.f_clamp_min(f64::MIN_POSITIVE)?;
     let shares = values.f_div(&total)?.f_add_scalar(RANK_ME_EPSILON)?;
     let entropy = shares.f_mul(&shares.f_log()?)?.f_sum(Kind::Double)?.f_neg()?;
-    entropy.f_exp()?.f_double_value(&[])
+    Ok(Some(entropy.f_exp()?.f_double_value(&[])?).filter(|rank| rank.is_finite()))
 }
 
 /// Uniformity (Wang, Isola, ICML 2020, arXiv 2005.10242): the logarithm of the mean over pairs of
@@ -177,13 +181,14 @@ mod tests {
     fn rank_me_is_the_exponential_of_the_entropy_of_the_spectrum() {
         let rows = Tensor::from_slice2(&[[0.0, 3.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 1.0]]);
         let entropy: f64 = [0.5_f64, 1.0 / 3.0, 1.0 / 6.0].iter().map(|p| -p * p.ln()).sum();
-        close(rank_me(&rows).unwrap(), entropy.exp());
+        let rank_me = |rows: &Tensor| rank_me(rows).unwrap().unwrap();
+        close(rank_me(&rows), entropy.exp());
         // More rows than dimensions, and fewer: the same spectrum.
         let tall = Tensor::f_cat(&[rows.shallow_clone(), Tensor::zeros_like(&rows)], 0).unwrap();
-        close(rank_me(&tall).unwrap(), entropy.exp());
-        close(rank_me(&tall.tr()).unwrap(), entropy.exp());
+        close(rank_me(&tall), entropy.exp());
+        close(rank_me(&tall.tr()), entropy.exp());
         let parallel = Tensor::from_slice2(&[[1.0, 2.0], [2.0, 4.0], [-3.0, -6.0]]);
-        assert!((rank_me(&parallel).unwrap() - 1.0).abs() < 1e-4);
+        assert!((rank_me(&parallel) - 1.0).abs() < 1e-4);
     }
 
     /// Rows at 0, 90 and 180 degrees: squared distances 2, 4 and 2.
@@ -201,7 +206,7 @@ mod tests {
     fn the_deviation_is_that_of_numpy() {
         let rows = Tensor::from_slice2(&[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]);
         let spread = spread(&rows).unwrap();
-        close(spread.deviation, f64::midpoint(1.0, (1.0_f64 / 3.0).sqrt()));
+        close(spread.deviation.unwrap(), f64::midpoint(1.0, (1.0_f64 / 3.0).sqrt()));
         assert_eq!(spread.length, 2);
         assert_eq!(spread.warning(), None);
     }
@@ -220,8 +225,28 @@ mod tests {
             unit_rows(&(noise.narrow(1, 0, 1).sign().expand([200, 32], true) + 0.0)).unwrap();
         let said = spread(&line).unwrap().warning().unwrap();
         assert!(said.contains("one direction"), "{said}");
-        let broken = spread(&(even * f64::NAN));
-        assert!(broken.map_or(true, |spread| spread.warning().is_some()));
+        let broken = spread(&(even * f64::NAN)).unwrap();
+        assert_eq!(broken.rank_me, None);
+        assert!(broken.warning().unwrap().starts_with("RankMe is unknown"));
+    }
+
+    #[test]
+    fn a_few_images_are_no_proof_of_a_collapse() {
+        tch::manual_seed(0);
+        // As alike as images of one class are to an encoder that has learned little.
+        let alike = |images: i64| {
+            let noise = Tensor::randn([images, 32], tch::kind::DOUBLE_CPU);
+            unit_rows(&(noise * 0.1 + 1.0)).unwrap()
+        };
+        let one = spread(&alike(1)).unwrap();
+        assert_eq!((one.deviation, one.images, one.warning()), (None, 1, None));
+        for images in [2, 3, 7, 8, 50] {
+            let few = spread(&alike(images)).unwrap();
+            assert_eq!(few.warning(), None, "{images}: {few:?}");
+        }
+        assert!(spread(&alike(2)).unwrap().rank_me.unwrap() < COLLAPSED_RANK);
+        let same = alike(1).expand([8, 32], true);
+        assert!(spread(&same).unwrap().warning().unwrap().contains("collapsed to a point"));
     }
 
     #[test]

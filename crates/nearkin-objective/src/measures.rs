@@ -102,12 +102,19 @@ impl Measures {
     /// * `selected`: candidates picked per anchor.
     ///
     /// Of mixed anchors only what depends on targets alone is measured, for the first of their
-    /// images. With labels, where kin are the candidates of the anchor's class but its own views:
+    /// images. With labels, where kin are the candidates of the anchor's class but its own views, for
+    /// anchors whose class is known:
     ///
-    /// * `kin_share`: their share of the candidates, the chance level of the next ones;
+    /// * `kin_purity`: the share of kin in the weight that targets put on candidates other than own
+    ///   views, sum over anchors of the weight on kin / sum over anchors of the weight on all of these.
+    ///   For targets of mass 1 it is `kin_mass` / (1 - `positive_mass`). It is left out where there is
+    ///   no such weight, and for targets with negative weights;
+    /// * `kin_chance`: the share of kin in the number of candidates other than own views: what
+    ///   `kin_purity`, and the `kin_precision` of picked candidates, are without any knowledge;
     /// * `kin_mass`: weight of the target on kin;
-    /// * `kin_precision`, `kin_recall`: kin among the picked, and picked among kin; of a neighbour
-    ///   that stands for the anchor, whether it is kin;
+    /// * `kin_share`: kin / all candidates, own views included, as earlier versions recorded it;
+    /// * `kin_precision`, `kin_recall`: kin among the picked, and picked among kin; of a neighbor that
+    ///   takes the anchor's place, whether it is kin;
     /// * `kin_in_denominator`: share of kin that the anchor is still pushed away from: they stand in
     ///   its denominator and were not picked;
     /// * `label_distance`: the Euclidean distance between the target, scaled to a sum of 1, and the
@@ -227,6 +234,7 @@ impl Measures {
         let own_image = rows.mask(&rows.own_image()?)?;
         let kin = same.f_logical_and(&own_image.f_logical_not()?)?;
         let known = same.f_logical_and(&own_image)?.f_any_dim(1, true)?;
+        self.purity(&target, &kin, &own_image, &known)?;
         self.against_labels(&target, &kin, &positives, &known, choice)
     }
 
@@ -292,6 +300,30 @@ impl Measures {
         self.put("ressl", &ressl, Some(&mass.f_gt(1e-6)?))
     }
 
+    /// How much of what a target says about other images is right, and how much a guess would be.
+    fn purity(
+        &mut self,
+        target: &Tensor,
+        kin: &Tensor,
+        own_image: &Tensor,
+        known: &Tensor,
+    ) -> Result<(), TchError> {
+        let others = own_image.f_logical_not()?;
+        let beyond = sum(&target.f_mul(&others)?)?;
+        let is_proper = target.f_amin([1].as_slice(), true)?.f_ge(0.0)?;
+        let counted = beyond.f_gt(0.0)?.f_logical_and(&is_proper)?.f_logical_and(known)?;
+        // Weights in place of anchors: their ratio is that of the sums, over blocks and processes.
+        let of_counted = |weights: &Tensor| -> Result<Tensor, TchError> {
+            let weights = weights.f_to_kind(Kind::Double)?;
+            weights.f_masked_fill(&counted.f_logical_not()?, 0.0)?.f_sum(Kind::Double)
+        };
+        let on_kin = of_counted(&sum(&target.f_mul(kin)?)?)?;
+        self.pending.push(("kin_purity", on_kin, of_counted(&beyond)?));
+        let others = sum(&others)?;
+        let chance = sum(kin)?.f_div(&others)?;
+        self.put("kin_chance", &chance, Some(&others.f_gt(0)?.f_logical_and(known)?))
+    }
+
     fn against_labels(
         &mut self,
         target: &Tensor,
@@ -302,8 +334,8 @@ impl Measures {
     ) -> Result<(), TchError> {
         let candidates = target.size()[1] as f64;
         let count = sum(kin)?;
-        self.put("kin_share", &count.f_div_scalar(candidates)?, Some(known))?;
         self.put("kin_mass", &sum(&target.f_mul(kin)?)?, Some(known))?;
+        self.put("kin_share", &count.f_div_scalar(candidates)?, Some(known))?;
         let has_kin = count.f_gt(0)?.f_logical_and(known)?;
         if let Some(selected) = &choice.selected {
             let right = sum(&selected.f_logical_and(kin)?)?;

@@ -560,6 +560,7 @@ proptest! {
 /// The measures of terms by loops over anchors and candidates.
 fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
     let mut values: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    let (mut on_kin, mut beyond) = (0.0, 0.0);
     let list = |tensor: &Tensor| Vec::<i64>::try_from(tensor).unwrap();
     let of_batch = list(&labels.batch);
     for term in terms.iter().filter(|term| term.measured) {
@@ -607,6 +608,14 @@ fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
             let kin = candidates.clone().filter(|&candidate| is_kin(candidate)).count() as f64;
             put("kin_share", kin / of_candidates.len() as f64);
             put("kin_mass", sum_where(target, &is_kin));
+            let others = candidates.clone().filter(|&candidate| !is_own(candidate)).count();
+            if others > 0 {
+                put("kin_chance", kin / others as f64);
+            }
+            if target.iter().all(|&weight| weight >= 0.0) {
+                on_kin += sum_where(target, &is_kin);
+                beyond += sum_where(target, &|candidate| !is_own(candidate));
+            }
             if let Some(picked) = picked {
                 let (right, count) = (sum_where(picked, &is_kin), picked.iter().sum::<f64>());
                 if count > 0.0 {
@@ -644,5 +653,10 @@ fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
         }
     }
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    values.into_iter().map(|(name, values)| (name, mean(values))).collect()
+    let mut means: BTreeMap<_, _> =
+        values.into_iter().map(|(name, values)| (name, mean(values))).collect();
+    if beyond > 0.0 {
+        means.insert("kin_purity", on_kin / beyond);
+    }
+    means
 }

@@ -264,13 +264,7 @@ impl Accuracies {
 
     /// Top-1 and top-5 as scores.
     pub(crate) fn scores(self, protocol: &str, definition: &str) -> Vec<Score> {
-        let score = |metric, value| Score {
-            protocol: protocol.to_owned(),
-            metric,
-            value,
-            unit: Unit::Share,
-            definition: definition.to_owned(),
-        };
+        let score = |metric, value| Score::new(protocol, metric, (value, Unit::Share), definition);
         vec![score("top-1", self.top_1), score("top-5", self.top_5)]
     }
 }

@@ -56,6 +56,20 @@ pub enum ProbeError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file of results cannot be added to.
+    #[error("cannot add to the results in {}: {problem}; move the file away to begin a new one", path.display())]
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The encoder has diverged.
+    #[error("{subject}: the encoder's features are not finite: it has diverged")]
+    NotFinite {
+        /// Run and step, or the file of weights.
+        subject: String,
+    },
     /// An encoder that had to stay as it was did not.
     #[error(
         "the backbone changed while a classifier was trained on it ({0}), so its accuracy would not \
@@ -70,6 +84,15 @@ pub enum ProbeError {
     Diverged {
         /// Steps done.
         step: u64,
+    },
+    /// Fine-tuning diverged in its last steps.
+    #[error(
+        "the features are not finite after {steps} steps of fine-tuning: a smaller learning rate is \
+         the usual remedy"
+    )]
+    FineTuningDiverged {
+        /// Steps done.
+        steps: u64,
     },
     /// L-BFGS gave up.
     #[error("L-BFGS failed at l2 = {l2:e}: {reason}")]

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nearkin_data::{ImageSet, labelled};
+use nearkin_eval::{EvaluationError, extract};
 use nearkin_model::{Encoder, Mlp, Mode, Parameters};
 use nearkin_recipe::{
     Fraction, LearningRateScaling, MomentumForm, Optimizer as OptimizerOptions, Positive,
@@ -14,7 +15,7 @@ use nearkin_train::Optimizer;
 use tch::{Kind, TchError, Tensor};
 
 use crate::classifier::{Classifier, Fall, Passes, Start, cross_entropy, test};
-use crate::linear::{describe, optimizer, sgd, stated};
+use crate::linear::{describe, fixed_batch, optimizer, sgd, stated};
 use crate::views::{Augmentation, TestView};
 use crate::{Accuracies, Machine, ProbeError, Subject};
 
@@ -63,6 +64,8 @@ impl FineTune {
             }
             false => (subject.encoder(machine.device)?, None),
         };
+        // Batch statistics may hide that the encoder has diverged.
+        extract(&encoder, &fixed_batch(subject, train, machine)?)?;
         let inputs = layer.as_ref().map_or(encoder.features(), |layer| layer.layer.outputs());
         let sizes = [inputs, train.classes().len() as i64];
         let classifier = Classifier::new(sizes, Start::Zeros, self.seed, machine.device)?;
@@ -99,6 +102,12 @@ impl FineTune {
         let view = self.test.view(&subject.recipe)?;
         let accuracies = test(&encoder, test_set, &view, machine, |rows| {
             classifier.forward(&through(rows.shallow_clone(), Mode::Evaluate)?)
+        })
+        .map_err(|error| match error {
+            ProbeError::Evaluation(EvaluationError::NotFinite) => {
+                ProbeError::FineTuningDiverged { steps: self.epochs * per_epoch }
+            }
+            error => error,
         })?;
         let from = match self.through_projector {
             true => "from the first projector layer",

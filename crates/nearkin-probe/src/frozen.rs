@@ -4,8 +4,9 @@
 //! accuracies that look like a better encoder. More than one published number was wrong by points
 //! for this reason, so it is checked in every run and not left to care.
 
+use nearkin_eval::extract;
 use nearkin_model::Encoder;
-use tch::Tensor;
+use tch::{Kind, TchError, Tensor};
 
 use crate::ProbeError;
 
@@ -24,31 +25,41 @@ impl Frozen {
         let copies = named.map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)));
         Ok(Self {
             tensors: copies.collect::<Result<_, ProbeError>>()?,
-            features: encoder.extract(&images)?,
+            features: extract(encoder, &images)?,
             images,
         })
     }
 
     /// Fails where a tensor or a feature is not, bit by bit, what it was.
     pub fn check(&self, encoder: &Encoder) -> Result<(), ProbeError> {
-        let changed: Vec<&str> = self
-            .tensors
-            .iter()
-            .zip(encoder.parameters())
-            .filter(|((_, before), now)| *before != now.tensor)
-            .map(|((name, _), _)| name.as_str())
-            .collect();
+        let mut changed = Vec::new();
+        for ((name, before), now) in self.tensors.iter().zip(encoder.parameters()) {
+            if !same_bits(before, &now.tensor)? {
+                changed.push(name.as_str());
+            }
+        }
         if !changed.is_empty() {
             let more = changed.len().saturating_sub(5);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let names = changed[..changed.len().min(5)].join(", ");
             return Err(ProbeError::NotFrozen(format!("{names}{more}")));
         }
-        if encoder.extract(&self.images)? != self.features {
+        if !same_bits(&encoder.extract(&self.images)?, &self.features)? {
             return Err(ProbeError::NotFrozen("the features of a fixed batch differ".to_owned()));
         }
         Ok(())
     }
+}
+
+/// Whether two tensors of one shape and kind hold the same bits. A NaN is not equal to itself, but
+/// has the same bits.
+fn same_bits(one: &Tensor, other: &Tensor) -> Result<bool, TchError> {
+    let bits = |of: &Tensor| match of.kind() {
+        Kind::Double => of.f_view_dtype(Kind::Int64),
+        Kind::Float => of.f_view_dtype(Kind::Int),
+        _ => Ok(of.shallow_clone()),
+    };
+    bits(one)?.f_equal(&bits(other)?)
 }
 
 #[cfg(test)]
@@ -76,6 +87,24 @@ mod tests {
         let frozen = Frozen::new(&encoder, images(0)).unwrap();
         let _ = encoder.extract(&images(1)).unwrap();
         frozen.check(&encoder).unwrap();
+    }
+
+    /// Weights that no feature depends on may be NaN.
+    #[test]
+    fn a_weight_that_is_not_a_number_stays_what_it_is() {
+        let encoder = encoder();
+        let projector = encoder.parameters().named();
+        let (_, weight) =
+            projector.iter().find(|(name, _)| name.starts_with("projector.")).unwrap();
+        let fill = |value: f64| {
+            let _ = tch::no_grad(|| weight.shallow_clone().fill_(value));
+        };
+        fill(f64::NAN);
+        let frozen = Frozen::new(&encoder, images(0)).unwrap();
+        frozen.check(&encoder).unwrap();
+        fill(1.0);
+        let message = frozen.check(&encoder).unwrap_err().to_string();
+        assert!(message.contains("(projector."), "{message}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nearkin_augment::{Loader, LoaderOptions, Order};
 use nearkin_data::{ImageSet, labelled};
-use nearkin_eval::{EvaluationError, FeatureSource, Features, check_labels};
+use nearkin_eval::{EvaluationError, FeatureSource, Features, check_labels, extract};
 use nearkin_model::images_to_tensor;
 use nearkin_recipe::{
     Fraction, LearningRateScaling, NonNegative, Optimizer as OptimizerOptions, Positive, UpdateRule,
@@ -201,6 +201,15 @@ pub(crate) fn describe(options: &OptimizerOptions, rate: f64) -> String {
 /// once on those of `test`, after the last epoch.
 pub fn linear(
     subject: &Subject,
+    sets: [&Arc<dyn ImageSet>; 2],
+    options: LinearOptions,
+    machine: Machine,
+) -> Result<Vec<Score>, ProbeError> {
+    train_and_test(subject, sets, options, machine).map_err(|error| subject.blame(error))
+}
+
+fn train_and_test(
+    subject: &Subject,
     [train, test_set]: [&Arc<dyn ImageSet>; 2],
     options: LinearOptions,
     machine: Machine,
@@ -227,8 +236,8 @@ pub fn linear(
     Ok(accuracies.scores(&format!("linear {}", options.preset), &definition))
 }
 
-/// A few images for the proof that the backbone is frozen.
-fn fixed_batch(
+/// A few images, un-augmented.
+pub(crate) fn fixed_batch(
     subject: &Subject,
     train: &Arc<dyn ImageSet>,
     machine: Machine,
@@ -274,7 +283,7 @@ fn online(
     let images = if let Some(augmentation) = protocol.augmentation {
         let view = augmentation.view(&subject.recipe)?;
         passes.over_images(train, &view, machine, |number, images, labels| {
-            step(number, encoder.extract(&images)?, labels)
+            step(number, extract(encoder, &images)?, labels)
         })?;
         augmentation.text()
     } else {

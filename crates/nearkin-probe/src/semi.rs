@@ -74,6 +74,15 @@ const FEW: f64 = 0.02;
 /// Fine-tunes a copy of the network with some labels of `train`, and tests it once on `test`.
 pub fn semi(
     subject: &Subject,
+    sets: [&Arc<dyn ImageSet>; 2],
+    options: &SemiOptions,
+    machine: Machine,
+) -> Result<Vec<Score>, ProbeError> {
+    train_and_test(subject, sets, options, machine).map_err(|error| subject.blame(error))
+}
+
+fn train_and_test(
+    subject: &Subject,
     [train, test]: [&Arc<dyn ImageSet>; 2],
     options: &SemiOptions,
     machine: Machine,

@@ -7,6 +7,7 @@ use std::path::Path;
 use nearkin_data::random::Purpose;
 use nearkin_data::{ImageSet, Random};
 use nearkin_eval::Features;
+use sha2::{Digest, Sha256};
 use tch::TchError;
 
 use crate::ProbeError;
@@ -62,6 +63,27 @@ pub(crate) fn labels(set: &dyn ImageSet) -> Vec<usize> {
 pub(crate) fn labels_in(features: &Features) -> Result<Vec<usize>, TchError> {
     let labels: Vec<i64> = Vec::try_from(&features.labels)?;
     Ok(labels.into_iter().map(|label| label as usize).collect())
+}
+
+/// Adds what an evaluation sees of a set: the names of its classes, and of every image the name of its
+/// file and its labels.
+pub(crate) fn add_to_digest(digest: &mut Sha256, set: &dyn ImageSet) {
+    digest.update((set.len() as u64).to_le_bytes());
+    for class in set.classes() {
+        digest.update(format!("{class}\n"));
+    }
+    for index in 0..set.len() {
+        let name = set.name(index);
+        // The folder that the images are in may have moved.
+        digest.update(name.rsplit('/').next().unwrap_or(&name));
+        digest.update([b'\n']);
+        digest.update(set.label(index).map_or(-1, |label| label as i64).to_le_bytes());
+        if let Some(labels) = set.labels(index) {
+            for &class in labels.present.iter().chain([&u32::MAX]).chain(labels.unclear) {
+                digest.update(class.to_le_bytes());
+            }
+        }
+    }
 }
 
 /// Places of the images that a file names, one file name per line, in the order of the set.

@@ -1,17 +1,20 @@
 //! What is evaluated: the encoder of a run, or weights from a file with a recipe that describes them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nearkin_data::{BadImages, DataError, ImageSet, Skipped, Split, skipped_lines};
+use nearkin_eval::EvaluationError;
 use nearkin_model::Encoder;
 use nearkin_recipe::Recipe;
 use nearkin_report::RunFolder;
 use nearkin_train::{Checkpoint, load_tensors};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use crate::ProbeError;
+use crate::{Evaluation, ProbeError};
 
 /// An encoder on disk and the recipe that says what it is.
 #[derive(Clone, Debug)]
@@ -21,6 +24,7 @@ pub struct Subject {
     pub recipe: Recipe,
     weights: PathBuf,
     step: Option<u64>,
+    training_images: Option<usize>,
     bad_images: Arc<BadImages>,
     /// What each of the sets left out that were opened so far.
     skipped: Arc<Mutex<Vec<Skipped>>>,
@@ -36,6 +40,7 @@ impl Subject {
             recipe,
             weights: checkpoint.model(),
             step: Some(checkpoint.progress.step),
+            training_images: Some(checkpoint.progress.training_images),
             bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
             skipped: Arc::default(),
         })
@@ -46,7 +51,8 @@ impl Subject {
         let name = path.display().to_string();
         let bad_images = Arc::new(BadImages::unwritten());
         let (weights, skipped) = (path.to_owned(), Arc::default());
-        Self { name, recipe, weights, step: None, bad_images, skipped }
+        let (step, training_images) = (None, None);
+        Self { name, recipe, weights, step, training_images, bad_images, skipped }
     }
 
     /// Run folder or file, and how far it was trained if that is known.
@@ -67,17 +73,59 @@ impl Subject {
         self.step
     }
 
-    /// The images of a split of its data. Damaged ones are passed over as in training, and without
-    /// a label once they were met.
-    pub fn images(&self, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
-        let set = match split {
-            Split::Train => self.recipe.open_training_images()?,
-            Split::Test => nearkin_data::open(&self.recipe.data, split)?,
-        };
-        Ok(self.tolerate(set, split))
+    /// An evaluation of it without scores, with everything by which results are told apart.
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError::Weights`] if the file of weights cannot be read.
+    pub fn evaluation(&self) -> Result<Evaluation, ProbeError> {
+        let mut digest = Sha256::new();
+        File::open(&self.weights)
+            .and_then(|mut file| std::io::copy(&mut file, &mut digest))
+            .map_err(|error| ProbeError::Weights {
+                path: self.weights.clone(),
+                problems: error.to_string(),
+            })?;
+        let bytes = digest.finalize();
+        // A recipe that only describes a file of weights is not how they were trained.
+        let recipe = self.step.map(|_| self.recipe.keys_of_training()).unwrap_or_default();
+        Ok(Evaluation {
+            subject: self.name.clone(),
+            step: self.step,
+            weights: bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
+            training_seed: self.recipe.seed,
+            training_images: self.training_images,
+            images_left_out: self.bad_images.met(),
+            scores: Vec::new(),
+            recipe: recipe.into_iter().map(|(key, value)| (key, value.into())).collect(),
+        })
     }
 
-    /// Any set, with damaged images passed over in the same way.
+    /// Names the subject in an error about its features.
+    pub(crate) fn blame(&self, error: ProbeError) -> ProbeError {
+        match error {
+            ProbeError::Evaluation(EvaluationError::NotFinite) => {
+                ProbeError::NotFinite { subject: self.title() }
+            }
+            error => error,
+        }
+    }
+
+    /// The images of a split of its data. Damaged ones are skipped as in training, and have no label
+    /// once they were met.
+    pub fn images(&self, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
+        Ok(self.tolerate(self.open(split)?, split))
+    }
+
+    /// The images of a split of its data; a damaged one is an error.
+    pub(crate) fn open(&self, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
+        match split {
+            Split::Train => self.recipe.open_training_images(),
+            Split::Test => nearkin_data::open(&self.recipe.data, split),
+        }
+    }
+
+    /// Any set, with damaged images skipped in the same way.
     pub(crate) fn tolerate(&self, set: Arc<dyn ImageSet>, split: Split) -> Arc<dyn ImageSet> {
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         // A set is opened by several protocols.

@@ -72,6 +72,21 @@ impl Target {
         };
         Ok(Self { name, sets })
     }
+
+    /// The last part of its path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its sets, those of training first.
+    pub(crate) fn sets(&self) -> Vec<&Arc<dyn ImageSet>> {
+        match &self.sets {
+            Sets::One { train, test, .. } => vec![train, test],
+            Sets::Several { train, held, test } => {
+                [Some(train), held.as_ref(), Some(test)].into_iter().flatten().collect()
+            }
+        }
+    }
 }
 
 fn check_several(train: &dyn ImageSet, test: &dyn ImageSet) -> Result<(), EvaluationError> {
@@ -103,6 +118,15 @@ const STEPS: usize = 5000;
 
 /// Logistic regression on frozen features, and fine-tuning if it is asked for.
 pub fn transfer(
+    subject: &Subject,
+    target: &Target,
+    options: TransferOptions,
+    machine: Machine,
+) -> Result<Vec<Score>, ProbeError> {
+    train_and_test(subject, target, options, machine).map_err(|error| subject.blame(error))
+}
+
+fn train_and_test(
     subject: &Subject,
     target: &Target,
     options: TransferOptions,
@@ -332,16 +356,12 @@ impl Several {
             all.images(),
             test.images()
         );
-        Ok(Score {
-            protocol: format!("transfer linear {name}"),
-            metric: match way {
-                AveragePrecision::ElevenPoint => "mAP, 11-point",
-                AveragePrecision::Area => "mAP, area",
-            },
-            value: result.mean,
-            unit: Unit::Share,
-            definition,
-        })
+        let metric = match way {
+            AveragePrecision::ElevenPoint => "mAP, 11-point",
+            AveragePrecision::Area => "mAP, area",
+        };
+        let protocol = format!("transfer linear {name}");
+        Ok(Score::new(&protocol, metric, (result.mean, Unit::Share), &definition))
     }
 }
 
@@ -349,12 +369,8 @@ impl Several {
 fn both(protocol: &str, accuracies: Accuracies, how: &str, mean_per_class: bool) -> Vec<Score> {
     let mut scores = accuracies.scores(protocol, how);
     scores.truncate(1);
-    let mean = Score {
-        metric: "mean per class",
-        value: accuracies.mean_per_class,
-        unit: Unit::Share,
-        ..scores[0].clone()
-    };
+    let mean = (accuracies.mean_per_class, Unit::Share);
+    let mean = Score::new(protocol, "mean per class", mean, how);
     match mean_per_class {
         true => scores.insert(0, mean),
         false => scores.push(mean),

@@ -63,6 +63,41 @@ fn knn_agrees_with_scikit_learn() {
     }
 }
 
+/// Unit rows of few values, so that cosines are exact and often equal, and their classes.
+fn tied(count: i64, length: i64) -> (Tensor, Tensor) {
+    let signs = noise(&[count, length], 40 + count).gt(0.0).to_kind(Kind::Double) * 2.0 - 1.0;
+    let labels: Vec<i64> = (0..count).map(|index| (index * 5 + index / 4) % 7).collect();
+    (signs / (length as f64).sqrt(), Tensor::from_slice(&labels))
+}
+
+/// `k` below and above the number of classes and of rows; cosines that are equal, and votes that are.
+#[test]
+fn votes_with_ties_agree_with_numpy() {
+    let fixture = fixture();
+    let cases = fixture["tied_votes"].as_array().unwrap();
+    assert_eq!(cases.len(), 42);
+    let mut without_vote = 0;
+    for case in cases {
+        let number = |key: &str| case[key].as_i64().unwrap();
+        let votes =
+            Votes { k: number("k") as usize, temperature: case["temperature"].as_f64().unwrap() };
+        let (bank, of_bank) = tied(60, number("length"));
+        let (rows, of_rows) = tied(40, number("length"));
+        let mut search = Search::new(rows, of_rows, &[votes]).unwrap();
+        for start in (0..60).step_by(25) {
+            let count = 25.min(60 - start);
+            search.add(bank.narrow(0, start, count), of_bank.narrow(0, start, count)).unwrap();
+        }
+        let got = search.finish(7).unwrap()[0];
+        let hits = |share: f64| (40.0 * share).round() as i64;
+        let expected: Vec<i64> =
+            case["hits"].as_array().unwrap().iter().map(|hits| hits.as_i64().unwrap()).collect();
+        assert_eq!([hits(got.top_1), hits(got.top_5)], *expected, "{case}");
+        without_vote += i64::from(votes.k < 5) * (40 - expected[1]);
+    }
+    assert!(without_vote > 0, "fewer neighbors than five classes leave classes without a vote");
+}
+
 #[test]
 fn logistic_regression_agrees_with_scikit_learn() {
     let (train, of_train) = images(1000, 2);
@@ -139,8 +174,8 @@ fn measures_agree_with_numpy() {
     let expected = &fixture()["measures"];
     let spread = spread(&rows).unwrap();
     for (name, got) in [
-        ("rank_me", spread.rank_me),
-        ("deviation", spread.deviation),
+        ("rank_me", spread.rank_me.unwrap()),
+        ("deviation", spread.deviation.unwrap()),
         ("uniformity", uniformity(&rows).unwrap()),
         ("alignment", alignment(&rows.narrow(0, 0, 150), &rows.narrow(0, 150, 150)).unwrap()),
     ] {

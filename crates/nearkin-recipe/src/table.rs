@@ -176,11 +176,26 @@ impl Recipe {
         bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
+    /// The path of every key and its value as TOML, in the recipe's order.
+    pub fn keys(&self) -> Vec<(String, String)> {
+        let mut keys = Vec::new();
+        flatten("", &Value::Table(self.to_table()), &mut keys);
+        keys
+    }
+
+    /// The [`keys`](Self::keys) on which the trained encoder depends, without the seed: runs that agree
+    /// in them are repetitions of each other.
+    pub fn keys_of_training(&self) -> Vec<(String, String)> {
+        let mut keys = self.keys();
+        keys.retain(|(key, _)| {
+            key != "seed" && !NOT_TRAINED.iter().any(|other| is_within(key, other))
+        });
+        keys
+    }
+
     /// Keys in which another recipe differs from this one, in this one's order.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        flatten("", &Value::Table(self.to_table()), &mut before);
-        flatten("", &Value::Table(other.to_table()), &mut after);
+        let (before, after) = (self.keys(), other.keys());
         let find = |all: &[(String, String)], key: &str| {
             all.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
         };
@@ -196,6 +211,25 @@ impl Recipe {
             .filter(|difference| difference.before != difference.after)
             .collect()
     }
+}
+
+/// Keys and tables that say where images are, what is recorded and saved, and how steps are carried
+/// out.
+const NOT_TRAINED: [&str; 9] = [
+    "data.path",
+    "bad_image_limit",
+    "training.step",
+    "training.record_every_steps",
+    "training.maximum_skipped_steps",
+    "checkpoint",
+    "evaluation.every_epochs",
+    "evaluation.neighbors",
+    "evaluation.neighbours",
+];
+
+/// Whether a key is this other one, or in the table or array of that name.
+fn is_within(key: &str, other: &str) -> bool {
+    key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn flatten(path: &str, value: &Value, out: &mut Vec<(String, String)>) {
@@ -413,6 +447,27 @@ mod tests {
             ]
         );
         assert_eq!(before.differences(&before), []);
+    }
+
+    #[test]
+    fn keys_that_train_nothing_else_are_left_out() {
+        let before = parse(TEXT).expect("a recipe").keys_of_training();
+        let same = set(&[
+            "seed=9",
+            "bad_image_limit=0.5",
+            "training.record_every_steps=7",
+            "training.step=read_late",
+            "checkpoint.keep=5",
+            "evaluation.every_epochs=1",
+            "evaluation.neighbours=[{ k = 3, temperature = 0.5 }]",
+        ]);
+        assert_eq!(same.expect("a recipe").keys_of_training(), before);
+        for change in ["training.epochs=7", "method.temperature=0.3", "limit_images=8"] {
+            let other = set(&[change]).expect("a recipe").keys_of_training();
+            assert_ne!(other, before, "{change}");
+        }
+        assert!(before.iter().all(|(key, _)| !key.starts_with("checkpoint") && key != "seed"));
+        assert!(before.contains(&("training.epochs".to_owned(), "2".to_owned())), "{before:?}");
     }
 
     #[test]

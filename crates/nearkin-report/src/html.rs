@@ -11,20 +11,20 @@ use serde_json::Value;
 use crate::chart::{Chart, Series};
 use crate::files::write_atomically;
 use crate::metrics::{Kind, Record, names, read_metrics};
-use crate::{ReportError, RunFolder, text};
+use crate::{ReportError, RunFolder, Verdict, text};
 
 const STYLE: &str = include_str!("report.css");
 
 /// Writes `report.html` from the recipe, the metrics and the environment of a run.
 ///
 /// A run that is still training, or died early, has a report too: what is missing (metrics,
-/// environment) is left out of the page.
+/// environment) is left out of the page. A finished run may have a `verdict`.
 ///
 /// # Errors
 ///
 /// [`ReportError::Read`] if the recipe cannot be read; [`ReportError::Malformed`] if metrics or
 /// environment are not what they should be; [`ReportError::Write`].
-pub fn write_report(run: &RunFolder) -> Result<(), ReportError> {
+pub fn write_report(run: &RunFolder, verdict: Option<&Verdict>) -> Result<(), ReportError> {
     let recipe_path = run.recipe();
     let recipe = fs::read(&recipe_path).map_err(ReportError::reading(&recipe_path))?;
     let records = if run.metrics().exists() { read_metrics(&run.metrics())? } else { Vec::new() };
@@ -33,6 +33,7 @@ pub fn write_report(run: &RunFolder) -> Result<(), ReportError> {
         recipe: &String::from_utf8_lossy(&recipe),
         environment: read_environment(&run.environment())?,
         records: &records,
+        verdict,
     };
     write_atomically(&run.report(), |out| page.write(out))
 }
@@ -77,6 +78,7 @@ struct Page<'a> {
     /// Null if there is none.
     environment: Value,
     records: &'a [Record],
+    verdict: Option<&'a Verdict>,
 }
 
 impl Page<'_> {
@@ -103,6 +105,14 @@ impl Page<'_> {
         )?;
 
         writeln!(out, "<section>\n<h2>Summary</h2>")?;
+        if let Some(verdict) = self.verdict {
+            let finding = Escaped(&verdict.finding);
+            writeln!(out, "<p><strong>{finding}.</strong> Likely reasons:</p>\n<ul>")?;
+            for reason in &verdict.reasons {
+                writeln!(out, "<li>{}</li>", Escaped(reason))?;
+            }
+            writeln!(out, "</ul>")?;
+        }
         write_table(out, &summary(self.records))?;
         writeln!(out, "</section>")?;
 
@@ -208,6 +218,18 @@ fn summary(records: &[Record]) -> Vec<(String, String)> {
         }
     }
 
+    let of_epoch = of_kind(records, Kind::Epoch).rev();
+    if let Some((record, (purity, chance))) = of_epoch
+        .map(|record| (record, record.kin_purity()))
+        .find_map(|(record, kin)| Some((record, kin?)))
+    {
+        let (purity, chance, epoch) = (text::percent(purity), text::percent(chance), record.epoch);
+        add(
+            "Kin purity of the targets",
+            format!("{purity} (mean of epoch {epoch}; chance {chance})"),
+        );
+    }
+
     if let Some(rate) = median(values(records, names::IMAGES_PER_SECOND)) {
         add("Throughput", format!("{} images/s (median over steps)", text::rate(rate)));
     }
@@ -222,7 +244,11 @@ fn summary(records: &[Record]) -> Vec<(String, String)> {
     };
     if let Some(rate) = of_epochs(names::MODEL_FLOP_PER_SECOND) {
         let share = of_epochs(names::MATMUL_SHARE).map_or_else(String::new, |share| {
-            format!(", {} of what products of matrices reach", text::percent(share))
+            let precision = of_kind(records, Kind::Epoch)
+                .rev()
+                .find_map(|record| record.text(names::MATMUL_PRECISION))
+                .map_or_else(String::new, |precision| format!(" in {precision} precision"));
+            format!(", {} of the measured matrix-multiply rate{precision}", text::percent(share))
         });
         add("Model", format!("{}{share} (median over epochs)", text::flop_rate(rate)));
     }
@@ -285,7 +311,14 @@ fn charts(records: &[Record]) -> Vec<Chart> {
     let known =
         [names::LEARNING_RATE, names::MOMENTUM, names::IMAGES_PER_SECOND, names::DATA_WAIT_SHARE];
     step_names.sort_by_key(|name| known.iter().position(|known| known == name).unwrap_or(9));
-    step_names.retain(|name| ![names::LOSS, names::REFERENCE_LOSS].contains(name));
+    let elsewhere = [
+        names::LOSS,
+        names::REFERENCE_LOSS,
+        names::KIN_PURITY,
+        names::KIN_CHANCE,
+        names::KIN_SHARE,
+    ];
+    step_names.retain(|name| !elsewhere.contains(name));
 
     let mut charts = vec![loss_chart(records), knn_chart(records)];
     charts.extend([
@@ -297,6 +330,7 @@ fn charts(records: &[Record]) -> Vec<Chart> {
             "per dimension, mean",
         ),
     ]);
+    charts.push(kin_chart(records));
     charts.extend(step_names.into_iter().map(|name| step_chart(records, name)));
     charts.retain(|chart| chart.series.iter().any(|series| !series.points.is_empty()));
     charts
@@ -357,6 +391,28 @@ fn spread_chart(records: &[Record], name: &str, title: &str, y_label: &str) -> C
         y_label: y_label.to_owned(),
         from_zero: true,
         series: vec![Series { name: title.to_owned(), points }],
+        reference: None,
+    }
+}
+
+/// Kin purity with its chance.
+fn kin_chart(records: &[Record]) -> Chart {
+    let points = |of: fn((f64, f64)) -> f64| {
+        let steps = of_kind(records, Kind::Step);
+        steps
+            .filter_map(|record| Some((record.step as f64, 100.0 * of(record.kin_purity()?))))
+            .collect()
+    };
+    let series = |name: &str, points| Series { name: name.to_owned(), points };
+    Chart {
+        title: "Kin purity of the targets".to_owned(),
+        x_label: "step",
+        y_label: "weight on kin, of that beyond own views (%)".to_owned(),
+        from_zero: true,
+        series: vec![
+            series("kin purity", points(|(purity, _)| purity)),
+            series("chance", points(|(_, chance)| chance)),
+        ],
         reference: None,
     }
 }
@@ -462,6 +518,7 @@ mod tests {
                         .with(names::LOSS, loss)
                         .with(names::MODEL_FLOP_PER_SECOND, 38.2e9)
                         .with(names::MATMUL_SHARE, 0.41)
+                        .with_text(names::MATMUL_PRECISION, "single")
                         .with(names::PEAK_MEMORY_BYTES, 3.0e8 + step as f64),
                 );
                 records.push(knn(step, epoch, 0.3 + 0.05 * epoch as f64));
@@ -483,6 +540,7 @@ mod tests {
                 "commit": null,
             }),
             records,
+            verdict: None,
         };
         let mut out = Vec::new();
         page.write(&mut out).unwrap();
@@ -502,7 +560,7 @@ mod tests {
         k-NN top-1, k = 20, cosine, temperature 0.07: 40.0 % after epoch 2; 25.0 % before training; chance 10.0 %
         Throughput: 404 images/s (median over steps)
         Waiting for data: 1.2 % of the time (median over steps)
-        Model: 38.2 GFLOP/s, 41.0 % of what products of matrices reach (median over epochs)
+        Model: 38.2 GFLOP/s, 41.0 % of the measured matrix-multiply rate in single precision (median over epochs)
         Peak memory: 286 MiB
         Steps: 6 (2 finished epochs)
         Training time: 2 min 5 s
@@ -565,6 +623,46 @@ mod tests {
         assert_eq!(titles, ["k-NN accuracy", "RankMe", "Standard deviation of the features"]);
         assert_eq!(charts[1].series[0].points, [(0.0, 10.0), (1.0, 11.0), (2.0, 12.0)]);
         assert_eq!(charts[2].series[0].points.len(), 3);
+    }
+
+    /// In records of this version, and of those that recorded masses only.
+    #[test]
+    fn kin_purity_is_drawn_with_its_chance() {
+        let record = |kind, numbers: &[(&str, f64)]| {
+            let empty = Record::new(kind, 4, 1, 1.0);
+            numbers.iter().fold(empty, |record, &(name, value)| record.with(name, value))
+        };
+        let old = [("positive_mass", 0.5), ("kin_mass", 0.111), ("kin_share", 0.0995)];
+        let new = [("kin_purity", 0.222), ("kin_chance", 0.0998), old[0], old[1], old[2]];
+        for (numbers, chance) in [(old.as_slice(), 9.95), (&new, 9.98)] {
+            let records = [record(Kind::Step, numbers), record(Kind::Epoch, numbers)];
+            let charts = charts(&records);
+            let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+            assert_eq!(titles, ["Kin purity of the targets", "Positive mass", "Kin mass"]);
+            let [purity, of_chance] = &charts[0].series[..] else { panic!("two lines") };
+            assert_eq!(purity.points, [(4.0, 22.2)]);
+            assert!((of_chance.points[0].1 - chance).abs() < 1e-9);
+            let rows = shown(&summary(&records));
+            assert!(
+                rows.contains("Kin purity of the targets: 22.2 % (mean of epoch 1; chance "),
+                "{rows}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_verdict_stands_before_the_numbers() {
+        let verdict = Verdict {
+            finding: "The trained encoder does not beat <raw> pixels".to_owned(),
+            reasons: vec!["2 epochs are few".to_owned()],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path().join("my-run")).unwrap();
+        fs::write(run.recipe(), "seed = 1\n").unwrap();
+        write_report(&run, Some(&verdict)).unwrap();
+        let html = fs::read_to_string(run.report()).unwrap();
+        let at = html.find("does not beat &lt;raw&gt; pixels.</strong> Likely reasons:").unwrap();
+        assert!(at < html.find("<table>").unwrap() && html.contains("<li>2 epochs are few</li>"));
     }
 
     #[test]
@@ -646,7 +744,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path().join("my-run")).unwrap();
         fs::write(run.recipe(), "seed = 1\n").unwrap();
-        write_report(&run).unwrap();
+        write_report(&run, None).unwrap();
         assert!(fs::read_to_string(run.report()).unwrap().contains("none yet"));
 
         let mut metrics = crate::MetricsWriter::create(run.metrics()).unwrap();
@@ -654,14 +752,14 @@ mod tests {
             metrics.append(&record).unwrap();
         }
         run.write_environment(&serde_json::json!({"nearkin": "0.1.0"})).unwrap();
-        write_report(&run).unwrap();
+        write_report(&run, None).unwrap();
         let html = fs::read_to_string(run.report()).unwrap();
         for part in ["<h1>my-run</h1>", "seed = 1", "0.1.0", "7.250 (mean of epoch 2"] {
             assert!(html.contains(part), "{part} is missing");
         }
 
         fs::write(run.environment(), "{\n oops").unwrap();
-        let error = write_report(&run).unwrap_err().to_string();
+        let error = write_report(&run, None).unwrap_err().to_string();
         assert!(error.contains("environment.json, line 2"), "{error}");
     }
 }

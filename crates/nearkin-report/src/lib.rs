@@ -15,6 +15,7 @@ mod run_folder;
 pub mod table;
 mod tensorboard;
 mod text;
+mod verdict;
 
 pub use error::ReportError;
 pub use files::write_atomically;
@@ -24,3 +25,4 @@ pub use progress::{Progress, ProgressState};
 pub use run_folder::RunFolder;
 pub use tensorboard::EventWriter;
 pub use text::{flop_rate, memory, percent};
+pub use verdict::Verdict;

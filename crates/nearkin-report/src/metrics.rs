@@ -32,12 +32,26 @@ pub mod names {
     /// Floating-point operations of the model per second, forward and backward, as counted from its
     /// layers.
     pub const MODEL_FLOP_PER_SECOND: &str = "model_flop_per_second";
-    /// What a product of matrices reached on the device, in operations per second.
+    /// The measured matrix-multiply rate of the device in the run's precision, in operations per
+    /// second.
     pub const MATMUL_FLOP_PER_SECOND: &str = "matmul_flop_per_second";
-    /// The first of the two as a share of the second.
+    /// Text: the precision of that rate. Records of earlier versions have none; their rate is in single
+    /// precision, or in double precision for runs in it.
+    pub const MATMUL_PRECISION: &str = "matmul_precision";
+    /// The model's rate as a share of the matrix-multiply rate.
     pub const MATMUL_SHARE: &str = "matmul_share";
     /// The most memory that the process has had so far, in bytes.
     pub const PEAK_MEMORY_BYTES: &str = "peak_memory_bytes";
+    /// The share of kin in the weight that targets put beyond own views, in `[0, 1]`.
+    pub const KIN_PURITY: &str = "kin_purity";
+    /// The share of kin among the candidates other than own views: the purity of a guess.
+    pub const KIN_CHANCE: &str = "kin_chance";
+    /// Weight of the targets on kin.
+    pub const KIN_MASS: &str = "kin_mass";
+    /// The share of kin among all candidates.
+    pub const KIN_SHARE: &str = "kin_share";
+    /// Weight of the targets on the own positives.
+    pub const POSITIVE_MASS: &str = "positive_mass";
     /// Top-1 accuracy of a k-NN record, in `[0, 1]`.
     pub const ACCURACY: &str = "accuracy";
     /// Accuracy of a guess, in `[0, 1]`.
@@ -129,6 +143,19 @@ impl Record {
     /// The text of that name.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).and_then(Value::as_str)
+    }
+
+    /// The share of kin in the weight that targets put beyond own views, and what a guess would reach.
+    /// Of records of earlier versions it is computed from what they have.
+    pub fn kin_purity(&self) -> Option<(f64, f64)> {
+        let number = |name| self.number(name);
+        let computed = || {
+            let beyond = 1.0 - number(names::POSITIVE_MASS)?;
+            // Single precision has no better 1.
+            (beyond > 1e-6).then_some(number(names::KIN_MASS)? / beyond)
+        };
+        let purity = number(names::KIN_PURITY).or_else(computed)?;
+        Some((purity, number(names::KIN_CHANCE).or_else(|| number(names::KIN_SHARE))?))
     }
 
     /// All numbers, in the order they were added.
@@ -316,6 +343,21 @@ mod tests {
             record.to_string(),
             r#"{"kind":"step","step":7,"epoch":1,"seconds":3.25,"loss":5.8,"a":"NaN","b":"inf","c":"-inf","note":"a \"b\""}"#
         );
+    }
+
+    #[test]
+    fn purity_is_read_or_computed_from_what_earlier_versions_recorded() {
+        let record = |numbers: &[(&str, f64)]| {
+            let empty = Record::new(Kind::Step, 1, 1, 1.0);
+            numbers.iter().fold(empty, |record, &(name, value)| record.with(name, value))
+        };
+        let old = [("positive_mass", 0.5), ("kin_mass", 0.11), ("kin_share", 0.1)];
+        assert_eq!(record(&old).kin_purity(), Some((0.22, 0.1)));
+        let new = [old.as_slice(), &[("kin_purity", 0.3), ("kin_chance", 0.12)]].concat();
+        assert_eq!(record(&new).kin_purity(), Some((0.3, 0.12)));
+        let one_hot = [("positive_mass", 1.0), ("kin_mass", 0.0), ("kin_share", 0.1)];
+        assert_eq!(record(&one_hot).kin_purity(), None);
+        assert_eq!(record(&old[1..]).kin_purity(), None);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct ProgressState {
     pub loss: f64,
     /// The loss of an encoder that knows nothing, if the objective has such a value.
     pub reference_loss: Option<f64>,
+    /// Share of kin in what targets say about other images, and that of a guess, if it is measured.
+    pub kin_purity: Option<(f64, f64)>,
     /// Images (not views) per second.
     pub images_per_second: f64,
     /// Share of time, in `[0, 1]`, spent waiting for the loader.
@@ -135,14 +137,19 @@ fn print_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Everything but the counts: `loss 5.812 (chance 8.318)  412 images/s  data wait 1.2 %  ETA 45 s`.
+/// Everything but the counts:
+/// `loss 5.812 (chance 8.318)  kin 22.2 % (chance 10.0 %)  412 images/s  data wait 1.2 %  ETA 45 s`.
 fn details(state: &ProgressState, seconds_left: Option<f64>) -> String {
     let chance = state.reference_loss.map(|loss| format!(" (chance {loss:.3})"));
+    let kin = state.kin_purity.map(|(purity, chance)| {
+        format!("  kin {} (chance {})", text::percent(purity), text::percent(chance))
+    });
     let left = seconds_left.map(|seconds| format!("  ETA {}", text::duration(seconds)));
     format!(
-        "loss {:.3}{}  {} images/s  data wait {}{}",
+        "loss {:.3}{}{}  {} images/s  data wait {}{}",
         state.loss,
         chance.unwrap_or_default(),
+        kin.unwrap_or_default(),
         text::rate(state.images_per_second),
         text::percent(state.data_wait_share),
         left.unwrap_or_default(),
@@ -185,6 +192,7 @@ mod tests {
         epoch: 3,
         loss: 5.8117,
         reference_loss: Some(8.31801),
+        kin_purity: Some((0.2219, 0.1)),
         images_per_second: 412.3,
         data_wait_share: 0.012,
     };
@@ -193,9 +201,11 @@ mod tests {
     fn a_line_says_what_matters() {
         assert_eq!(
             details(&STATE, Some(723.2)),
-            "loss 5.812 (chance 8.318)  412 images/s  data wait 1.2 %  ETA 12 min 3 s"
+            "loss 5.812 (chance 8.318)  kin 22.2 % (chance 10.0 %)  412 images/s  data wait 1.2 %  \
+             ETA 12 min 3 s"
         );
-        let bare = ProgressState { reference_loss: None, loss: f64::NAN, ..STATE };
+        let bare =
+            ProgressState { reference_loss: None, kin_purity: None, loss: f64::NAN, ..STATE };
         assert_eq!(details(&bare, None), "loss NaN  412 images/s  data wait 1.2 %");
     }
 

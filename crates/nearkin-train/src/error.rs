@@ -119,6 +119,14 @@ pub enum TrainError {
         /// Steps done.
         step: u64,
     },
+    /// The features of the backbone are not finite, although its weights may be.
+    #[error("{}, step {step}: the encoder's features are not finite: it has diverged", run.display())]
+    FeaturesNotFinite {
+        /// The run folder.
+        run: PathBuf,
+        /// Steps done.
+        step: u64,
+    },
     /// The loader had no batch for a step, which its plan rules out.
     #[error("the loader ended before step {step}; please report this")]
     NoBatch {

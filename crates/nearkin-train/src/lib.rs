@@ -17,6 +17,7 @@ mod setup;
 mod tensors;
 mod threads;
 mod trainer;
+mod verdict;
 
 pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes};
 pub use error::TrainError;

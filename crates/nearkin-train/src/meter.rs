@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nearkin_augment::View;
 use nearkin_model::MultiplyAdds;
 use nearkin_objective::{MixedInput, Role};
-use nearkin_recipe::Model;
+use nearkin_recipe::{Model, Precision};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// A multiplication and an addition.
@@ -40,8 +40,27 @@ pub(crate) fn flop_per_image(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
     pub(crate) flop_per_image: u64,
-    /// Of the devices of all processes, in operations per second.
+    /// Of the devices of all processes in the run's precision, in operations per second.
     pub(crate) matmul_flop_per_second: f64,
+    /// That precision.
+    pub(crate) matmul_precision: &'static str,
+}
+
+/// The kind of numbers that the encoders' matrix products have in a run, and what it is called.
+///
+/// On a GPU with `tf32`, products in single precision round their factors, also those that
+/// [`matmul_rate`] measures.
+pub(crate) fn kind_of_products(
+    precision: Precision,
+    tf32: bool,
+    device: Device,
+) -> (Kind, &'static str) {
+    match precision {
+        Precision::Single if tf32 && device.is_cuda() => (Kind::Float, "tf32"),
+        Precision::Single => (Kind::Float, "single"),
+        Precision::Double => (Kind::Double, "double"),
+        Precision::Bfloat16 => (Kind::BFloat16, "bfloat16"),
+    }
 }
 
 /// The side of the largest matrices that are tried.
@@ -157,10 +176,27 @@ mod tests {
     }
 
     #[test]
-    fn a_product_takes_time() {
-        let rate = matmul_rate(Device::Cpu, Kind::Float).unwrap();
-        // From a slow core shared with others to a large machine.
-        assert!((1e7..1e15).contains(&rate), "{rate}");
+    fn a_product_takes_time_in_every_precision() {
+        for precision in [Precision::Single, Precision::Double, Precision::Bfloat16] {
+            let (kind, name) = kind_of_products(precision, true, Device::Cpu);
+            let rate = matmul_rate(Device::Cpu, kind).unwrap();
+            // From a slow core shared with others to a large machine.
+            assert!((1e7..1e15).contains(&rate), "{name}: {rate}");
+        }
+    }
+
+    #[test]
+    fn products_are_measured_in_the_precision_of_the_run() {
+        let of = |precision, tf32, device| kind_of_products(precision, tf32, device);
+        for (tf32, device, single) in [
+            (true, Device::Cpu, "single"),
+            (true, Device::Cuda(0), "tf32"),
+            (false, Device::Cuda(0), "single"),
+        ] {
+            assert_eq!(of(Precision::Single, tf32, device), (Kind::Float, single));
+            assert_eq!(of(Precision::Double, tf32, device), (Kind::Double, "double"));
+            assert_eq!(of(Precision::Bfloat16, tf32, device), (Kind::BFloat16, "bfloat16"));
+        }
     }
 
     #[test]

@@ -94,9 +94,12 @@ pub struct Baselines {
 impl Baselines {
     /// Read from the records of a run.
     pub fn of(run: &RunFolder) -> Result<Vec<Self>, ReportError> {
+        Ok(Self::from_records(&read_metrics(&run.metrics())?))
+    }
+
+    pub(crate) fn from_records(records: &[Record]) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
-        for record in read_metrics(&run.metrics())?.iter().filter(|record| record.kind == Kind::Knn)
-        {
+        for record in records.iter().filter(|record| record.kind == Kind::Knn) {
             let (Some(k), Some(temperature)) =
                 (record.number(NEIGHBOURS), record.number(TEMPERATURE))
             else {
@@ -114,7 +117,7 @@ impl Baselines {
                 _ => all[at].trained = accuracy,
             }
         }
-        Ok(all)
+        all
     }
 }
 
@@ -201,6 +204,8 @@ pub(crate) struct Monitor {
     meter: Meter,
     /// Of the last recorded step.
     reference_loss: Option<f64>,
+    /// Of the last recorded step that has it, with its chance.
+    kin_purity: Option<(f64, f64)>,
 }
 
 impl Monitor {
@@ -232,6 +237,7 @@ impl Monitor {
             every_steps,
             meter,
             reference_loss: None,
+            kin_purity: None,
         })
     }
 
@@ -260,12 +266,19 @@ impl Monitor {
             }
         }
         self.reference_loss = metrics.reference_loss.or(self.reference_loss);
+        let measured = |name| {
+            let measure = metrics.measures.iter().find(|measure| measure.0 == name);
+            measure.map(|measure| measure.1)
+        };
+        let kin = measured(names::KIN_PURITY).zip(measured(names::KIN_CHANCE));
+        self.kin_purity = kin.or(self.kin_purity);
         let (images_per_second, data_wait_share) = self.recent.rates();
         self.progress.update(&ProgressState {
             step: at.step,
             epoch: at.epoch,
             loss: metrics.loss,
             reference_loss: self.reference_loss,
+            kin_purity: self.kin_purity,
             images_per_second,
             data_wait_share,
         });
@@ -280,7 +293,7 @@ impl Monitor {
         values.extend(metrics.momentum.map(|momentum| (names::MOMENTUM, momentum)));
         values.push((names::IMAGES_PER_SECOND, images_per_second));
         values.push((names::DATA_WAIT_SHARE, data_wait_share));
-        self.write(at, Kind::Step, "train", &values)
+        self.write("train", at.record(Kind::Step), &values)
     }
 
     /// The end of an epoch.
@@ -289,16 +302,20 @@ impl Monitor {
         let sums = std::mem::take(&mut self.sums);
         let mut values = vec![(names::LOSS, sums.loss / sums.steps.max(1) as f64)];
         let measures = sums.measures.iter();
-        values.extend(measures.map(|(name, &(sum, count))| (name.as_str(), sum / count as f64)));
+        let means = measures.map(|(name, &(sum, count))| (name.as_str(), sum / count as f64));
+        let (kin, others): (Vec<_>, Vec<_>) =
+            means.partition(|(name, _)| [names::KIN_PURITY, names::KIN_CHANCE].contains(name));
+        values.extend(kin.into_iter().rev().chain(others));
         values.push((names::IMAGES_PER_SECOND, images_per_second));
         values.push((names::DATA_WAIT_SHARE, data_wait_share));
-        let Meter { flop_per_image, matmul_flop_per_second } = self.meter;
+        let Meter { flop_per_image, matmul_flop_per_second, matmul_precision } = self.meter;
         let flop_per_second = images_per_second * flop_per_image as f64;
         values.push((names::MODEL_FLOP_PER_SECOND, flop_per_second));
         values.push((names::MATMUL_FLOP_PER_SECOND, matmul_flop_per_second));
         values.push((names::MATMUL_SHARE, flop_per_second / matmul_flop_per_second));
         values.extend(peak_memory().map(|bytes| (names::PEAK_MEMORY_BYTES, bytes as f64)));
-        self.write(at, Kind::Epoch, "epoch", &values)
+        let record = at.record(Kind::Epoch).with_text(names::MATMUL_PRECISION, matmul_precision);
+        self.write("epoch", record, &values)
     }
 
     pub(crate) fn meter(&self) -> Meter {
@@ -337,10 +354,13 @@ impl Monitor {
                 .with(names::ACCURACY, top_1)
                 .with(TOP_5, top_5)
                 .with(names::CHANCE_ACCURACY, 1.0 / classes.max(1) as f64);
-            if let Some(spread) = accuracy.spread {
-                record = record
-                    .with(names::RANK_ME, spread.rank_me)
-                    .with(names::FEATURE_DEVIATION, spread.deviation);
+            let spread = accuracy.spread;
+            let spread = [
+                (names::RANK_ME, spread.and_then(|spread| spread.rank_me)),
+                (names::FEATURE_DEVIATION, spread.and_then(|spread| spread.deviation)),
+            ];
+            for (name, value) in spread {
+                record = value.into_iter().fold(record, |record, value| record.with(name, value));
             }
             records.metrics.append(&record)?;
             let tag = format!("knn/{features} k={} temperature={}", votes.k, votes.temperature);
@@ -363,20 +383,20 @@ impl Monitor {
         self.progress.finish();
     }
 
+    /// Writes numbers as part of a record, and as curves of this group.
     fn write(
         &mut self,
-        at: Position,
-        kind: Kind,
         group: &str,
+        record: Record,
         values: &[(&str, f64)],
     ) -> Result<(), ReportError> {
         let Some(records) = &mut self.records else { return Ok(()) };
-        let record =
-            values.iter().fold(at.record(kind), |record, &(name, value)| record.with(name, value));
+        let step = record.step;
+        let record = values.iter().fold(record, |record, &(name, value)| record.with(name, value));
         records.metrics.append(&record)?;
         let tags: Vec<_> = values.iter().map(|(name, _)| format!("{group}/{name}")).collect();
         let tagged: Vec<_> =
             tags.iter().zip(values).map(|(tag, &(_, value))| (tag.as_str(), value)).collect();
-        records.events.scalars(at.step, &tagged)
+        records.events.scalars(step, &tagged)
     }
 }

@@ -22,19 +22,22 @@ use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
 use nearkin_recipe::{Precision, QueueStart, Recipe, Source, StepForm};
-use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
+use nearkin_report::{
+    Progress as ProgressBar, RunFolder, Verdict, read_metrics, write_atomically, write_report,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
 use crate::guard::{BadStep, Buffers, dump, read_together, sum_of_norms, weights_are_finite};
-use crate::meter::{Meter, matmul_rate};
+use crate::meter::{Meter, kind_of_products, matmul_rate};
 use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
 use crate::phases::{Phase, Phases};
 use crate::threads::{Threads, measure};
 use crate::trainer::late::{Late, obstacle};
 use crate::trainer::placed::Placed;
+use crate::verdict::{Facts, verdict};
 use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
 pub use bench::Benchmark;
@@ -426,10 +429,23 @@ impl Trainer {
     }
 
     fn report(&self) -> Result<(), TrainError> {
-        match self.world.rank() {
-            0 => Ok(write_report(&self.run)?),
-            _ => Ok(()),
+        if self.world.rank() > 0 {
+            return Ok(());
         }
+        Ok(write_report(&self.run, self.verdict()?.as_ref())?)
+    }
+
+    /// What to say of a finished run whose encoder does not beat its baselines.
+    pub fn verdict(&self) -> Result<Option<Verdict>, TrainError> {
+        if self.step < self.total_steps || !self.run.metrics().exists() {
+            return Ok(None);
+        }
+        Ok(verdict(&Facts {
+            recipe: &self.setup.recipe,
+            records: &read_metrics(&self.run.metrics())?,
+            training_images: self.train.len(),
+            features: self.online.features(),
+        }))
     }
 
     /// A step, and what all processes want after it.
@@ -709,11 +725,14 @@ impl Trainer {
 
     /// Measures the device; all processes do it at once, as they train.
     fn meter(&self) -> Result<Meter, TchError> {
-        let kind = self.online.parameters().iter().next().map_or(Kind::Float, |p| p.tensor.kind());
-        let of_one = matmul_rate(self.options.device, kind)?;
+        let device = self.options.device;
+        let training = &self.setup.recipe.training;
+        let (kind, matmul_precision) = kind_of_products(training.precision, training.tf32, device);
+        let of_one = matmul_rate(device, kind)?;
         Ok(Meter {
             flop_per_image: self.setup.flop_per_image,
             matmul_flop_per_second: of_one * self.world.size() as f64,
+            matmul_precision,
         })
     }
 
@@ -875,6 +894,13 @@ impl Trainer {
                 options,
                 self.world.as_ref(),
             )
+            .map_err(|error| match error {
+                EvaluationError::NotFinite => TrainError::FeaturesNotFinite {
+                    run: self.run.path().to_owned(),
+                    step: self.step,
+                },
+                error => error.into(),
+            })
         };
         let classes = self.train.classes().len();
         if self.step == 0 {

@@ -60,7 +60,8 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
             | ProbeError::NoCheckpoint(_)
             | ProbeError::Weights { .. }
             | ProbeError::Request(_)
-            | ProbeError::Names { .. } => true,
+            | ProbeError::Names { .. }
+            | ProbeError::Results { .. } => true,
             ProbeError::Train(error) => of_training(error),
             ProbeError::Evaluation(error) => of_evaluation(error),
             ProbeError::Report(error) => of_report(error),

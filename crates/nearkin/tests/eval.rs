@@ -57,6 +57,119 @@ fn knn_takes_lists_of_neighbours_and_temperatures() {
     assert!(refused.contains("it must be a finite number above 0"), "{refused}");
 }
 
+/// Every test image equals a training image of another class, which alone has a vote of one neighbor.
+#[test]
+fn knn_counts_no_class_without_a_vote() {
+    let place = Place::new();
+    place.write("folder.toml", tiny_on("folder").replace("batch_size = 16", "batch_size = 6"));
+    place.images("all", 6);
+    for class in 0..6 {
+        let image = |index: u32| std::fs::read(place.path(&format!("all/{index:02}.png"))).unwrap();
+        place.write(&format!("set/train/{class}/a.png"), image(class));
+        place.write(&format!("set/val/{class}/a.png"), image((class + 1) % 6));
+    }
+    place.pretrain("folder.toml --data set --out run --quiet --epochs 1").done();
+    let shares = |neighbors: &str| -> Vec<f64> {
+        let arguments = format!("knn run --pixels --temperature 0.1 --neighbors {neighbors}");
+        let scores = json(&place, &arguments);
+        let scores = scores["scores"].as_array().unwrap().iter();
+        scores.map(|score| score["value"].as_f64().unwrap()).collect()
+    };
+    // Top-1 and top-5 of the encoder and of the pixels.
+    assert_eq!(shares("1"), [0.0; 4]);
+    let all = shares("6");
+    assert!(
+        all[0] == 0.0 && all[1] >= 4.0 / 6.0 && all[2] == 0.0 && all[3] >= 4.0 / 6.0,
+        "{all:?}"
+    );
+}
+
+/// A file of weights with one value of a tensor replaced.
+fn with_value(weights: &[u8], tensor: &str, value: f32) -> Vec<u8> {
+    let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&weights[8..8 + header]).unwrap();
+    let begin = tensors[tensor]["data_offsets"][0].as_u64().expect(tensor) as usize + 8 + header;
+    let mut changed = weights.to_vec();
+    changed[begin..begin + 4].copy_from_slice(&value.to_le_bytes());
+    changed
+}
+
+#[test]
+fn features_that_are_not_finite_end_every_evaluation() {
+    let place = trained();
+    two_classes(&place, "pets");
+    let weights = std::fs::read(place.path("run/checkpoints/step-000000004/model.safetensors"));
+    let weights = weights.unwrap();
+    for (name, tensor, value) in [
+        ("nan", "backbone.conv1.weight", f32::NAN),
+        ("infinite", "backbone.bn1.bias", f32::INFINITY),
+        ("huge", "backbone.layer4.1.bn2.bias", 1e38),
+        ("statistics", "backbone.layer1.0.bn1.running_var", f32::NAN),
+    ] {
+        place.write(&format!("{name}.safetensors"), with_value(&weights, tensor, value));
+        for command in [
+            "eval knn WEIGHTS",
+            "eval linear WEIGHTS",
+            "eval linear WEIGHTS --preset moco-cifar --epochs 1",
+            "eval linear WEIGHTS --preset sane-cifar --epochs 1",
+            "eval semi WEIGHTS --percent 50 --epochs 1",
+            "eval semi WEIGHTS --preset plain --percent 50 --epochs 1",
+            "eval transfer WEIGHTS --to pets",
+            "eval quality WEIGHTS",
+            "eval all WEIGHTS --out all --only quality",
+            "eval all WEIGHTS --out all --only knn",
+            "embed WEIGHTS --out features.npy",
+        ] {
+            let command = command.replace("WEIGHTS", &format!("{name}.safetensors"));
+            let said = place.nearkin(&format!("{command} --recipe tiny.toml --device cpu"));
+            let expected = format!(
+                "error: {name}.safetensors: the encoder's features are not finite: it has diverged\n"
+            );
+            let progress = ["quality without labels", "k-NN"]
+                .map(|part| format!("{name}.safetensors: {part}\n"));
+            let stderr = progress.iter().fold(said.stderr, |text, line| text.replace(line, ""));
+            assert_eq!(
+                (said.code, stderr, said.stdout),
+                (Some(1), expected, String::new()),
+                "{command}"
+            );
+            assert!(!place.path("features.npy").exists());
+        }
+    }
+}
+
+/// Weights that no feature depends on may be anything.
+#[test]
+fn a_projector_that_is_not_finite_harms_no_evaluation_of_the_backbone() {
+    let place = trained();
+    let weights = place.path("run/checkpoints/step-000000004/model.safetensors");
+    let weights = std::fs::read(weights).unwrap();
+    let broken = with_value(&weights, "projector.0.weight", f32::NAN);
+    place.write("broken.safetensors", broken);
+    let evaluation = json(&place, "linear broken.safetensors --recipe tiny.toml --epochs 1");
+    assert_eq!(evaluation["scores"], json(&place, "linear run --epochs 1")["scores"]);
+    let said = place.nearkin("embed broken.safetensors --recipe tiny.toml --projector --out x.npy");
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("the encoder's features are not finite"), "{}", said.stderr);
+}
+
+/// One image has no standard deviation, and cannot be evenly spread.
+#[test]
+fn a_single_test_image_is_no_collapse() {
+    let place = Place::new();
+    place.write("one.toml", tiny_with("test_images = 20", "test_images = 1"));
+    let said = place.pretrain("one.toml --out run --epochs 1");
+    assert!(!said.stderr.contains("collapsed"), "{}", said.stderr);
+    let metrics = place.read("run/metrics.jsonl");
+    assert!(metrics.contains("\"rank_me\"") && !metrics.contains("feature_deviation"), "{metrics}");
+    let said = place.nearkin("eval quality run --json --device cpu");
+    assert_eq!(said.stderr, "");
+    let quality: Value = serde_json::from_str(&said.done()).unwrap();
+    assert_eq!(measured(&quality), ["quality, RankMe", "quality, alignment"]);
+    let said = place.nearkin("eval all run --only quality --device cpu");
+    assert!(!said.stderr.contains("warning"), "{}", said.stderr);
+}
+
 /// Training records of the features what `eval quality` finds in the last checkpoint.
 #[test]
 fn training_records_how_the_features_spread() {
@@ -148,6 +261,241 @@ fn all_of_several_runs_is_one_table() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(place.read("run/evaluation.md").contains("whole network fine-tuned"));
+}
+
+/// The lines of a summary with this protocol and measure.
+fn lines<'a>(all: &'a Value, protocol: &str, metric: &str) -> Vec<&'a Value> {
+    let lines = all["summary"].as_array().unwrap().iter();
+    lines.filter(|line| line["protocol"] == protocol && line["metric"] == metric).collect()
+}
+
+#[test]
+fn runs_of_different_recipes_are_rows_of_their_own() {
+    let place = Place::new();
+    for seed in 0..3 {
+        let run = |name: &str, change: &str| {
+            let folder = format!("{name}{seed}");
+            place
+                .pretrain(&format!(
+                    "tiny.toml --out {folder} --quiet --epochs 1 --seed {seed} {change}"
+                ))
+                .done();
+        };
+        run("slow", "");
+        // What is recorded and saved makes no other recipe.
+        let fast = "--set optimizer.learning_rate=0.5 --set training.record_every_steps=2";
+        run("fast", fast);
+    }
+    place.pretrain("tiny.toml --out warm --quiet --epochs 1 --set method.temperature=0.5").done();
+    let runs = "slow0 slow1 slow2 fast0 fast1 fast2 warm";
+    let all = json(&place, &format!("all {runs} --out both --only knn"));
+    let groups = all["groups"].as_array().unwrap();
+    let names: Vec<&str> = groups.iter().map(|group| group["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "method.temperature=0.1, optimizer.learning_rate=0.05",
+            "method.temperature=0.1, optimizer.learning_rate=0.5",
+            "method.temperature=0.5, optimizer.learning_rate=0.05",
+        ]
+    );
+    assert_eq!(groups[1]["runs"], serde_json::json!(["fast0", "fast1", "fast2"]));
+    assert_eq!(groups[1]["seeds"], serde_json::json!([0, 1, 2]));
+    assert_eq!(all["evaluations"].as_array().unwrap().len(), 7, "runs are kept");
+
+    let protocol = "k-NN k=5 temperature=0.1";
+    let lines = lines(&all, protocol, "top-1");
+    let value_of = |run: &str| {
+        let own = json(&place, &format!("knn {run}"));
+        own["scores"][0]["value"].as_f64().unwrap()
+    };
+    let values = |name: &str| [0, 1, 2].map(|seed| value_of(&format!("{name}{seed}")));
+    let (slow, fast, warm) = (values("slow"), values("fast"), value_of("warm"));
+    let mean = |of: [f64; 3]| of.iter().sum::<f64>() / 3.0;
+    let number = |value: &Value| value.as_f64().unwrap();
+    for (line, expected) in lines.iter().zip([mean(slow), mean(fast), warm]) {
+        assert!((number(&line["mean"]) - expected).abs() < 1e-12, "{line}");
+    }
+    let differences: [f64; 3] = std::array::from_fn(|seed| fast[seed] - slow[seed]);
+    let middle = mean(differences);
+    let squares: f64 = differences.iter().map(|value| (value - middle).powi(2)).sum();
+    // The quantile of Student's t for two degrees of freedom.
+    let half = 4.302_652_73 * (squares / 2.0 / 3.0).sqrt();
+    let difference = &lines[1]["difference"];
+    assert_eq!((&difference["to"], &difference["pairs"]), (&names[0].into(), &3.into()));
+    assert!((number(&difference["mean"]) - middle).abs() < 1e-12, "{difference}");
+    for (bound, expected) in [(0, middle - half), (1, middle + half)] {
+        let got = number(&difference["interval"][bound]);
+        assert!((got - expected).abs() < 1e-6, "{difference}: {expected}");
+    }
+    assert!(lines[0]["difference"].is_null());
+    // One pair has a difference and no interval.
+    let one = &lines[2]["difference"];
+    assert!((number(&one["mean"]) - (warm - slow[0])).abs() < 1e-12, "{one}");
+    assert!(one["pairs"] == 1 && one["interval"].is_null(), "{one}");
+
+    let table = eval(&place, &format!("all {runs} --out both --only knn"));
+    for part in ["group", "95 % interval", "pairs", names[1], "to method.temperature=0.1, optim"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let page = place.read("both/evaluation.md");
+    assert!(page.contains("optimizer.learning_rate 0.05 -> 0.5"), "{page}");
+    let refused = place.nearkin("eval all slow0 fast0 ./slow0 --out both").refused();
+    assert!(refused.contains("./slow0 is given twice"), "{refused}");
+    let refused = place.nearkin("eval all slow0 fast0 --out slow0").refused();
+    assert!(refused.contains("--out slow0 is the folder of a run"), "{refused}");
+}
+
+#[test]
+fn evaluations_add_to_what_is_there() {
+    let place = trained();
+    let measured_in = |file: &str| -> Vec<(u64, String)> {
+        let all: Value = serde_json::from_str(&place.read(file)).unwrap();
+        let evaluations = all["evaluations"].as_array().unwrap().iter();
+        let own = |one: &Value| {
+            let step = one["step"].as_u64().unwrap();
+            measured(one).into_iter().map(|name| (step, name)).collect::<Vec<_>>()
+        };
+        evaluations.flat_map(own).collect()
+    };
+    let said = |arguments: &str| {
+        let said = place.nearkin(&format!("eval all {arguments} --device cpu"));
+        let stderr = said.stderr.clone();
+        (said.done(), stderr)
+    };
+    let knn = ["top-1", "top-5"].map(|metric| format!("k-NN k=5 temperature=0.1, {metric}"));
+    let at = |step: u64, names: &[String]| -> Vec<(u64, String)> {
+        names.iter().map(|name| (step, name.clone())).collect()
+    };
+    let (first, progress) = said("run --only knn");
+    assert_eq!(progress, "run: k-NN\n");
+    assert_eq!(measured_in("run/evaluation.json"), at(4, &knn));
+
+    // Another part leaves it in place.
+    said("run --only quality");
+    let quality = ["RankMe", "standard deviation", "uniformity", "alignment"]
+        .map(|metric| format!("quality, {metric}"));
+    let both = [at(4, &knn), at(4, &quality)].concat();
+    assert_eq!(measured_in("run/evaluation.json"), both);
+    assert!(place.read("run/evaluation.md").contains("| k-NN k=5 temperature=0.1 | top-1 % |"));
+
+    // What is known is not computed again, and the table has what was asked for.
+    let (again, progress) = said("run --only knn");
+    assert_eq!((again, progress.as_str()), (first.clone(), "run: k-NN: known\n"));
+    let (again, progress) = said("run --only knn --again");
+    assert_eq!((again, progress.as_str()), (first.clone(), "run: k-NN\n"));
+    assert_eq!(measured_in("run/evaluation.json"), both);
+    // A folder for several runs gets what the run's own folder has.
+    let (other, progress) = said("run --only knn --out together");
+    assert_eq!((other, progress.as_str()), (first, "run: k-NN: known\n"));
+    assert_eq!(measured_in("together/evaluation.json"), at(4, &knn));
+
+    // The same protocol with other options stands beside it.
+    let (short, _) = said("run --only linear --epochs 1");
+    said("run --only linear --epochs 2");
+    let (known, progress) = said("run --only linear --epochs 1");
+    assert_eq!((known, progress.as_str()), (short, "run: linear cached: known\n"));
+    let linear = measured_in("run/evaluation.json").split_off(both.len());
+    assert_eq!(linear.len(), 4, "{linear:?}");
+    let page = place.read("run/evaluation.md");
+    for settings in ["linear cached, epochs=1", "linear cached, epochs=2"] {
+        assert!(page.contains(&format!("| {settings} | top-1 % |")), "{page}");
+    }
+
+    // A later checkpoint has results of its own, and none is averaged with those of an earlier one.
+    place.pretrain("tiny.toml --out long --quiet").done();
+    let text = place.read("run/evaluation.json").replace("\"step\": 4", "\"step\": 2");
+    place.write("long/evaluation.json", text);
+    let (_, progress) = said("long --only knn");
+    assert_eq!(progress, "long: k-NN\n");
+    let all: Value = serde_json::from_str(&place.read("long/evaluation.json")).unwrap();
+    let steps: Vec<&Value> =
+        all["evaluations"].as_array().unwrap().iter().map(|one| &one["step"]).collect();
+    assert_eq!(steps, [2, 8]);
+    let knn = lines(&all, "k-NN k=5 temperature=0.1", "top-1");
+    assert!(knn.len() == 2 && knn.iter().all(|line| line["values"].as_array().unwrap().len() == 1));
+
+    place.write("run/evaluation.json", "{\"evaluations\": 7}");
+    let refused = place.nearkin("eval all run --only knn --device cpu").refused();
+    assert!(refused.contains("run/evaluation.json: ") && refused.contains("move the file away"));
+}
+
+/// The images of the data, or their labels, are others than those that were measured.
+#[test]
+fn results_on_other_images_are_computed_again() {
+    let place = Place::new();
+    two_classes(&place, "set");
+    place.write("folder.toml", tiny_on("folder"));
+    place.pretrain("folder.toml --data set --out run --quiet --epochs 1").done();
+    let progress = |arguments: &str| {
+        let said = place.nearkin(&format!("eval all run --only knn --device cpu {arguments}"));
+        let stderr = said.stderr.clone();
+        said.done();
+        stderr
+    };
+    assert_eq!(progress(""), "run: k-NN\n");
+    // The same images at another place are the same.
+    std::fs::rename(place.path("set"), place.path("moved")).unwrap();
+    assert_eq!(progress("--data moved"), "run: k-NN: known\n");
+    std::fs::rename(place.path("moved/val/cat/00.png"), place.path("moved/val/dog/cat.png"))
+        .unwrap();
+    assert_eq!(progress("--data moved"), "run: k-NN\n");
+    let all: Value = serde_json::from_str(&place.read("run/evaluation.json")).unwrap();
+    assert_eq!(measured(&all["evaluations"][0]).len(), 2, "the new ones take the place of the old");
+}
+
+/// What earlier versions wrote: no digests, no settings, a NaN as null.
+#[test]
+fn results_of_earlier_versions_are_kept() {
+    let place = trained();
+    let of_now = json(&place, "all run --only knn,quality");
+    let scores = of_now["evaluations"][0]["scores"].as_array().unwrap();
+    let mut old: Vec<Value> = scores.clone();
+    for score in &mut old {
+        let score = score.as_object_mut().unwrap();
+        score.remove("settings");
+        score.remove("inputs");
+        score.insert("value".to_owned(), 0.125.into());
+    }
+    let old = |more: Value| {
+        let scores: Vec<Value> = old.iter().cloned().chain([more]).collect();
+        let evaluation =
+            serde_json::json!({ "subject": "x", "step": 4, "training_seed": 0, "scores": scores });
+        serde_json::json!({ "evaluations": [evaluation], "summary": [] }).to_string()
+    };
+    let linear = serde_json::json!({
+        "protocol": "linear cached", "metric": "top-1", "value": 0.5, "unit": "share",
+        "definition": "in words of another time",
+    });
+    place.write("run/evaluation.json", old(linear));
+    let said = place.nearkin("eval all run --only knn --device cpu");
+    assert_eq!(said.stderr, "run: k-NN\n", "how it was measured is not known");
+    said.done();
+    let all: Value = serde_json::from_str(&place.read("run/evaluation.json")).unwrap();
+    let evaluations = all["evaluations"].as_array().unwrap();
+    let kept = evaluations[0]["scores"].as_array().unwrap();
+    assert_eq!((evaluations.len(), kept.len()), (1, scores.len() + 1));
+    let value = |protocol: &str| {
+        let found = kept.iter().find(|score| score["protocol"] == protocol);
+        found.unwrap()["value"].as_f64().unwrap()
+    };
+    // The same definition was measured anew, the others stand.
+    assert_eq!((value("quality"), value("linear cached")), (0.125, 0.5));
+    assert_eq!(kept[0]["value"], scores[0]["value"]);
+
+    let nothing = serde_json::json!({
+        "protocol": "quality", "metric": "uniformity", "value": null, "unit": "number",
+        "definition": "of a single image",
+    });
+    place.write("run/evaluation.json", old(nothing));
+    eval(&place, "all run --only knn");
+    assert!(!place.read("run/evaluation.json").contains("of a single image"));
+
+    let committed = include_str!("../../../results/evaluation-cifar10-small/run/evaluation.json");
+    place.write("run/evaluation.json", committed);
+    eval(&place, "all run --only knn");
+    let all: Value = serde_json::from_str(&place.read("run/evaluation.json")).unwrap();
+    assert_eq!(all["evaluations"].as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Benchmark {
     /// What a product of matrices reaches on the devices of all processes together, in operations per
     /// second.
     pub matmul_flop_per_second: f64,
+    /// The precision of these products, that of the run.
+    pub matmul_precision: &'static str,
     /// The most memory that this process had resident, in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
 }
@@ -98,7 +100,7 @@ impl Trainer {
                 ended = now;
             }
         }
-        let Meter { flop_per_image, matmul_flop_per_second } = monitor.meter();
+        let Meter { flop_per_image, matmul_flop_per_second, matmul_precision } = monitor.meter();
         monitor.finish();
         Ok(Some(Benchmark {
             steps,
@@ -110,6 +112,7 @@ impl Trainer {
             augment_cpu_seconds: loader.worked().saturating_sub(worked).as_secs_f64(),
             flop_per_image,
             matmul_flop_per_second,
+            matmul_precision,
             peak_memory_bytes: peak_memory(),
         }))
     }

@@ -142,7 +142,10 @@ fn to_text(benchmark: &Benchmark, device: tch::Device, warm_up: u64) -> String {
         ("median step:", format!("{:.2} ms", 1000.0 * median_step(benchmark))),
         ("augment:", format!("{augmented:.2} ms of CPU time per step, by the loader")),
         ("images/s:", format!("{:.1}", benchmark.images_per_second())),
-        ("model:", format!("{model} ({})", flop_rate(matmul))),
+        (
+            "model:",
+            format!("{model} ({} in {} precision)", flop_rate(matmul), benchmark.matmul_precision),
+        ),
     ];
     let peak = benchmark.peak_memory_bytes.map(|bytes| ("peak memory:", memory(bytes as f64)));
     text.extend(lines.into_iter().chain(peak).map(|(name, value)| format!("{name:<13}{value}\n")));
@@ -172,6 +175,7 @@ fn to_json(benchmark: &Benchmark, device: tch::Device) -> serde_json::Value {
         "flop_per_image": benchmark.flop_per_image,
         "model_flop_per_second": benchmark.flop_per_second(),
         "matmul_flop_per_second": benchmark.matmul_flop_per_second,
+        "matmul_precision": benchmark.matmul_precision,
         "matmul_share": benchmark.flop_per_second() / benchmark.matmul_flop_per_second,
         "peak_memory_bytes": benchmark.peak_memory_bytes,
     })

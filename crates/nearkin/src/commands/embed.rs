@@ -12,12 +12,12 @@ use nearkin_augment::{Loader, LoaderOptions, Sequential, View};
 use nearkin_data::inspect::{detect, splits};
 use nearkin_data::{BadImages, ImageSet, Split, Tolerant, open, skipped_lines, tolerant};
 use nearkin_embed::{FeatureFormat, FeatureWriter, Row};
-use nearkin_eval::{EvaluationError, unit_rows};
+use nearkin_eval::{EvaluationError, check_finite, extract, unit_rows};
 use nearkin_model::{DeviceChoice, Encoder, Mlp, Mode, Parameters, images_to_tensor};
 use nearkin_probe::{Machine, Subject};
 use nearkin_recipe::{Fraction, Recipe};
 use nearkin_train::{Checkpoint, load_tensors};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Trained, bad_input, hint_at_moved_data, share, trained};
 
@@ -112,13 +112,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).to_vec();
     let mut writer = FeatureWriter::create(out, network.width(), &metadata)?;
     let view = subject.recipe.evaluation_view()?;
-    let (mut images, mut not_finite) = (0, 0);
+    let mut images = 0;
     for (split, set) in sets {
         images += set.len();
         let limit = arguments.bad_image_limit;
         let set: Arc<dyn ImageSet> =
             Arc::new(Tolerant::new(set, split, limit, Arc::clone(&bad_images)));
-        not_finite += embed(&network, &set, &view, machine, &mut writer)?;
+        embed(&network, &set, &view, machine, &mut writer)
+            .map_err(|error| diverged(&weights, error))?;
     }
     let rows = writer.rows();
     if rows == 0 {
@@ -129,12 +130,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let written = writer.finish()?;
     if let Some(news) = bad_images.news() {
         eprintln!("warning: {news}");
-    }
-    if not_finite > 0 {
-        eprintln!(
-            "warning: the features of {not_finite} images are not finite, so nothing can be compared \
-             with them: the encoder has diverged, or overflows on these images"
-        );
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!(
@@ -149,6 +144,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         println!("wrote {}", file.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names the weights in an error about features that are not finite.
+fn diverged(weights: &Path, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<EvaluationError>() {
+        Some(EvaluationError::NotFinite) => error.context(weights.display().to_string()),
+        _ => error,
+    }
 }
 
 /// The file of weights, and the recipe that goes with it.
@@ -237,15 +240,16 @@ impl Network {
     }
 
     /// `[batch, 3, height, width]` to `[batch, width]` in evaluation mode.
-    fn features(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        let mut rows = self.encoder.extract(images)?;
+    fn features(&self, images: &Tensor) -> Result<Tensor, EvaluationError> {
+        let mut rows = extract(&self.encoder, images)?;
         if let Some(projector) = &self.projector {
             rows = tch::no_grad(|| projector.forward(&rows, Mode::Evaluate))?;
+            check_finite(&rows)?;
         }
         if self.normalize {
             rows = unit_rows(&rows)?;
         }
-        rows.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
+        Ok(rows.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?)
     }
 }
 
@@ -272,18 +276,17 @@ fn projector(
     Ok(projector)
 }
 
-/// Appends the features of a set; gives how many are not finite.
+/// Appends the features of a set.
 fn embed(
     network: &Network,
     set: &Arc<dyn ImageSet>,
     view: &View,
     machine: Machine,
     writer: &mut FeatureWriter,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<()> {
     let options = machine.features();
     let plan = Sequential::new(set.len(), options.batch_size);
     let loading = LoaderOptions { workers: options.workers, prefetch_batches: 2 };
-    let mut not_finite = 0;
     let mut values = Vec::new();
     let views = Arc::from([view.clone()]);
     let batches = Loader::start(Arc::clone(set), views, 0, plan, loading);
@@ -299,10 +302,9 @@ fn embed(
         values.resize(rows.numel(), 0.0_f32);
         rows.f_copy_data(&mut values, rows.numel())?;
         for (&image, embedding) in batch.images.iter().zip(values.chunks_exact(network.width())) {
-            not_finite += usize::from(embedding.iter().any(|value| !value.is_finite()));
             let name = set.name(image);
             writer.push(Row { name: &name, label: set.label(image), embedding })?;
         }
     }
-    Ok(not_finite)
+    Ok(())
 }

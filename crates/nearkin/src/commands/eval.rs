@@ -127,6 +127,7 @@ fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
         training_seed: subject.recipe.seed,
         images_left_out: subject.bad_images().met(),
         scores,
+        ..Evaluation::default()
     }
 }
 
@@ -142,7 +143,7 @@ fn scores_table(scores: &[Score]) -> String {
     let row = |score: &Score| {
         let metric = match score.unit {
             nearkin_probe::Unit::Share => format!("{} %", score.metric),
-            nearkin_probe::Unit::Number => score.metric.to_owned(),
+            nearkin_probe::Unit::Number => score.metric.clone().into_owned(),
         };
         vec![score.protocol.clone(), metric, score.shown()]
     };

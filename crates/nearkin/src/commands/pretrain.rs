@@ -12,7 +12,9 @@ use clap::Args;
 use nearkin_dist::World;
 use nearkin_model::{DeviceChoice, Encoder, load_backbone};
 use nearkin_recipe::{Override, Recipe};
-use nearkin_report::{Kind, RunFolder, flop_rate, memory, names, percent, read_metrics, table};
+use nearkin_report::{
+    Kind, Record, RunFolder, Verdict, flop_rate, memory, names, percent, read_metrics, table,
+};
 use nearkin_train::{
     Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, refuse_changes,
 };
@@ -181,7 +183,7 @@ fn train(
     let run = trainer.run_folder().clone();
     match trainer.run(&interrupt)? {
         Outcome::Finished if first => {
-            summarise(&run, arguments.quiet)?;
+            summarise(&run, trainer.verdict()?.as_ref(), arguments.quiet)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Finished => Ok(ExitCode::SUCCESS),
@@ -274,7 +276,7 @@ pub(super) fn environment(device: tch::Device) -> serde_json::Value {
 }
 
 /// What came of a finished run, on standard output.
-fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
+fn summarise(run: &RunFolder, verdict: Option<&Verdict>, quiet: bool) -> anyhow::Result<()> {
     if quiet {
         return Ok(());
     }
@@ -294,6 +296,9 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
         let headers = ["k, temperature", "raw pixels", "untrained encoder", "trained encoder"];
         print!("{}", table::render(&headers, &rows));
     }
+    if let Some(verdict) = verdict {
+        println!("\n{verdict}");
+    }
     let records = read_metrics(&run.metrics())?;
     let epochs = || records.iter().filter(|record| record.kind == Kind::Epoch);
     let mean = |name: &str| {
@@ -307,6 +312,9 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
         (mean(names::MODEL_FLOP_PER_SECOND), mean(names::MATMUL_SHARE))
     {
         println!("model:       {}", of_the_device(rate, share));
+    }
+    if let Some((purity, chance)) = epochs().filter_map(Record::kin_purity).next_back() {
+        println!("kin purity:  {} of the targets (chance {})", percent(purity), percent(chance));
     }
     if let Some(share) = mean(names::DATA_WAIT_SHARE) {
         println!("data wait:   {} of the time", percent(share));
@@ -328,5 +336,5 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
 /// The model's operations per second, and how much of the device that is.
 pub(super) fn of_the_device(flop_per_second: f64, share: f64) -> String {
     let (rate, share) = (flop_rate(flop_per_second), percent(share));
-    format!("{rate}, {share} of what products of matrices reach")
+    format!("{rate}, {share} of this machine's measured matrix-multiply rate")
 }

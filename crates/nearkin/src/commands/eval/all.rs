@@ -1,35 +1,40 @@
 //! `nearkin eval all`
 
-use std::io::Write;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use nearkin_probe::{
-    Evaluation, LinearPreset, SemiPreset, SuiteOptions, Target, suite, summarise, summary_table,
-    to_markdown,
+    Evaluation, LinearPreset, Listener, Machine, ResultsFolder, Score, SemiPreset, Subject,
+    SuiteOptions, Target, results_json, suite, summary_table,
 };
-use nearkin_report::write_atomically;
+use nearkin_report::RunFolder;
 
-use super::{Common, Training, bad_input, evaluation, hint_at_moved_data, print};
+use super::{Common, Training, bad_input, hint_at_moved_data, print, warn};
 
-/// Everything that the data allows, as one table; of several runs mean and standard deviation.
+/// Run every applicable evaluation and print one table.
 ///
-/// Each run's folder gets evaluation.json and evaluation.md; with several runs, or a file of weights,
-/// --out says where those of all go. Only the newest checkpoint counts, and nothing is chosen on the
-/// test images.
+/// Runs whose recipes differ in the seed only are one group, with mean and standard deviation; other
+/// groups are compared with the first, seed by seed. Results are added to evaluation.json and
+/// evaluation.md in each run's folder and in --out DIR; what is there of the newest checkpoint is not
+/// computed again. Nothing is selected on the test images.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Run folders, or a safetensors file with --recipe.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The folder for evaluation.json and evaluation.md of all runs together.
+    /// The folder for evaluation.json and evaluation.md of all runs together; needed with several runs
+    /// and with files of weights.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Only these parts, a list.
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<Part>,
+    /// Compute everything again, also what evaluation.json has.
+    #[arg(long)]
+    again: bool,
     /// Linear protocols, a list.
     #[arg(long, value_name = "PRESET", value_delimiter = ',', default_values_t = [LinearPreset::Cached])]
     linear: Vec<LinearPreset>,
@@ -55,14 +60,9 @@ enum Part {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { runs, out, only, linear, to, fine_tune, training, common } = arguments;
-    let single_run = match &runs[..] {
-        [run] if run.is_dir() => Some(run.clone()),
-        _ => None,
-    };
-    let Some(out) = out.clone().or(single_run) else {
-        return Err(bad_input("say with --out DIR where the evaluation of all goes"));
-    };
+    let Arguments { runs, out, only, linear, to, fine_tune, training, common, .. } = arguments;
+    refuse_repetitions(runs)?;
+    let out = combined(runs, out.as_deref())?;
     let has = |part| only.is_empty() || only.contains(&part);
     let machine = common.machine()?;
     let subjects =
@@ -91,48 +91,79 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let mut evaluations = Vec::new();
     for (subject, run) in subjects.iter().zip(runs) {
-        let say = |what: &str| eprintln!("{}: {what}", subject.name());
-        let scores = suite(subject, &options, machine, &say)
-            .map_err(|error| hint_at_moved_data(error, &subject.recipe))?;
-        let evaluation = evaluation(subject, scores);
-        if run.is_dir() {
-            write(run, std::slice::from_ref(&evaluation))?;
-        }
-        evaluations.push(evaluation);
+        let own = run.is_dir().then(|| ResultsFolder::of_run(run));
+        let folders: Vec<&ResultsFolder> = own.iter().chain(&out).collect();
+        evaluations.push(measure(subject, &options, machine, &folders, arguments.again)?);
     }
-    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    if single(&out, runs).is_none() {
-        write(&out, &evaluations)?;
-    }
-    let text = match common.json {
-        true => json(&evaluations)?,
+    print(&match common.json {
+        true => results_json(&evaluations),
         false => summary_table(&evaluations),
-    };
-    print(&text)?;
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The only run, where its own folder is the one to write to.
-fn single<'a>(out: &Path, runs: &'a [PathBuf]) -> Option<&'a PathBuf> {
-    match runs {
-        [run] if run == out => Some(run),
-        _ => None,
-    }
-}
-
-fn json(evaluations: &[Evaluation]) -> anyhow::Result<String> {
-    let all = serde_json::json!({
-        "evaluations": evaluations,
-        "summary": summarise(evaluations),
-    });
-    Ok(serde_json::to_string_pretty(&all)? + "\n")
-}
-
-fn write(folder: &Path, evaluations: &[Evaluation]) -> anyhow::Result<()> {
-    let files = [("json", json(evaluations)?), ("md", to_markdown(evaluations))];
-    for (end, text) in files {
-        let path = folder.join(format!("evaluation.{end}"));
-        write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
+/// A run that is given twice would count as two repetitions.
+fn refuse_repetitions(runs: &[PathBuf]) -> anyhow::Result<()> {
+    let mut seen = HashSet::new();
+    for run in runs {
+        if !seen.insert(std::fs::canonicalize(run).unwrap_or_else(|_| run.clone())) {
+            return Err(bad_input(format!("{} is given twice", run.display())));
+        }
     }
     Ok(())
+}
+
+/// The folder for the results of all runs together; none where the only run's own folder is enough.
+fn combined(runs: &[PathBuf], out: Option<&Path>) -> anyhow::Result<Option<ResultsFolder>> {
+    let is_only_run = |path: &Path| matches!(runs, [run] if run.is_dir() && run == path);
+    let Some(out) = out else {
+        return match runs {
+            [run] if run.is_dir() => Ok(None),
+            _ => Err(bad_input("give a folder for the results of all together: --out DIR")),
+        };
+    };
+    if is_only_run(out) {
+        return Ok(None);
+    }
+    if RunFolder::of_others(out).recipe().exists() {
+        let out = out.display();
+        return Err(bad_input(format!(
+            "--out {out} is the folder of a run, which keeps its own results there; give another"
+        )));
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    Ok(Some(ResultsFolder::of_several(out)))
+}
+
+/// Evaluates one subject and adds to the results in `folders` as it goes; gives what was asked for.
+fn measure(
+    subject: &Subject,
+    options: &SuiteOptions,
+    machine: Machine,
+    folders: &[&ResultsFolder],
+    again: bool,
+) -> anyhow::Result<Evaluation> {
+    let header = subject.evaluation()?;
+    let mut known = header.clone();
+    for folder in folders {
+        // Read in any case: a file that cannot be added to is refused before the work.
+        let found = folder.known(&header)?;
+        if !again {
+            known.add(&found);
+        }
+    }
+    let with = |scores: &[Score]| Evaluation {
+        images_left_out: subject.bad_images().met(),
+        scores: scores.to_vec(),
+        ..header.clone()
+    };
+    let add = |scores: &[Score]| folders.iter().try_for_each(|folder| folder.add(&with(scores)));
+    let say = |what: &str| eprintln!("{}: {what}", subject.name());
+    let mut listener = Listener { say: &say, done: &mut |scores| add(scores) };
+    let scores = suite(subject, options, machine, &known.scores, &mut listener)
+        .map_err(|error| hint_at_moved_data(error, &subject.recipe))?;
+    // What was known in one folder may be new in the other.
+    add(&scores)?;
+    warn(subject);
+    Ok(with(&scores))
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use nearkin_dist::Alone;
 use nearkin_eval::FeatureSource;
-use nearkin_probe::knn_scores;
+use nearkin_probe::{knn, knn_scores};
 use nearkin_recipe::{Neighbours, Positive};
 use nearkin_report::table;
 use nearkin_train::evaluate_knn;
@@ -76,16 +76,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = common.machine()?;
     let subject = common.subject(&arguments.run)?;
     let recipe = &subject.recipe;
-    let encoder = subject.encoder(machine.device)?;
     let [train, test] = sets(&subject)?;
     let votes = votes(&arguments.neighbors, &arguments.temperature, &recipe.evaluation.neighbours);
-    let knn = |source, view: &nearkin_augment::View| {
-        evaluate_knn(source, [&train, &test], view, &votes, machine.features(), &Alone)
-    };
-    let backbone = FeatureSource::Backbone(&encoder);
-    let mut results = vec![("encoder", "k-NN", knn(backbone, &recipe.evaluation_view()?)?)];
+    let mut results = vec![("encoder", "k-NN", knn(&subject, [&train, &test], &votes, machine)?)];
     if arguments.pixels {
-        let pixels = knn(FeatureSource::Pixels, &recipe.pixel_view()?)?;
+        let (source, view) = (FeatureSource::Pixels, recipe.pixel_view()?);
+        let options = machine.features();
+        let pixels = evaluate_knn(source, [&train, &test], &view, &votes, options, &Alone)?;
         results.push(("raw pixels", "k-NN of raw pixels", pixels));
     }
     if common.json {
