@@ -20,6 +20,7 @@ use nearkin_train::{Checkpoint, load_tensors};
 use tch::{Device, Kind, Tensor};
 
 use super::{Trained, bad_input, hint_at_moved_data, share, trained};
+use crate::output::{print, say};
 
 /// Write the features of images to a file.
 ///
@@ -129,20 +130,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let written = writer.finish()?;
     if let Some(news) = bad_images.news() {
-        eprintln!("warning: {news}");
+        say(&format!("warning: {news}"));
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{}: {rows} images, {} values each ({}{}), {} left out, {seconds:.1} s",
+    let mut text = format!(
+        "{}: {rows} images, {} values each ({}{}), {} left out, {seconds:.1} s\n",
         out.display(),
         network.width(),
         network.what(),
         if arguments.normalize { ", normalised" } else { "" },
         images as u64 - rows,
     );
-    for file in &written {
-        println!("wrote {}", file.display());
-    }
+    text.extend(written.iter().map(|file| format!("wrote {}\n", file.display())));
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,7 +19,8 @@ use nearkin_probe::{Evaluation, Machine, Score, Subject};
 use nearkin_recipe::Fraction;
 use nearkin_report::table;
 
-use super::{Trained, bad_input, hint_at_moved_data, print, share, trained};
+use super::{Trained, bad_input, hint_at_moved_data, share, trained};
+use crate::output::{print, say};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -132,9 +133,9 @@ fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
 }
 
 fn warn(subject: &Subject) {
-    subject.skipped_lines().iter().for_each(|line| eprintln!("{line}"));
+    subject.skipped_lines().iter().for_each(|line| say(line));
     if let Some(told) = subject.bad_images().told_at_end() {
-        eprintln!("warning: {told}");
+        say(&format!("warning: {told}"));
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use nearkin_recipe::{Override, Source};
 
 use super::{bad_input, read_setup};
+use crate::output::print;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -39,14 +40,13 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         // Any kind will do to check the rest.
         let kind: Override = "data.dataset=folder".parse()?;
         read_setup(file, &[&changes[..], &[kind]].concat(), None)?;
-        println!("{}: ok; the kind of data is detected at --data", file.display());
+        print(&format!("{}: ok; the kind of data is detected at --data\n", file.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let setup = read_setup(file, changes, None)?;
-    if *resolved {
-        print!("{}", setup.recipe.to_text());
-    } else {
-        println!("{}: ok", file.display());
-    }
+    print(&match resolved {
+        true => setup.recipe.to_text(),
+        false => format!("{}: ok\n", file.display()),
+    })?;
     Ok(ExitCode::SUCCESS)
 }

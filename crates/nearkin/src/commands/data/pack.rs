@@ -11,6 +11,7 @@ use nearkin_data::inspect::{detect, splits};
 use nearkin_data::{DataError, Image, ImageSet, PackWriter, open, shared_classes, skipped_lines};
 
 use super::super::bad_input;
+use crate::output::{print, say};
 
 /// More unreadable images than one in so many are a damaged set, not a few damaged images.
 const UNREADABLE_ONE_IN: usize = 100;
@@ -49,9 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         eprintln!("{line}");
     }
     if sets.iter().any(ImageSet::has_several_labels) {
-        eprintln!(
-            "warning: the images have several labels each, which a packed file does not keep"
-        );
+        say("warning: the images have several labels each, which a packed file does not keep");
     }
     let classes = shared_classes(&sets)?;
     let mut writer = PackWriter::create(&arguments.out, classes)?;
@@ -72,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                         packed += 1;
                     }
                     Err(error) => {
-                        eprintln!("left out: {error}");
+                        say(&format!("left out: {error}"));
                         unreadable += 1;
                     }
                 }
@@ -86,12 +85,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let bytes = writer.finish()?;
-    println!(
-        "{}: {packed} images, {unreadable} left out, {:.1} MB, {:.0} images/s",
+    print(&format!(
+        "{}: {packed} images, {unreadable} left out, {:.1} MB, {:.0} images/s\n",
         arguments.out.display(),
         bytes as f64 / 1e6,
         packed as f64 / begun.elapsed().as_secs_f64()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,7 +12,8 @@ use nearkin_probe::{
 };
 use nearkin_report::RunFolder;
 
-use super::{Common, Training, bad_input, hint_at_moved_data, print, warn};
+use super::{Common, Training, bad_input, hint_at_moved_data, warn};
+use crate::output::{print, say};
 
 /// Run every applicable evaluation and print one table.
 ///
@@ -158,8 +159,8 @@ fn measure(
         ..header.clone()
     };
     let add = |scores: &[Score]| folders.iter().try_for_each(|folder| folder.add(&with(scores)));
-    let say = |what: &str| eprintln!("{}: {what}", subject.name());
-    let mut listener = Listener { say: &say, done: &mut |scores| add(scores) };
+    let progress = |what: &str| say(&format!("{}: {what}", subject.name()));
+    let mut listener = Listener { say: &progress, done: &mut |scores| add(scores) };
     let scores = suite(subject, options, machine, &known.scores, &mut listener)
         .map_err(|error| hint_at_moved_data(error, &subject.recipe))?;
     // What was known in one folder may be new in the other.
