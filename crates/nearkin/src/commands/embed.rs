@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let bad_images = Arc::new(BadImages::open(&list)?);
     let sets = sets(arguments, &subject.recipe)?;
     for line in skipped_lines(sets.iter().map(|(_, set)| set.skipped())) {
-        eprintln!("{line}");
+        say(&line);
     }
     let metadata = [
         ("format", "pt".to_owned()),

@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let splits = splits(&source)?;
     let sets = splits.iter().map(|split| open(&source, *split)).collect::<Result<Vec<_>, _>>()?;
     for line in skipped_lines(sets.iter().map(ImageSet::skipped)) {
-        eprintln!("{line}");
+        say(&line);
     }
     if sets.iter().any(ImageSet::has_several_labels) {
         say("warning: the images have several labels each, which a packed file does not keep");
