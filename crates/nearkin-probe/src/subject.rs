@@ -38,7 +38,7 @@ impl Subject {
         Ok(Self {
             name: run.path().display().to_string(),
             recipe,
-            weights: checkpoint.model(),
+            weights: checkpoint.model()?,
             step: Some(checkpoint.progress.step),
             training_images: Some(checkpoint.progress.training_images),
             bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
