@@ -139,6 +139,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Where the newest checkpoint of a run is, if it has one.
+    pub(crate) fn newest_path(run: &RunFolder) -> Option<PathBuf> {
+        list(&run.checkpoints()).ok()?.pop()
+    }
+
     /// The newest checkpoint of a run, if it has one; an error if that one is damaged.
     pub fn latest(run: &RunFolder) -> Result<Option<Self>, TrainError> {
         let Some(newest) = list(&run.checkpoints())?.pop() else { return Ok(None) };

@@ -30,9 +30,10 @@ use nearkin_recipe::{Fraction, Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
 use nearkin_train::{MOST_THREADS, Setup, SetupError};
 
-use crate::failure::{BadInput, is_bad_input, message};
+use crate::failure::{BadInput, exit_code, message};
 use crate::output::say;
 use crate::panics::caught;
+use crate::signals;
 
 /// Reads a recipe, applies overrides and the place of the images, and checks it with its method.
 fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Setup> {
@@ -183,8 +184,8 @@ fn as_launched(
     });
     if let Err(error) = &result {
         say(&format!("error in process {rank} of {size}: {}", message(error)));
-        // Threads may still be inside of exchanges with processes that are no more.
-        std::process::exit(if is_bad_input(error) { 2 } else { 1 });
+        // Threads may still be inside exchanges with processes that are gone.
+        signals::leave(exit_code(error));
     }
     result
 }

@@ -5,9 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
 use clap::Args;
 use nearkin_dist::World;
 use nearkin_model::{DeviceChoice, Encoder, load_backbone};
@@ -23,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Count, as_launched, bad_input, hint_at_moved_data, read_setup};
 use crate::output::{print, say};
+use crate::signals;
 
 /// TOML has no larger integer.
 const LARGEST_SEED: u64 = i64::MAX as u64;
@@ -31,7 +30,8 @@ const LARGEST_SEED: u64 = i64::MAX as u64;
 #[derive(Args)]
 #[command(
     after_help = "The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,\n\
-    checkpoints and report.html. Ctrl-C writes a checkpoint and stops.\n\n\
+    checkpoints and report.html. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop the run with a\n\
+    checkpoint; a second Ctrl-C or SIGTERM, more than a second later, stops it at once.\n\n\
     Examples:\n  \
     nearkin pretrain recipes/demo.toml\n  \
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce\n  \
@@ -139,7 +139,11 @@ impl Arguments {
     }
 }
 
+/// Said when the first signal comes.
+const NOTICE: &str = "\nstopping with a checkpoint; another signal stops at once\n";
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    signals::handle()?;
     as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| {
         train(arguments, device, here, world)
     })
@@ -174,7 +178,6 @@ fn train(
         let encoder = Encoder::new(&setup.recipe.model, 0, tch::Device::Cpu, tch::Kind::Float)?;
         load_backbone(weights, &encoder)?;
     }
-    let interrupt = interrupt_on_signals(first, "writing a checkpoint after this step")?;
     // A new run has no place of its own yet, only the one that was given.
     let stored = (arguments.data.is_none() && matches!(resume, Resume::From(_)))
         .then(|| setup.recipe.clone());
@@ -191,6 +194,8 @@ fn train(
         }
     }
     let run = trainer.run_folder().clone();
+    let interrupt = Interrupt::default();
+    signals::stop_gently(&interrupt, first.then_some(NOTICE));
     match trainer.run(&interrupt)? {
         Outcome::Finished if first => {
             if !arguments.quiet {
@@ -199,7 +204,7 @@ fn train(
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Finished => Ok(ExitCode::SUCCESS),
-        Outcome::Interrupted { step } => {
+        Outcome::Interrupted { step, signal } => {
             let so_far = match step {
                 0 => "interrupted before the first step".to_owned(),
                 step => format!("interrupted after step {step}; a checkpoint was written"),
@@ -210,7 +215,7 @@ fn train(
                     run.path().display()
                 ));
             }
-            Ok(ExitCode::FAILURE)
+            Ok(ExitCode::from(signals::exit_code(signal)))
         }
     }
 }
@@ -246,22 +251,6 @@ fn default_out(recipe_path: &Path, recipe: &Recipe) -> PathBuf {
     let stem = recipe_path.file_stem().unwrap_or_default().to_string_lossy();
     let method = recipe.method.get("name").and_then(|name| name.as_str()).unwrap_or_default();
     Path::new("runs").join(format!("{method}-{stem}"))
-}
-
-/// The first signal asks for an end after the step, the second ends the process.
-pub(super) fn interrupt_on_signals(first: bool, notice: &'static str) -> anyhow::Result<Interrupt> {
-    let interrupt = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupt);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        if first {
-            say(&format!("\n{notice}; once more to stop at once"));
-        }
-    })
-    .context("cannot handle Ctrl-C")?;
-    Ok(interrupt)
 }
 
 pub(super) fn environment(device: tch::Device) -> serde_json::Value {
