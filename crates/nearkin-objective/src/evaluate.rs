@@ -102,8 +102,8 @@ fn block_rows(candidates: &Candidates, kind: Kind, block_bytes: usize) -> i64 {
 fn block_loss(logits: Tensor, choice: &Choice) -> Result<(Tensor, Tensor), TchError> {
     let target = choice.target.f_to_kind(logits.kind())?;
     let (loss, gradient) = value_and_gradient(logits, &target, &choice.denominator)?;
-    let loss = match &choice.constant {
-        Some(constant) => loss.f_add(constant)?,
+    let loss = match &choice.value {
+        Some(value) => value.f_to_kind(loss.kind())?,
         None => loss,
     };
     Ok((loss, gradient))
@@ -119,8 +119,8 @@ fn mixed_loss(
 ) -> Result<(Tensor, Tensor), TchError> {
     let share_of_row = share.f_unsqueeze(1)?;
     if let (Denominator::All, Denominator::All) = (&first.denominator, &second.denominator)
-        && first.constant.is_none()
-        && second.constant.is_none()
+        && first.value.is_none()
+        && second.value.is_none()
     {
         let target = second.target.f_lerp_tensor(&first.target, &share_of_row)?;
         return block_loss(logits, &Choice::against_all(target));

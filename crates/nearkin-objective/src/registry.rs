@@ -33,6 +33,9 @@ pub struct Card {
     /// The `[method]` table of the free combination that is the same as this method with its
     /// defaults, where there is one.
     pub combination: Option<&'static str>,
+    /// Where the authors' code differs from this method with its defaults, and what to set to follow
+    /// it or what is not offered. Differences that change no result are left out.
+    pub official_code: &'static [&'static str],
 }
 
 /// A registered method.

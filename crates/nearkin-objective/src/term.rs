@@ -16,8 +16,10 @@ pub struct Choice {
     /// Candidates that the method took for further positives or false negatives, if it picks any: a
     /// boolean mask, `[block, candidates]`.
     pub selected: Option<Tensor>,
-    /// Added to the loss of each anchor, `[block]`; no gradient.
-    pub constant: Option<Tensor>,
+    /// The loss of each anchor, `[block]`, where it differs from the soft cross-entropy by a constant
+    /// (an entropy). Stated directly, because the sum of the two cancels most digits of single
+    /// precision. It has no gradient; that of the soft cross-entropy is used.
+    pub value: Option<Tensor>,
     /// The loss of an anchor to which all candidates are equally similar, `[block]`, where it is not
     /// the target's sum times the log of the denominator.
     pub chance: Option<Tensor>,
@@ -31,7 +33,7 @@ impl Choice {
 
     /// A target against some denominator.
     pub fn new(target: Tensor, denominator: Denominator) -> Self {
-        Self { target, denominator, selected: None, constant: None, chance: None }
+        Self { target, denominator, selected: None, value: None, chance: None }
     }
 }
 

@@ -67,6 +67,11 @@ fn baselines() {
 }
 
 #[test]
+fn official() {
+    all_pass("official.json", 7, 25);
+}
+
+#[test]
 fn relations() {
     all_pass("relations.json", 13, 14);
 }

@@ -58,8 +58,8 @@ fn at(choice: &Choice, index: &Tensor) -> Choice {
             ..*estimated
         }),
     };
-    let constant = choice.constant.as_ref().map(of);
-    Choice { constant, ..Choice::new(of(&choice.target), denominator) }
+    let value = choice.value.as_ref().map(of);
+    Choice { value, ..Choice::new(of(&choice.target), denominator) }
 }
 
 /// The loss of the terms by the definition and automatic differentiation.
@@ -69,10 +69,10 @@ fn defined(terms: &[Term]) -> Tensor {
         let (logits, choice) = (logits(term), term.choice().unwrap());
         let of = |choice: &Choice| {
             let rows = soft_cross_entropy(&logits, &choice.target, &choice.denominator).unwrap();
-            choice
-                .constant
-                .as_ref()
-                .map_or_else(|| rows.shallow_clone(), |constant| &rows + constant)
+            match &choice.value {
+                Some(value) => &rows + (value - &rows).detach(),
+                None => rows,
+            }
         };
         let rows = match &term.mixture {
             None => of(&choice),

@@ -21,10 +21,10 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::TrainError;
 use crate::images::ImagesDigest;
 use crate::monitor::EpochSums;
 use crate::tensors::{damaged, restore_tensors, save_with_digest, sha256};
+use crate::{Setup, TrainError};
 
 /// What the JSON file of a checkpoint holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -275,7 +275,8 @@ impl Checkpoint {
         let begun = nearkin_recipe::Source::parse(&origin, self.progress.recipe.clone())
             .and_then(|source| source.recipe())
             .map_err(|error| damaged(&self.path, error.to_string()))?;
-        refuse_changes(run, &begun, recipe)
+        // Keys of the method that are newer than the checkpoint are filled in, as they are in `recipe`.
+        refuse_changes(run, &Setup::new(begun)?.recipe, recipe)
     }
 }
 

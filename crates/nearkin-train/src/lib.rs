@@ -35,4 +35,4 @@ pub use schedule::{LearningRate, Momentum};
 pub use setup::{Setup, SetupError};
 pub use tensors::{load_tensors, save_tensors};
 pub use threads::{Threads, choose};
-pub use trainer::{Benchmark, Outcome, Resume, RunOptions, Trainer};
+pub use trainer::{Benchmark, Outcome, Resume, RunOptions, Trainer, batch_file};

@@ -1,6 +1,6 @@
 //! Named tensors in safetensors files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use nearkin_report::write_atomically;
@@ -24,6 +24,15 @@ pub(crate) fn save_with_digest(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
 ) -> Result<String, TrainError> {
+    save_with_metadata(path, tensors, HashMap::new())
+}
+
+/// The same, with these entries in the file's header.
+pub(crate) fn save_with_metadata(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    mut metadata: HashMap<String, String>,
+) -> Result<String, TrainError> {
     let mut contents = Vec::new();
     for (name, tensor) in tensors {
         let (dtype, width) = match tensor.kind() {
@@ -45,8 +54,8 @@ pub(crate) fn save_with_digest(
             .map_err(|error| damaged(path, format!("{name}: {error}")))?;
         views.push((name.as_str(), view));
     }
-    let format = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(views, Some(format))
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| damaged(path, error.to_string()))?;
     write_atomically(path, |file| std::io::Write::write_all(file, &bytes))?;
     Ok(sha256(&bytes))

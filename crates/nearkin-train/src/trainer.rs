@@ -1,5 +1,6 @@
 //! The training loop and what it holds.
 
+mod batches;
 mod bench;
 mod encode;
 mod initial;
@@ -51,6 +52,7 @@ use crate::trainer::placed::Placed;
 use crate::verdict::{Facts, verdict};
 use crate::{Interrupt, LearningRate, Momentum, Optimizer, Setup, TrainError};
 
+pub use batches::batch_file;
 pub use bench::Benchmark;
 
 /// How a run uses the machine; no result depends on it, but the last bit of a sum on `threads`.

@@ -67,6 +67,7 @@ impl Define for Ascl {
             "candidates = \"queue\"\ntemperature = 0.1\n\
              target = { relations = { kind = \"softmax\", temperature = 0.05 }, coefficient = { rule = \"entropy\", strength = 1.0 } }",
         ),
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

@@ -50,6 +50,7 @@ impl Define for Byol {
             ("teacher", "momentum encoder; give the online encoder a predictor ([model] predictor)"),
         ],
         combination: None,
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

@@ -9,6 +9,10 @@
 //! View 0 makes the keys, view 1 the weak queries `q`, all further views strong queries `s`. The
 //! candidates are the keys of the batch and the queue. The teacher is the *online* encoder on the
 //! weak view; no gradient flows through it.
+//!
+//! The paper has one temperature. In the authors' code a second one (`clsa_t`) divides the
+//! similarities of the strong queries as well as the target's; that is
+//! `strong_temperature = "target"`.
 
 use serde::{Deserialize, Serialize};
 use tch::TchError;
@@ -33,11 +37,27 @@ pub(crate) struct Parameters {
     temperature_target: f64,
     /// Of each strong view, beside an InfoNCE of weight 1.
     weight: f64,
+    strong_temperature: StrongTemperature,
+}
+
+/// Which temperature divides the similarities of the strong queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StrongTemperature {
+    /// `temperature`, as for the weak queries.
+    Query,
+    /// `temperature_target` (the authors' code).
+    Target,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { temperature: 0.2, temperature_target: 0.2, weight: 1.0 }
+        Self {
+            temperature: 0.2,
+            temperature_target: 0.2,
+            weight: 1.0,
+            strong_temperature: StrongTemperature::Query,
+        }
     }
 }
 
@@ -61,6 +81,10 @@ impl Define for Clsa {
             ("teacher", "momentum encoder for the keys, online encoder on the weak view for the relations"),
         ],
         combination: None,
+        official_code: &[
+            "its --clsa_t divides the strong queries' similarities as well as the target's: strong_temperature = \"target\" (no difference while both temperatures are equal, as in the paper)",
+            "its symmetric form (--sym 1, which its authors call not verified) is not offered",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
@@ -85,7 +109,11 @@ impl Method for Clsa {
     }
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let Parameters { temperature, temperature_target, weight } = self.0;
+        let Parameters { temperature, temperature_target, weight, strong_temperature } = self.0;
+        let temperature_of_strong = match strong_temperature {
+            StrongTemperature::Query => temperature,
+            StrongTemperature::Target => temperature_target,
+        };
         let weak = encoded.against_keys(1, 0, true)?;
         let teacher = weak.anchors.f_detach()?;
         let mut terms =
@@ -100,7 +128,7 @@ impl Method for Clsa {
                     .map(Choice::against_all)
             };
             let frame = encoded.against_keys(strong, 0, true)?;
-            terms.push(frame.term(temperature, Box::new(rule)).weighing(weight));
+            terms.push(frame.term(temperature_of_strong, Box::new(rule)).weighing(weight));
         }
         Ok(terms)
     }

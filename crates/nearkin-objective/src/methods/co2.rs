@@ -1,5 +1,5 @@
-//! CO2 (Wei, Wang, Shen, Yuille, ICLR 2021, arXiv 2010.02217): InfoNCE, and query and key shall
-//! agree on how similar they are to the negatives.
+//! CO2 (Wei, Wang, Shen, Yuille, ICLR 2021, arXiv 2010.02217): InfoNCE, and query and key have to
+//! agree on their similarities to the negatives.
 //!
 //! ```text
 //! P = softmax(q_i.c / temperature_consistency)      R = softmax(k_i.c / temperature_consistency)      over the queue
@@ -28,7 +28,7 @@ inventory::submit! { Entry::of::<Co2>() }
 pub(crate) struct Parameters {
     /// Divides the similarities of InfoNCE.
     temperature: f64,
-    /// Divides the similarities that query and key shall agree on.
+    /// Divides the similarities on which query and key have to agree.
     temperature_consistency: f64,
     /// Of the consistency, beside an InfoNCE of weight 1.
     weight: Scheduled,
@@ -59,6 +59,7 @@ impl Define for Co2 {
             ("teacher", "momentum encoder"),
         ],
         combination: None,
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
@@ -78,7 +79,7 @@ enum Direction {
     QueryToKey,
 }
 
-/// A divergence of a block, as target and constant.
+/// A divergence of a block: the target that has its gradient, and its value.
 fn divergence(
     rows: &Rows<'_>,
     [queries, keys]: [&Tensor; 2],
@@ -92,25 +93,24 @@ fn divergence(
         logits.f_log_softmax(1, None::<Kind>)?.f_masked_fill(&own, 0.0)
     };
     let distribution = |log: &Tensor| log.f_exp()?.f_masked_fill(&own, 0.0);
-    let sum = |matrix: &Tensor| matrix.f_sum_dim_intlist([1].as_slice(), false, None::<Kind>);
-    let log_r = log_distribution(keys)?;
-    // The formula gives - sum target log P; the divergence differs from it by the constant.
-    let (target, constant) = match direction {
+    let (log_r, log_p) = (log_distribution(keys)?, log_distribution(queries)?);
+    let log_ratio = log_r.f_sub(&log_p)?;
+    let (target, terms) = match direction {
         Direction::KeyToQuery => {
             let r = distribution(&log_r)?;
-            let constant = sum(&r.f_mul(&log_r)?)?;
-            (r, constant)
+            let terms = r.f_mul(&log_ratio)?;
+            (r, terms)
         }
         Direction::QueryToKey => {
-            let log_p = log_distribution(queries)?;
-            let target = distribution(&log_p)?.f_mul(&log_r.f_sub(&log_p)?)?;
-            let constant = sum(&target.f_mul(&log_p.f_sub_scalar(1.0)?)?)?;
-            (target, constant)
+            let target = distribution(&log_p)?.f_mul(&log_ratio)?;
+            let terms = target.f_neg()?;
+            (target, terms)
         }
     };
-    let chance = Some(constant.f_zeros_like()?);
+    let value = terms.f_sum_dim_intlist([1].as_slice(), false, None::<Kind>)?;
+    let chance = Some(value.f_zeros_like()?);
     let choice = Choice::new(target, Denominator::Except(own));
-    Ok(Choice { constant: Some(constant), chance, ..choice })
+    Ok(Choice { value: Some(value), chance, ..choice })
 }
 
 impl Method for Co2 {

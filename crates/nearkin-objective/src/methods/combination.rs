@@ -331,6 +331,7 @@ impl Define for Combination {
             ("teacher", "momentum | online | support (support_views, aggregation)"),
         ],
         combination: None,
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

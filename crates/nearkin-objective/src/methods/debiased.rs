@@ -53,6 +53,7 @@ impl Define for Debiased {
             ("teacher", "none"),
         ],
         combination: None,
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

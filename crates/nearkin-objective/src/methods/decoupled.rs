@@ -53,6 +53,9 @@ impl Define for Decoupled {
             "candidates = \"views\"\ntemperature = 0.1\ndenominator = \"negatives\"\n\
              target = { coefficient = 1.0 }",
         ),
+        official_code: &[
+            "the weights of its positives (DCLW) are not offered",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

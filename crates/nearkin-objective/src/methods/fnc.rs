@@ -125,6 +125,10 @@ impl Define for Fnc {
              selection = { top_k = 10, threshold = 0.7 }\n\
              target = { relations = { kind = \"selected\" }, coefficient = { rule = \"count\" } }",
         ),
+        official_code: &[
+            "attraction only, with every view as anchor, positive and support: support = \"anchors_too\", reduction = \"sum_of_views\"",
+            "candidates are past and present keys of a momentum encoder by default: memory = true with [queue] start = \"zeros\"",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

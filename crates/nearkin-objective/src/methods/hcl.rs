@@ -60,6 +60,7 @@ impl Define for Hcl {
             ("teacher", "none"),
         ],
         combination: None,
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

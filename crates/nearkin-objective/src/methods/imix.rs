@@ -69,6 +69,9 @@ impl Define for IMix {
             "candidates = \"keys_and_queue\"\ntemperature = 0.2\ntarget = { coefficient = 1.0 }\n\
              mixup = { kind = \"vanilla\", weight = 1.0, concentration = 1.0, larger_share = true }",
         ),
+        official_code: &[
+            "the N-pair form (no momentum encoder, keys from the other view) is not offered",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

@@ -63,6 +63,7 @@ impl Define for Moco {
             ("teacher", "momentum encoder, for the keys"),
         ],
         combination: Some("candidates = \"queue\"\ntemperature = 0.2\ntarget = { coefficient = 1.0 }"),
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

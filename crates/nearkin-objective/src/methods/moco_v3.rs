@@ -54,6 +54,10 @@ impl Define for MocoV3 {
             ("teacher", "momentum encoder, for the keys; give the online encoder a predictor ([model] predictor)"),
         ],
         combination: None,
+        official_code: &[
+            "the ResNet form has no batch norm at the end of the predictor, the transformer form has one: a matter of [model] predictor",
+            "the momentum encoder is updated before a step's keys are computed, with momentum_encoder.schedule = \"cosine\" as a function of step / steps; here after the step, of step / (steps - 1)",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

@@ -67,6 +67,7 @@ impl Define for Nnclr {
             ("teacher", "none; the queue holds projections of the first view; give the online encoder a predictor ([model] predictor)"),
         ],
         combination: None,
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

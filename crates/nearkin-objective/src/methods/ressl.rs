@@ -59,6 +59,7 @@ impl Define for ReSsl {
             "candidates = \"queue\"\ntemperature = 0.1\ndenominator = \"negatives\"\n\
              target = { relations = { kind = \"softmax\", temperature = 0.04 }, coefficient = 0.0 }",
         ),
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

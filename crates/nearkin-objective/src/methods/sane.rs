@@ -98,6 +98,7 @@ impl Define for Sane {
              target = { relations = { kind = \"softmax\", temperature = 0.16 }, coefficient = { rule = \"refinery\", strength = { from = 0.0, to = 1.0 } } }\n\
              mixup = { kind = \"momentum\", weight = 0.5, concentration = 2.0 }",
         ),
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

@@ -89,6 +89,10 @@ impl Define for Sce {
             "candidates = \"queue\"\ntemperature = 0.1\n\
              target = { relations = { kind = \"softmax\", temperature = 0.05 }, coefficient = 0.5 }",
         ),
+        official_code: &[
+            "the own key takes part in the relations with similarity 0: variant = \"leaky\"",
+            "its momentum encoder starts from random weights of its own, here from the online encoder's",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

@@ -55,6 +55,7 @@ impl Define for SimClr {
         combination: Some(
             "candidates = \"views\"\ntemperature = 0.5\ntarget = { coefficient = 1.0 }",
         ),
+        official_code: &[],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {

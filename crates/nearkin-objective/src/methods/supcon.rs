@@ -1,5 +1,5 @@
 //! SupCon (Khosla et al., NeurIPS 2020, arXiv 2004.11362): every candidate of the same class is a
-//! positive. **Supervised**: labels enter the loss. It bounds what a method without labels can find.
+//! positive. **Supervised**: labels enter the loss. It is an upper bound for methods without labels.
 //!
 //! ```text
 //! P_i = other views of the image, and all views of images of its class
@@ -7,8 +7,10 @@
 //! L_in_i  = -log( 1/|P_i| sum_{p in P_i} exp(z_i.z_p / temperature) / sum_{k != i} exp(z_i.z_k / temperature) )
 //! ```
 //!
-//! `L_in` is the same formula: its gradient is that of the target softmax over P_i, whose entropy is
-//! the constant between the two values.
+//! `L_in` has the gradient of the common formula with the target softmax over P_i. Its value is
+//! computed from the two sums themselves, without that target.
+//!
+//! The authors' code multiplies the loss by temperature / 0.07, which `base_temperature` does here.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
@@ -42,11 +44,19 @@ pub(crate) struct Parameters {
     temperature: f64,
     positives: Positives,
     reduction: Reduction,
+    /// Multiply the loss by temperature / base_temperature; as it is if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_temperature: Option<f64>,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { temperature: 0.1, positives: Positives::Outside, reduction: Reduction::Mean }
+        Self {
+            temperature: 0.1,
+            positives: Positives::Outside,
+            reduction: Reduction::Mean,
+            base_temperature: None,
+        }
     }
 }
 
@@ -72,10 +82,16 @@ impl Define for SupCon {
             "candidates = \"views\"\ntemperature = 0.1\n\
              target = { relations = { kind = \"labels\" }, coefficient = { rule = \"count\" } }",
         ),
+        official_code: &[
+            "its loss is multiplied by temperature / 0.07: base_temperature = 0.07 (PyTorch), or by temperature: base_temperature = 1.0 (TensorFlow)",
+        ],
     };
 
     fn check(parameters: Parameters) -> Result<Self, ParameterError> {
         checks::temperature("temperature", parameters.temperature)?;
+        if let Some(base) = parameters.base_temperature {
+            checks::temperature("base_temperature", base)?;
+        }
         Ok(Self(parameters))
     }
 }
@@ -101,22 +117,26 @@ fn choose(
         }
         Positives::InsideMean | Positives::InsideSum => {
             let logits = rows.similarities(anchors)?.f_div_scalar(parameters.temperature)?;
-            let logits = logits.f_masked_fill(&same.f_logical_not()?, f64::NEG_INFINITY)?;
-            let target = logits.f_softmax(1, None::<Kind>)?;
             let last = [1].as_slice();
-            let entropy = target.f_special_entr()?.f_sum_dim_intlist(last, false, None::<Kind>)?;
-            let count = same.f_sum_dim_intlist(last, false, entropy.kind())?;
-            let constant = match parameters.positives {
-                Positives::InsideMean => count.f_log()?.f_sub(&entropy)?,
-                _ => entropy.f_neg()?,
+            let logarithm_of_sum = |left_out: &Tensor| {
+                logits.f_masked_fill(left_out, f64::NEG_INFINITY)?.f_logsumexp(last, false)
             };
-            let chance = match parameters.positives {
-                Positives::InsideMean => count.f_zeros_like()?,
-                _ => count.f_log()?.f_neg()?,
-            };
+            let not_same = same.f_logical_not()?;
+            let of_negatives = logarithm_of_sum(&same.f_logical_or(&own_image)?)?;
+            let ratio = of_negatives.f_sub(&logarithm_of_sum(&not_same)?)?;
+            // log((positives + negatives) / positives), exact where the negatives hardly count.
+            let sum_inside = ratio.f_logaddexp(&ratio.f_zeros_like()?)?;
+            let count = same.f_sum_dim_intlist(last, false, logits.kind())?.f_log()?;
             let all = (rows.candidates() - i64::from(itself.is_some())) as f64;
-            let chance = Some(chance.f_add_scalar(all.ln())?);
-            Choice { constant: Some(constant), chance, ..Choice::new(target, Denominator::All) }
+            let chance = count.f_neg()?.f_add_scalar(all.ln())?;
+            let (value, chance) = match parameters.positives {
+                Positives::InsideMean => (sum_inside.f_add(&count)?, chance.f_add(&count)?),
+                _ => (sum_inside, chance),
+            };
+            let logits = logits.f_masked_fill(&not_same, f64::NEG_INFINITY)?;
+            let target = logits.f_softmax(1, None::<Kind>)?;
+            let choice = Choice::new(target, Denominator::All);
+            Choice { value: Some(value), chance: Some(chance), ..choice }
         }
     };
     choice.denominator = Denominator::without(rows, itself.as_ref())?;
@@ -139,7 +159,8 @@ impl Method for SupCon {
 
     fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
         let frames = encoded.among_online_views()?;
-        let weight = self.0.reduction.weight(frames.len());
+        let scale = self.0.base_temperature.map_or(1.0, |base| self.0.temperature / base);
+        let weight = scale * self.0.reduction.weight(frames.len());
         frames
             .into_iter()
             .map(|frame| {

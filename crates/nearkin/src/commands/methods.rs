@@ -46,6 +46,10 @@ fn explanation(entry: &Entry) -> anyhow::Result<String> {
         ),
         format!("Defaults\n{}", indented(&defaults.to_string())),
     ];
+    if !card.official_code.is_empty() {
+        let lines = card.official_code.iter().map(|line| format!("    - {line}\n"));
+        sections.push(format!("Where the authors' code differs\n{}", lines.collect::<String>()));
+    }
     if let Some(combination) = card.combination {
         let table = format!("[method]\nname = \"combination\"\n{combination}");
         sections.push(format!("The same as a free combination\n{}", indented(&table)));

@@ -1,7 +1,7 @@
 //! `nearkin pretrain`
 
 use std::fmt::Write;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use nearkin_report::{
     Kind, Record, RunFolder, Verdict, flop_rate, memory, names, percent, read_metrics, table,
 };
 use nearkin_train::{
-    Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, refuse_changes,
+    Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, batch_file, refuse_changes,
     restore_recipe,
 };
 use sha2::{Digest, Sha256};
@@ -37,6 +37,7 @@ const LARGEST_SEED: u64 = i64::MAX as u64;
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce\n  \
     nearkin pretrain recipes/sce/cifar10.toml --data DIR --set method.coefficient=0.3 --seed 1\n  \
     nearkin pretrain --resume runs/sce\n  \
+    nearkin pretrain recipes/demo.toml --dump-batches 3 batches\n  \
     nearkin launch --nproc 2 -- pretrain RECIPE --data DIR --out runs/sce --resume auto"
 )]
 pub(crate) struct Arguments {
@@ -82,9 +83,19 @@ pub(crate) struct Arguments {
     /// With several processes: how long each waits for the others before it gives up.
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout_seconds: u64,
+    /// Write the first N batches of the run into DIR, as the networks get them, and train nothing: one
+    /// safetensors file each, with pixels, indices and labels. With --resume, the next N batches.
+    #[arg(long, value_names = ["N", "DIR"], num_args = 2, action = clap::ArgAction::Set)]
+    dump_batches: Option<Vec<OsString>>,
     /// Show no progress.
     #[arg(long)]
     quiet: bool,
+}
+
+/// What --dump-batches asks for.
+struct Dump {
+    batches: NonZeroU64,
+    folder: PathBuf,
 }
 
 /// The value of `--resume` that leaves it to the folder.
@@ -104,6 +115,17 @@ impl Arguments {
             }
         }
         Ok(overrides)
+    }
+
+    fn dump(&self) -> anyhow::Result<Option<Dump>> {
+        let Some([batches, folder]) = self.dump_batches.as_deref() else { return Ok(None) };
+        let batches = batches.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            let text = batches.display();
+            bad_input(format!(
+                "--dump-batches {text}: expected a whole number above 0, then a folder"
+            ))
+        })?;
+        Ok(Some(Dump { batches, folder: folder.into() }))
     }
 
     /// The run to continue, if one is. Only the first of several processes may tidy up its folder, while
@@ -143,10 +165,55 @@ impl Arguments {
 const NOTICE: &str = "\nstopping with a checkpoint; another signal stops at once\n";
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let dump = arguments.dump()?;
     signals::handle()?;
-    as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| {
-        train(arguments, device, here, world)
+    as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| match &dump {
+        Some(dump) => dump_batches(arguments, dump, device, here, world),
+        None => train(arguments, device, here, world),
     })
+}
+
+/// Writes batches of the run that the arguments describe, whose folder is not made for it.
+fn dump_batches(
+    arguments: &Arguments,
+    dump: &Dump,
+    device: tch::Device,
+    processes_here: NonZeroUsize,
+    world: &Arc<dyn World>,
+) -> anyhow::Result<ExitCode> {
+    let (rank, processes) = (world.rank(), world.size());
+    let (setup, mut resume) = plan(arguments, world.as_ref())?;
+    let first_file = dump.folder.join(batch_file(1, rank, processes));
+    if first_file.exists() {
+        let path = first_file.display();
+        return Err(bad_input(format!("{path} exists: give --dump-batches another folder")));
+    }
+    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    if matches!(resume, Resume::New(_) | Resume::NewNumbered(_)) {
+        resume = Resume::New(scratch.path().join("run"));
+    }
+    let options = RunOptions {
+        device,
+        workers: arguments.workers.0.or(Some(loader_threads(processes_here))),
+        threads: arguments.threads.0.or(Some(1)),
+        processes_here,
+        quiet: true,
+        environment: environment(device),
+    };
+    let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
+    let written = trainer.dump_batches(dump.batches, &dump.folder)?;
+    if rank == 0 && !arguments.quiet {
+        let folder = dump.folder.display();
+        let end = if written < dump.batches.get() { ", all that the run has" } else { "" };
+        print(&format!("wrote {written} batch(es) to {folder}{end}; nothing was trained\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One loader thread for each core of this process.
+fn loader_threads(processes_here: NonZeroUsize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (cores / processes_here).max(1)
 }
 
 fn train(

@@ -55,10 +55,10 @@ fn supcon(check: &mut Check<'_>) -> Result<(), Failure> {
         ("solo_learn_sum_inside_log", "inside_sum"),
     ] {
         let temperature = check.case.parameter("tau")?;
-        let supcon = method(
-            "supcon",
-            [("temperature", temperature.into()), ("positives", positives.into())],
-        )?;
+        let parameters = [("temperature", temperature.into()), ("positives", positives.into())];
+        let base = check.case.parameter_or_none("base_temperature")?;
+        let base = base.map(|base| ("base_temperature", base.into()));
+        let supcon = method("supcon", parameters.into_iter().chain(base))?;
         check.close(key, &loss(&*supcon, &encoded)?)?;
     }
     Ok(())
@@ -162,11 +162,17 @@ fn clsa(check: &mut Check<'_>) -> Result<(), Failure> {
         },
         ..Encoded::default()
     };
+    // The authors' clsa_t divides the strong query too; the target's own temperature does not.
+    let (target, strong) = match check.case.parameter_or_none("tau_target")? {
+        Some(target) => (target, "query"),
+        None => (check.case.parameter("clsa_t")?, "target"),
+    };
     let clsa = method(
         "clsa",
         [
             ("temperature", check.case.parameter("tau")?.into()),
-            ("temperature_target", check.case.parameter("clsa_t")?.into()),
+            ("temperature_target", target.into()),
+            ("strong_temperature", strong.into()),
         ],
     )?;
     // The first term is InfoNCE of the weak query.

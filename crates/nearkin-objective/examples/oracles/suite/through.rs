@@ -93,11 +93,10 @@ pub(crate) fn logits(term: &Term) -> Result<Tensor, Failure> {
 /// The loss of each anchor, `[anchors]`.
 pub(crate) fn per_anchor(term: &Term) -> Result<Tensor, Failure> {
     let choice = term.choice()?;
-    let loss = soft_cross_entropy(&logits(term)?, &choice.target, &choice.denominator)?;
-    Ok(match &choice.constant {
-        Some(constant) => loss.f_add(constant)?,
-        None => loss,
-    })
+    match choice.value {
+        Some(value) => Ok(value),
+        None => Ok(soft_cross_entropy(&logits(term)?, &choice.target, &choice.denominator)?),
+    }
 }
 
 /// The loss of each anchor of all terms, one term after the other.
