@@ -54,6 +54,7 @@ mod image_file;
 pub mod inspect;
 mod layout;
 pub mod list;
+pub mod list_line;
 pub mod packed;
 pub mod parquet;
 pub mod pickle;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use nearkin_embed::{FeatureWriter, Features, Row, find_duplicates, k_center, search};
+use nearkin_embed::{FeatureWriter, Features, Grouping, Row, find_duplicates, k_center, search};
 
 const ROWS: usize = 3000;
 const WIDTH: usize = 20;
@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         writer.finish()?;
     }
-    let vectors = Features::read(&folder.join("some.npy"))?.vectors.into_unit();
+    let features = Features::read(&folder.join("some.npy"))?;
+    let centered = features.vectors.clone().into_centered(&features.center)?;
+    let vectors = features.vectors.into_unit();
     let threads = NonZeroUsize::MIN;
     let mut text = String::new();
     for (query, found) in search(&vectors, &vectors, 5, threads)?.iter().enumerate() {
@@ -38,13 +40,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     std::fs::write(folder.join("neighbours.csv"), text)?;
-    for bound in ["0.99", "0.9"] {
+    for (bound, grouping, name) in [
+        ("0.99", Grouping::Chains, "chains"),
+        ("0.9", Grouping::Chains, "chains"),
+        ("0.99", Grouping::ToKept, "kept"),
+        ("0.9", Grouping::ToKept, "kept"),
+    ] {
         let mut text = String::new();
-        for group in find_duplicates(&vectors, bound.parse()?, threads)?.groups {
-            let rows: Vec<String> = group.iter().map(ToString::to_string).collect();
+        for group in find_duplicates(&centered, bound.parse()?, grouping, threads)?.groups {
+            let removed = group.removed.iter().map(|(row, _)| *row);
+            let rows: Vec<String> =
+                std::iter::once(group.kept).chain(removed).map(|row| row.to_string()).collect();
             writeln!(text, "{}", rows.join(","))?;
         }
-        std::fs::write(folder.join(format!("groups-{bound}.csv")), text)?;
+        std::fs::write(folder.join(format!("{name}-{bound}.csv")), text)?;
     }
     let chosen = k_center(&vectors, 200, 0, threads)?.rows;
     let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();

@@ -4,8 +4,8 @@
 //! cargo run --release -p nearkin-embed --example million -- [ROWS] [THREADS] [PART...]
 //! ```
 //!
-//! Parts are search, dedupe-0.95, dedupe-0.9, dedupe-0.8, k-center and facility-location; all of them if
-//! none is named.
+//! Parts are search, nearest, dedupe-0.95, dedupe-0.9, dedupe-0.8, k-center and facility-location; all of
+//! them if none is named.
 //!
 //! The vectors have 128 values and lie in 2000 clusters of unequal size and width, 5 % of them close to
 //! another one: cosines within a cluster are mostly between 0.3 and 0.8, between clusters around 0.
@@ -19,7 +19,8 @@ use std::time::Instant;
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
 use nearkin_embed::{
-    FacilityOptions, Vectors, facility_location, find_duplicates, k_center, search,
+    FacilityOptions, Grouping, Vectors, facility_location, find_duplicates, k_center,
+    nearest_similarities, search,
 };
 
 const WIDTH: usize = 128;
@@ -34,24 +35,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|one| one == part);
     let vectors = drawn(rows, 0)?;
     println!("{rows} rows of {WIDTH} values, {threads} threads");
+    let clock = Clock::start()?;
+    let center = vectors.center();
+    let vectors = vectors.into_centered(&center)?;
+    println!("centering: {}", clock.read()?);
 
     if wanted("search") {
-        let queries = drawn(rows / 100, 1)?;
+        let queries = drawn(rows / 100, 1)?.into_centered(&center)?;
         let clock = Clock::start()?;
         search(&vectors, &queries, 10, threads)?;
         println!("search, {} queries: {}", queries.len(), clock.read()?);
+    }
+    if wanted("nearest") {
+        let clock = Clock::start()?;
+        let found = nearest_similarities(&vectors, threads)?;
+        println!("nearest neighbors of {}: {}", found.similarities.len(), clock.read()?);
     }
     for similarity in [0.95, 0.9, 0.8] {
         if !wanted(&format!("dedupe-{similarity}")) {
             continue;
         }
         let clock = Clock::start()?;
-        let found = find_duplicates(&vectors, similarity, threads)?;
+        let found = find_duplicates(&vectors, similarity, Grouping::ToKept, threads)?;
         let took = clock.read()?;
         let share = 200.0 * found.compared as f64 / (rows as f64 * rows as f64);
         println!(
-            "dedupe {similarity}: {took}, {} groups, comparisons for {share:.2} % of all pairs",
-            found.groups.len()
+            "dedupe {similarity}: {took}, {} groups, {} rows removed, comparisons for {share:.2} % of \
+             all pairs",
+            found.groups.len(),
+            found.removed()
         );
     }
     if wanted("k-center") {

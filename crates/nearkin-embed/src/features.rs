@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{EmbedError, FeatureFormat, Vectors, npy, tensors};
+use nearkin_data::list_line;
+
+use crate::center::MEAN;
+use crate::{Center, EmbedError, FeatureFormat, Vectors, npy, tensors};
 
 /// The features of some images.
 #[derive(Clone, Debug)]
@@ -16,9 +19,20 @@ pub struct Features {
     pub names: Vec<String>,
     /// One label per image, where the file has them.
     pub labels: Option<Vec<Option<i64>>>,
+    /// The mean of the unit rows, as the file states it or computed.
+    pub center: Center,
 }
 
-/// The names beside `features.npy`: `features.names.txt`.
+/// What a file holds. What is `None` is not in it.
+pub(crate) struct Contents {
+    pub(crate) vectors: Vectors,
+    pub(crate) names: Option<Vec<String>>,
+    pub(crate) labels: Option<Vec<Option<i64>>>,
+    pub(crate) center: Option<Center>,
+}
+
+/// The names beside `features.npy`: `features.names.txt`, a list as
+/// [`list_line`] writes it.
 pub(crate) fn names_beside(path: &Path) -> PathBuf {
     path.with_extension("names.txt")
 }
@@ -31,8 +45,11 @@ impl Features {
     /// is not finite, or another number of names than rows.
     pub fn read(path: &Path) -> Result<Self, EmbedError> {
         let format = FeatureFormat::of(path)?;
-        let (vectors, names, labels) = match format {
-            FeatureFormat::Npy => (npy::parse(&bytes(path)?, path)?, None, None),
+        let Contents { vectors, names, labels, center } = match format {
+            FeatureFormat::Npy => {
+                let vectors = npy::parse(&bytes(path)?, path)?;
+                Contents { vectors, names: None, labels: None, center: None }
+            }
             FeatureFormat::Safetensors => tensors::parse(&bytes(path)?, path)?,
             FeatureFormat::Parquet => read_parquet(path)?,
         };
@@ -55,7 +72,18 @@ impl Features {
                 ),
             ));
         }
-        Ok(Self { path: path.to_owned(), vectors, names, labels })
+        let center = match center {
+            Some(center) if !center.fits(vectors.width()) => {
+                let reason = format!(
+                    "{MEAN} is not {} finite values: write the features again",
+                    vectors.width()
+                );
+                return Err(EmbedError::malformed(path, reason));
+            }
+            Some(center) => center,
+            None => vectors.center(),
+        };
+        Ok(Self { path: path.to_owned(), vectors, names, labels, center })
     }
 
     /// The row that a wish names: an image of that name, or one whose path ends with it, or a number
@@ -108,7 +136,8 @@ fn names_of(path: &Path, rows: usize) -> Result<Vec<String>, EmbedError> {
         return Ok(numbers(rows));
     }
     let text = fs::read_to_string(&list).map_err(EmbedError::read(&list))?;
-    let names: Vec<String> = text.lines().map(str::to_owned).collect();
+    let names: Vec<String> =
+        text.lines().map(|line| list_line::file_of(line).into_owned()).collect();
     if names.len() == rows {
         return Ok(names);
     }
@@ -126,16 +155,13 @@ fn numbers(rows: usize) -> Vec<String> {
     (0..rows).map(|row| row.to_string()).collect()
 }
 
-type Table = (Vectors, Option<Vec<String>>, Option<Vec<Option<i64>>>);
-
 #[cfg(feature = "parquet")]
-fn read_parquet(path: &Path) -> Result<Table, EmbedError> {
-    let (vectors, names, labels) = crate::parquet::read(path)?;
-    Ok((vectors, Some(names), Some(labels)))
+fn read_parquet(path: &Path) -> Result<Contents, EmbedError> {
+    crate::parquet::read(path)
 }
 
 #[cfg(not(feature = "parquet"))]
-fn read_parquet(path: &Path) -> Result<Table, EmbedError> {
+fn read_parquet(path: &Path) -> Result<Contents, EmbedError> {
     Err(crate::write::no_parquet(path))
 }
 

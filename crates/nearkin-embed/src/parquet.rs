@@ -20,7 +20,9 @@ use ::parquet::schema::parser::parse_message_type;
 use ::parquet::schema::types::{ColumnDescriptor, ColumnPath};
 use bytes::Bytes;
 
-use crate::{EmbedError, Row, Vectors};
+use crate::center::MEAN;
+use crate::features::Contents;
+use crate::{Center, EmbedError, Row, Vectors};
 
 const SCHEMA: &str = "message features {
     REQUIRED BYTE_ARRAY name (STRING);
@@ -66,10 +68,12 @@ impl<W: Write + Send> Writer<W> {
         }
     }
 
-    pub(crate) fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self, center: &Center) -> io::Result<W> {
         if !self.names.is_empty() {
             self.write_group().map_err(io::Error::other)?;
         }
+        let mean = serde_json::to_string(center.values()).map_err(io::Error::other)?;
+        self.file.append_key_value_metadata(KeyValue::new(MEAN.to_owned(), mean));
         self.file.into_inner().map_err(io::Error::other)
     }
 
@@ -107,19 +111,16 @@ fn write_column<T: DataType, W: Write + Send>(
     column.close()
 }
 
-/// What a file holds: vectors, names, labels.
-pub(crate) type Table = (Vectors, Vec<String>, Vec<Option<i64>>);
-
 /// Reads the columns `embedding` (lists of float or double of one length), `name` and `label`, of
 /// which the last two may be absent: images then have numbers, and no labels.
-pub(crate) fn read(path: &Path) -> Result<Table, EmbedError> {
+pub(crate) fn read(path: &Path) -> Result<Contents, EmbedError> {
     let file = File::open(path).map_err(EmbedError::read(path))?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut &file, &mut bytes).map_err(EmbedError::read(path))?;
     parse(bytes.into()).map_err(|reason| EmbedError::malformed(path, reason))
 }
 
-fn parse(bytes: Bytes) -> Result<Table, String> {
+fn parse(bytes: Bytes) -> Result<Contents, String> {
     let read = || {
         let unreadable = |error| format!("cannot read it as a parquet file: {error}");
         let file = SerializedFileReader::new(bytes).map_err(unreadable)?;
@@ -130,7 +131,7 @@ fn parse(bytes: Bytes) -> Result<Table, String> {
         .unwrap_or_else(|_| Err("it is damaged in a way that its reader does not foresee".into()))
 }
 
-fn columns(file: &SerializedFileReader<Bytes>) -> Result<Table, String> {
+fn columns(file: &SerializedFileReader<Bytes>) -> Result<Contents, String> {
     let schema = file.metadata().file_metadata().schema_descr_ptr();
     let find = |name: &str, repeated: i16, kinds: &[Physical]| {
         schema.columns().iter().position(|column| {
@@ -207,7 +208,17 @@ fn columns(file: &SerializedFileReader<Bytes>) -> Result<Table, String> {
         return Err(format!("has {rows} embeddings and {} names", names.len()));
     }
     let vectors = Vectors::new(values, width.unwrap_or(1)).ok_or("has rows of unequal width")?;
-    Ok((vectors, names, labels))
+    let stated = file.metadata().file_metadata().key_value_metadata();
+    let stated = stated.and_then(|entries| entries.iter().find(|entry| entry.key == MEAN));
+    let center = match stated.and_then(|entry| entry.value.as_deref()) {
+        Some(text) => {
+            let values = serde_json::from_str(text);
+            let values = values.map_err(|_| format!("{MEAN} is not a list of numbers"))?;
+            Some(Center::from_values(values))
+        }
+        None => None,
+    };
+    Ok(Contents { vectors, names: Some(names), labels: Some(labels), center })
 }
 
 /// Appends the values of a row group; gives the length of each list.
@@ -280,15 +291,18 @@ mod tests {
                 writer.write_group().unwrap();
             }
         }
-        writer.finish().unwrap()
+        writer.finish(&Center::from_values(vec![0.1, 0.2])).unwrap()
     }
 
     #[test]
     fn row_groups_are_joined() {
-        let (vectors, names, labels) = parse(file().into()).unwrap();
+        let Contents { vectors, names, labels, center } = parse(file().into()).unwrap();
         assert_eq!((vectors.len(), vectors.row(6)), (7, &[6.0, 0.5][..]));
-        assert_eq!((names.len(), labels[2], labels[6]), (7, None, Some(6)));
-        assert!(parse(Bytes::new()).unwrap_err().contains("cannot read it as a parquet file"));
+        let labels = labels.unwrap();
+        assert_eq!((names.unwrap().len(), labels[2], labels[6]), (7, None, Some(6)));
+        assert_eq!(center.unwrap().values(), [0.1, 0.2]);
+        let message = parse(Bytes::new()).err().unwrap();
+        assert!(message.contains("cannot read it as a parquet file"), "{message}");
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroUsize;
 
+use crate::center::other_width;
 use crate::parallel::{map, pieces};
 use crate::vectors::{at_least, products};
 use crate::{EmbedError, Vectors};
@@ -31,12 +32,7 @@ pub fn search(
     threads: NonZeroUsize,
 ) -> Result<Vec<Vec<Match>>, EmbedError> {
     if base.width() != queries.width() {
-        return Err(EmbedError::Request(format!(
-            "the queries have {} values each and the features {}: both have to come from the same \
-             encoder",
-            queries.width(),
-            base.width()
-        )));
+        return Err(other_width(queries.width(), base.width()));
     }
     let (blocks, block) = pieces(queries.len(), QUERIES);
     // A few queries keep all threads busy only if the rows are divided too.

@@ -1,20 +1,22 @@
 //! Features in a safetensors file: `embeddings`, `[images, width]`, `labels`, `[images]`,
-//! and `names`, the bytes of a text with a line for each image.
+//! `mean_of_unit_rows`, `[width]`, and `names`, the bytes of a text with a line for each image.
 
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
+use crate::center::MEAN;
+use crate::features::Contents;
 use crate::npy::floats;
-use crate::{EmbedError, Vectors};
+use crate::{Center, EmbedError, Vectors};
 
 const EMBEDDINGS: &str = "embeddings";
 const LABELS: &str = "labels";
 const NAMES: &str = "names";
 
-/// The header of a file of so many rows, `bytes` long: its length, JSON, spaces. `None` if it does
-/// not fit. The labels stand behind the embeddings, and the names behind these.
+/// The header of a file of that many rows, `bytes` long: its length, JSON, spaces. `None` if it does
+/// not fit. Embeddings, labels, mean and names follow in this order.
 pub(crate) fn header(
     rows: u64,
     width: u64,
@@ -24,14 +26,16 @@ pub(crate) fn header(
 ) -> Option<Vec<u8>> {
     let values = 4 * rows * width;
     let labels = values + 8 * rows;
-    let names = labels + names_bytes;
+    let mean = labels + 8 * width;
+    let names = mean + names_bytes;
     let metadata: serde_json::Map<_, _> =
         metadata.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
     let text = json!({
         "__metadata__": metadata,
         EMBEDDINGS: { "dtype": "F32", "shape": [rows, width], "data_offsets": [0, values] },
         LABELS: { "dtype": "I64", "shape": [rows], "data_offsets": [values, labels] },
-        NAMES: { "dtype": "U8", "shape": [names_bytes], "data_offsets": [labels, names] },
+        MEAN: { "dtype": "F64", "shape": [width], "data_offsets": [labels, mean] },
+        NAMES: { "dtype": "U8", "shape": [names_bytes], "data_offsets": [mean, names] },
     });
     let mut header = ((bytes - 8) as u64).to_le_bytes().to_vec();
     header.extend(text.to_string().bytes());
@@ -41,14 +45,8 @@ pub(crate) fn header(
     })
 }
 
-/// A label for each row, if it has one.
-type Labels = Vec<Option<i64>>;
-
-/// Vectors, names and labels; the last two where the file has them.
-type Parsed = (Vectors, Option<Vec<String>>, Option<Labels>);
-
-/// What a file holds; the label -1 stands for none.
-pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Parsed, EmbedError> {
+/// Reads a file. The label -1 means that an image has none.
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Contents, EmbedError> {
     let wrong = |reason: String| EmbedError::malformed(path, reason);
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| wrong(format!("is no safetensors file, or cut short: {error}")))?;
@@ -93,7 +91,14 @@ pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Parsed, EmbedError> {
         }
         _ => None,
     };
-    Ok((vectors, names, labels))
+    let center = match file.tensor(MEAN) {
+        Ok(mean) if mean.dtype() == Dtype::F64 => {
+            let values = mean.data().as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
+            Some(Center::from_values(values.collect()))
+        }
+        _ => None,
+    };
+    Ok(Contents { vectors, names, labels, center })
 }
 
 #[cfg(test)]
@@ -108,16 +113,20 @@ mod tests {
         let mut bytes = header(2, 1, 4, &[("a".to_owned(), "b".to_owned())], 512).unwrap();
         bytes.extend([1.0_f32, 2.0].iter().flat_map(|value| value.to_le_bytes()));
         bytes.extend([-1_i64, 7].iter().flat_map(|value| value.to_le_bytes()));
+        bytes.extend(0.5_f64.to_le_bytes());
         bytes.extend(b"x\ny\n");
-        let (vectors, names, labels) = parse(&bytes, path).unwrap();
+        let Contents { vectors, names, labels, center } = parse(&bytes, path).unwrap();
         assert_eq!((vectors.row(1), labels.unwrap()), (&[2.0][..], vec![None, Some(7)]));
-        assert_eq!(names.unwrap(), ["x", "y"]);
-        let message = parse(&bytes[..520], path).unwrap_err().to_string();
+        assert_eq!(
+            (names.unwrap(), center.unwrap().values()),
+            (vec!["x".to_owned(), "y".to_owned()], &[0.5][..])
+        );
+        let message = parse(&bytes[..520], path).err().unwrap().to_string();
         assert!(message.contains("cut short"), "{message}");
         assert_eq!(header(2, 1, 0, &[], 40), None);
         let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
         let weights = safetensors::serialize([("conv1.weight", view)], None).unwrap();
-        let message = parse(&weights, path).unwrap_err().to_string();
+        let message = parse(&weights, path).err().unwrap().to_string();
         assert!(message.contains("conv1.weight: is it a file of weights?"), "{message}");
     }
 

@@ -1,5 +1,7 @@
 //! Rows of equal width in one piece of memory.
 
+use crate::center::unit_scale;
+
 /// Vectors in row-major order: 4 bytes per value, nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vectors {
@@ -43,6 +45,10 @@ impl Vectors {
         dot(self.row(a), self.row(b))
     }
 
+    pub(crate) fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.values[index * self.width..][..self.width]
+    }
+
     /// All rows of a range, one after the other.
     pub fn rows(&self, range: std::ops::Range<usize>) -> &[f32] {
         &self.values[range.start * self.width..range.end * self.width]
@@ -58,9 +64,7 @@ impl Vectors {
     #[must_use]
     pub fn into_unit(mut self) -> Self {
         for row in self.values.chunks_exact_mut(self.width) {
-            let square: f64 = row.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
-            if square > 0.0 {
-                let scale = 1.0 / square.sqrt();
+            if let Some(scale) = unit_scale(row) {
                 row.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
             }
         }
@@ -120,7 +124,7 @@ pub(crate) fn products(a: &[f32], b: &[f32], width: usize, out: &mut Vec<f32>) {
 }
 
 /// Calls `each` with the place and value of every value that is at least `bound`. Almost none is, so
-/// whole pieces are passed over at once.
+/// whole pieces are skipped at once.
 pub(crate) fn at_least(values: &[f32], bound: f32, mut each: impl FnMut(usize, f32)) {
     for (piece, values) in values.chunks(LANES).enumerate() {
         if values.iter().filter(|&&value| value >= bound).count() > 0 {
@@ -131,6 +135,30 @@ pub(crate) fn at_least(values: &[f32], bound: f32, mut each: impl FnMut(usize, f
             }
         }
     }
+}
+
+/// Unit rows around random points, with noise of any size.
+#[cfg(test)]
+pub(crate) fn clustered(
+    rows: usize,
+    width: usize,
+    clusters: usize,
+    noise: f64,
+    seed: u64,
+) -> Vectors {
+    use nearkin_data::Random;
+    use nearkin_data::random::Purpose;
+
+    let mut random = Random::new(Purpose::Drawing, seed, 0, 0);
+    let mut draw =
+        |scale: f64| -> Vec<f64> { (0..width).map(|_| scale * random.normal()).collect() };
+    let points: Vec<Vec<f64>> = (0..clusters).map(|_| draw(1.0)).collect();
+    let values = (0..rows).flat_map(|row| {
+        let noise = draw(noise);
+        let point = &points[row * 7 % clusters];
+        point.iter().zip(noise).map(|(a, b)| (a + b) as f32).collect::<Vec<f32>>()
+    });
+    Vectors::of_rows(values.collect(), width).into_unit()
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use std::io::{self, BufWriter, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nearkin_data::list_line;
 use tempfile::NamedTempFile;
 
+use crate::center::MeanDirection;
 use crate::features::names_beside;
 use crate::{EmbedError, npy, tensors};
 
@@ -61,6 +63,7 @@ pub struct FeatureWriter {
     width: usize,
     rows: u64,
     labels: Vec<i64>,
+    mean: MeanDirection,
     body: Body,
 }
 
@@ -88,7 +91,7 @@ impl FeatureWriter {
                     Some(metadata) => {
                         let length =
                             |(key, value): &(String, String)| 6 * (key.len() + value.len());
-                        (512 + metadata.iter().map(length).sum::<usize>()).next_multiple_of(64)
+                        (640 + metadata.iter().map(length).sum::<usize>()).next_multiple_of(64)
                     }
                 };
                 let mut values = temporary(path)?;
@@ -97,7 +100,8 @@ impl FeatureWriter {
                 Body::Flat { values, names, header, metadata }
             }
         };
-        Ok(Self { path: path.to_owned(), width, rows: 0, labels: Vec::new(), body })
+        let mean = MeanDirection::new(width);
+        Ok(Self { path: path.to_owned(), width, rows: 0, labels: Vec::new(), mean, body })
     }
 
     #[cfg(feature = "parquet")]
@@ -122,15 +126,21 @@ impl FeatureWriter {
             )));
         }
         self.rows += 1;
+        self.mean.add(row.embedding);
         match &mut self.body {
-            Body::Flat { values, names, .. } => {
+            Body::Flat { values, names, metadata, .. } => {
                 self.labels.push(row.label.map_or(-1, |label| label as i64));
                 let mut write = || {
                     for value in row.embedding {
                         values.write_all(&value.to_le_bytes())?;
                     }
                     // One name is one line, whatever is in it.
-                    writeln!(names, "{}", row.name.replace(['\n', '\r'], "\u{fffd}"))
+                    let name = row.name.replace(['\n', '\r'], "\u{fffd}");
+                    let name = match metadata {
+                        Some(_) => name.into(),
+                        None => list_line::line(&name, Path::new("names.txt")).unwrap_or_default(),
+                    };
+                    writeln!(names, "{name}")
                 };
                 write().map_err(EmbedError::write(&self.path))
             }
@@ -146,19 +156,22 @@ impl FeatureWriter {
 
     /// Puts the file in its place, and what belongs beside it; gives their paths.
     pub fn finish(self) -> Result<Vec<PathBuf>, EmbedError> {
-        let Self { path, width, rows, labels, body } = self;
+        let Self { path, width, rows, labels, mean, body } = self;
+        let center = mean.center();
         let (mut values, names, header, metadata) = match body {
             Body::Flat { values, names, header, metadata } => (values, names, header, metadata),
             #[cfg(feature = "parquet")]
             Body::Parquet(writer) => {
-                place(writer.finish().map_err(EmbedError::write(&path))?, &path)?;
+                place(writer.finish(&center).map_err(EmbedError::write(&path))?, &path)?;
                 return Ok(vec![path]);
             }
         };
         let labels_bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
         let mut written = vec![path.clone()];
         let head = if let Some(metadata) = &metadata {
-            values.write_all(&labels_bytes).map_err(EmbedError::write(&path))?;
+            let mean = center.values().iter().flat_map(|value| value.to_le_bytes());
+            let behind: Vec<u8> = labels_bytes.into_iter().chain(mean).collect();
+            values.write_all(&behind).map_err(EmbedError::write(&path))?;
             let names_bytes = append(&mut values, names).map_err(EmbedError::write(&path))?;
             let head = tensors::header(rows, width as u64, names_bytes, metadata, header);
             head.ok_or_else(|| {
@@ -249,7 +262,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             rows in prop::collection::vec(
-                ("[a-z/é ]{1,9}", prop::option::of(0_usize..9), prop::collection::vec(-9.0_f32..9.0, 3)),
+                ("[a-z/é \"#,]{1,9}", prop::option::of(0_usize..9), prop::collection::vec(-9.0_f32..9.0, 3)),
                 1..40,
             ),
         ) {
@@ -260,6 +273,8 @@ mod tests {
                 let features = Features::read(&path).unwrap();
                 for (index, (name, label, embedding)) in rows.iter().enumerate() {
                     prop_assert_eq!(features.vectors.row(index), &embedding[..]);
+                    // Stated or computed, the mean is the same.
+                    prop_assert_eq!(&features.center, &features.vectors.center());
                     prop_assert_eq!(&features.names[index], name);
                     if let Some(labels) = &features.labels {
                         prop_assert_eq!(labels[index], label.map(|label| label as i64));

@@ -1,13 +1,13 @@
-//! Weights of other code bases as a file of nearkin.
-//!
-//! Everybody has the same backbones under the same names, and puts something else before them:
-//! `module.encoder_q.`, `backbone.`, `trunk.`. What is looked for is therefore the backbone itself, a
-//! prefix below which there are its first and its typical tensors; a table only gives the prefix a name.
+//! Weights of other code bases as a file of nearkin. The backbone is found by its tensors, whatever is
+//! before their names; a table only gives known prefixes a name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nearkin_model::{BACKBONE, Encoder, Report, Weights, fill_backbone};
+use nearkin_model::{
+    BACKBONE, BackboneChoice, Encoder, Report, Weights, WeightsError, fill_backbone, find_backbone,
+    name_modules,
+};
 use nearkin_recipe::{Backbone, Model};
 use nearkin_report::write_atomically;
 use sha2::{Digest, Sha256};
@@ -66,9 +66,6 @@ const ORIGINS: [(&str, &str); 17] = [
     ("model.", "a module with a model"),
 ];
 
-/// Parts of prefixes of momentum encoders.
-const MOMENTUM: [&str; 4] = ["momentum", "encoder_k", "teacher", "target"];
-
 /// Wider first layers than this belong to no network of today, and a network is built of that width
 /// before the rest of the file is compared with it.
 const WIDEST: i64 = 4096;
@@ -78,20 +75,25 @@ const WIDEST: i64 = 4096;
 pub fn import(path: &Path, options: &ImportOptions, out: &Path) -> Result<Imported, ImportError> {
     let bytes = std::fs::read(path)
         .map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
-    let (mut tensors, key, calls) = match torch_file::is_torch_file(&bytes) {
+    let (mut weights, key, calls) = match torch_file::is_torch_file(&bytes) {
         true => {
             let file = torch_file::parse(&bytes, path)?;
-            (file.tensors, file.key, file.calls)
+            (Weights { tensors: file.tensors, ..Weights::default() }, file.key, file.calls)
         }
-        false => (Weights::parse(&bytes, path)?.tensors, None, Vec::new()),
+        false => (Weights::parse(&bytes, path)?, None, Vec::new()),
     };
-    let prefix = find_prefix(&tensors, options, path)?;
+    let choice = BackboneChoice {
+        prefix: options.prefix.clone(),
+        momentum_encoder: options.momentum_encoder,
+    };
+    let prefix = find_backbone(&weights.tensors, &choice)
+        .map_err(|reason| ImportError::Unrecognised { path: path.to_owned(), reason })?;
     let origin = ORIGINS.iter().find(|(known, _)| *known == prefix);
     let origin = origin.map_or("a prefix that is not known", |(_, origin)| *origin);
-    name_modules(&mut tensors, &prefix);
-    let model = model(&tensors, &prefix, options)?;
+    name_modules(&mut weights.tensors, &prefix);
+    let model = model(&weights.tensors, &prefix, options)?;
     let encoder = Encoder::new(&model, 0, Device::Cpu, Kind::Float)?;
-    let report = fill_backbone(path, tensors, &prefix, &encoder)?;
+    let report = fill_backbone(path, weights, &prefix, &encoder).map_err(as_option)?;
 
     let digest =
         Sha256::digest(&bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
@@ -109,94 +111,15 @@ pub fn import(path: &Path, options: &ImportOptions, out: &Path) -> Result<Import
     Ok(Imported { report, origin, key, calls, model: text })
 }
 
-/// The one prefix below which there is a backbone, of the kind that is wanted.
-fn find_prefix(
-    tensors: &BTreeMap<String, Tensor>,
-    options: &ImportOptions,
-    path: &Path,
-) -> Result<String, ImportError> {
-    let unrecognised = |reason| Err(ImportError::Unrecognised { path: path.to_owned(), reason });
-    let found: Vec<&str> =
-        tensors.keys().filter_map(|name| backbone_prefix(tensors, name)).collect();
-    let listed = |prefixes: &[&str]| {
-        let quoted: Vec<String> = prefixes.iter().map(|prefix| format!("`{prefix}`")).collect();
-        quoted.join(", ")
-    };
-    if let Some(prefix) = &options.prefix {
-        return match found.contains(&prefix.as_str()) {
-            true => Ok(prefix.clone()),
-            false if found.is_empty() => unrecognised("no backbone was found in it".to_owned()),
-            false => {
-                unrecognised(format!("no backbone below `{prefix}`, but below {}", listed(&found)))
-            }
-        };
+/// The error with a hint at `--backbone`, from which the recipe's model is made here.
+fn as_option(mut error: WeightsError) -> WeightsError {
+    if let WeightsError::Mismatch { differing, hint, .. } = &mut error
+        && let Some((_, name)) = differing.iter().find(|(key, _)| *key == "backbone")
+        && name.starts_with('"')
+    {
+        *hint = Some(format!("give --backbone {}", name.trim_matches('"')));
     }
-    let is_momentum = |prefix: &&str| MOMENTUM.iter().any(|part| prefix.contains(part));
-    let wanted: Vec<&str> = found
-        .iter()
-        .copied()
-        .filter(|prefix| is_momentum(prefix) == options.momentum_encoder)
-        .collect();
-    match (wanted.as_slice(), found.as_slice()) {
-        ([prefix], _) => Ok((*prefix).to_owned()),
-        ([], [prefix]) if !options.momentum_encoder => Ok((*prefix).to_owned()),
-        ([], []) => {
-            let names: Vec<&str> = tensors.keys().map(String::as_str).take(6).collect();
-            unrecognised(format!(
-                "no ResNet or vision transformer was found among its {} tensors ({}, ...)",
-                tensors.len(),
-                names.join(", ")
-            ))
-        }
-        ([], found) => {
-            let which =
-                if options.momentum_encoder { "momentum encoder" } else { "trained encoder" };
-            unrecognised(format!("no {which}, but backbones below {}", listed(found)))
-        }
-        (several, _) => {
-            unrecognised(format!("several backbones; give --prefix, one of {}", listed(several)))
-        }
-    }
-}
-
-/// What stands before `name` if a backbone begins there: a ResNet, one in a `Sequential`, or a vision
-/// transformer.
-fn backbone_prefix<'n>(tensors: &BTreeMap<String, Tensor>, name: &'n str) -> Option<&'n str> {
-    const SIGNS: [(&str, [&str; 2]); 3] = [
-        ("conv1.weight", ["bn1.weight", "layer1.0.conv1.weight"]),
-        ("0.weight", ["1.running_mean", "4.0.conv1.weight"]),
-        ("cls_token", ["pos_embed", "patch_embed.proj.weight"]),
-    ];
-    SIGNS.iter().find_map(|(first, others)| {
-        let prefix = name.strip_suffix(first)?;
-        let starts_a_part = prefix.is_empty() || prefix.ends_with('.');
-        let has = |other: &&str| tensors.contains_key(&format!("{prefix}{other}"));
-        (starts_a_part && others.iter().all(has)).then_some(prefix)
-    })
-}
-
-/// A ResNet in a `Sequential` (lightly) has numbers for names.
-fn name_modules(tensors: &mut BTreeMap<String, Tensor>, prefix: &str) {
-    const MODULES: [(&str, &str); 6] = [
-        ("0", "conv1"),
-        ("1", "bn1"),
-        ("4", "layer1"),
-        ("5", "layer2"),
-        ("6", "layer3"),
-        ("7", "layer4"),
-    ];
-    if !tensors.contains_key(&format!("{prefix}4.0.conv1.weight")) {
-        return;
-    }
-    let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
-        let new = name.strip_prefix(prefix).and_then(|rest| {
-            let (first, rest) = rest.split_once('.')?;
-            let (_, module) = MODULES.iter().find(|(number, _)| *number == first)?;
-            Some(format!("{prefix}{module}.{rest}"))
-        });
-        (new.unwrap_or(name), tensor)
-    });
-    *tensors = renamed.collect();
+    error
 }
 
 /// The backbone of that name with the sizes that the tensors have.

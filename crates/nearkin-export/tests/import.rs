@@ -131,7 +131,7 @@ fn objects_beside_the_tensors_are_named_and_never_made() {
 fn another_backbone_is_refused_with_the_tensors_that_differ() {
     for (backbone, expected) in [
         ("resnet34", "missing: layer1.2.conv1.weight"),
-        ("resnet50", "conv1.weight is [1, 1, 3, 3] where the backbone has [1, 1, 1, 1]"),
+        ("resnet50", "conv1.weight is [1, 1, 3, 3] where the network has [1, 1, 1, 1]"),
         ("vit-tiny", "missing: cls_token, pos_embed"),
     ] {
         let message = failure(&fixture("torchvision.pth"), &options(backbone));

@@ -74,6 +74,11 @@ impl Encoder {
         self.backbone.features()
     }
 
+    /// Length of a projection.
+    pub fn projections(&self) -> i64 {
+        self.projector.outputs()
+    }
+
     /// Length of an embedding.
     pub fn dimensions(&self) -> i64 {
         self.predictor.as_ref().unwrap_or(&self.projector).outputs()
@@ -83,6 +88,12 @@ impl Encoder {
     /// `[batch, features]`, without gradient.
     pub fn extract(&self, images: &Tensor) -> Result<Tensor, TchError> {
         tch::no_grad(|| self.backbone.forward(images, Mode::Evaluate))
+    }
+
+    /// Projections of backbone features in evaluation mode: `[batch, features]` to
+    /// `[batch, outputs]`, without gradient.
+    pub fn project(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        tch::no_grad(|| self.projector.forward(features, Mode::Evaluate))
     }
 
     /// Backbone features of images in training mode, with gradient: `[batch, features]`.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nearkin_augment::{LoadError, ViewError};
 use nearkin_data::DataError;
 use nearkin_eval::EvaluationError;
+use nearkin_model::WeightsError;
 use nearkin_report::ReportError;
 use nearkin_train::TrainError;
 use tch::TchError;
@@ -37,13 +38,20 @@ pub enum ProbeError {
     /// The run has nothing to evaluate.
     #[error("{} has no checkpoint yet", .0.display())]
     NoCheckpoint(PathBuf),
-    /// The weights are not those of the recipe's model.
-    #[error("{} does not fit the recipe's [model]: {problems}", path.display())]
-    Weights {
+    /// The weights cannot be read, or are not those of the recipe's model.
+    #[error(transparent)]
+    Unfit(#[from] WeightsError),
+    /// The file of weights does not have the projector of the recipe.
+    #[error(
+        "{} does not have the projector of the recipe{problem}\nhint: use the features of the backbone \
+         (embed without --projector, eval semi with --preset plain)",
+        path.display()
+    )]
+    NoProjector {
         /// The file.
         path: PathBuf,
-        /// Which tensors are missing, unexpected or of another shape.
-        problems: String,
+        /// What does not fit, in brackets.
+        problem: String,
     },
     /// The protocol cannot be used here.
     #[error("{0}")]

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nearkin_data::{BadImages, DataError, ImageSet, Skipped, Split, skipped_lines};
 use nearkin_eval::EvaluationError;
-use nearkin_model::Encoder;
+use nearkin_model::{Encoder, ProjectorFound, Report, load_encoder};
 use nearkin_recipe::Recipe;
 use nearkin_report::RunFolder;
-use nearkin_train::{Checkpoint, load_tensors};
+use nearkin_train::Checkpoint;
 use sha2::{Digest, Sha256};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 use crate::{Evaluation, ProbeError};
 
@@ -25,6 +25,8 @@ pub struct Subject {
     weights: PathBuf,
     step: Option<u64>,
     training_images: Option<usize>,
+    /// What the weights were found to be, once they were read.
+    report: Arc<OnceLock<Report>>,
     bad_images: Arc<BadImages>,
     /// What each of the sets left out that were opened so far.
     skipped: Arc<Mutex<Vec<Skipped>>>,
@@ -41,18 +43,19 @@ impl Subject {
             weights: checkpoint.model()?,
             step: Some(checkpoint.progress.step),
             training_images: Some(checkpoint.progress.training_images),
+            report: Arc::default(),
             bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
             skipped: Arc::default(),
         })
     }
 
-    /// A safetensors file; see [`Subject::encoder`] for the names of its tensors.
+    /// A safetensors file; see [`load_encoder`] for the names of its tensors.
     pub fn of_weights(path: &Path, recipe: Recipe) -> Self {
         let name = path.display().to_string();
         let bad_images = Arc::new(BadImages::unwritten());
-        let (weights, skipped) = (path.to_owned(), Arc::default());
+        let (weights, skipped, report) = (path.to_owned(), Arc::default(), Arc::default());
         let (step, training_images) = (None, None);
-        Self { name, recipe, weights, step, training_images, bad_images, skipped }
+        Self { name, recipe, weights, step, training_images, report, bad_images, skipped }
     }
 
     /// Run folder or file, and how far it was trained if that is known.
@@ -147,70 +150,37 @@ impl Subject {
         &self.bad_images
     }
 
-    /// A new encoder with these weights.
-    ///
-    /// Tensors carry nearkin's names (`backbone.conv1.weight`, with or without a projector), or
-    /// torchvision's (`conv1.weight`, whose `fc` is left out). Counters of batches
-    /// (`num_batches_tracked`) have no part in evaluation. The error names every tensor of the
-    /// backbone that is missing, has another shape or is not expected.
+    /// A new encoder with these weights, read as [`load_encoder`] does.
     pub fn encoder(&self, device: Device) -> Result<Encoder, ProbeError> {
         Ok(self.load(device)?.0)
     }
 
-    /// The same with the weights of the first projector layer; refuses a file that has no projector.
-    pub(crate) fn encoder_with_projector(&self, device: Device) -> Result<Encoder, ProbeError> {
+    /// The same with the weights of the projector; refuses a file that does not have the projector of
+    /// the recipe.
+    pub fn encoder_with_projector(&self, device: Device) -> Result<Encoder, ProbeError> {
         match self.load(device)? {
-            (encoder, true) => Ok(encoder),
-            (_, false) => Err(ProbeError::Request(format!(
-                "{} has no projector, and this protocol starts from its first layer: take the \
-                 preset plain, which starts from the backbone",
-                self.name
-            ))),
-        }
-    }
-
-    fn load(&self, device: Device) -> Result<(Encoder, bool), ProbeError> {
-        let encoder = Encoder::new(&self.recipe.model, 0, device, Kind::Float)?;
-        let mut saved = nearkin_names(load_tensors(&self.weights)?);
-        let has_projector = saved.keys().any(|name| name.starts_with("projector."));
-        let mut problems = Vec::new();
-        for (name, mut target) in encoder.parameters().named() {
-            let needed =
-                name.starts_with("backbone.") || (name.starts_with("projector.") && has_projector);
-            match saved.remove(&name) {
-                None if needed => problems.push(format!("{name} is missing")),
-                None => {}
-                Some(value) if value.size() != target.size() => problems.push(format!(
-                    "{name} has shape {:?} where {:?} is expected",
-                    value.size(),
-                    target.size()
-                )),
-                Some(value) => tch::no_grad(|| target.f_copy_(&value))?,
+            (encoder, ProjectorFound::Loaded) => Ok(encoder),
+            (_, found) => {
+                let problem = match found {
+                    ProjectorFound::Other(problem) => format!(" ({problem})"),
+                    _ => String::new(),
+                };
+                Err(ProbeError::NoProjector { path: self.weights.clone(), problem })
             }
         }
-        problems.extend(saved.keys().map(|name| format!("{name} is not expected")));
-        if problems.is_empty() {
-            return Ok((encoder, has_projector));
-        }
-        let more = problems.len().saturating_sub(NAMED);
-        problems.truncate(NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let problems = problems.join("; ") + &more;
-        Err(ProbeError::Weights { path: self.weights.clone(), problems })
     }
-}
 
-/// Tensors that a message names; a file of another network would fill pages.
-const NAMED: usize = 12;
+    /// What was changed about the weights when they were read, one line each; nothing before they are.
+    pub fn changes(&self) -> Vec<String> {
+        self.report.get().map(Report::changes).unwrap_or_default()
+    }
 
-/// The tensors of a file under nearkin's names, without what evaluation has no use for.
-fn nearkin_names(saved: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let ours = saved.keys().any(|name| name.starts_with("backbone."));
-    let used = saved.into_iter().filter(|(name, _)| {
-        !name.ends_with(".num_batches_tracked") && (ours || !name.starts_with("fc."))
-    });
-    match ours {
-        true => used.collect(),
-        false => used.map(|(name, tensor)| (format!("backbone.{name}"), tensor)).collect(),
+    fn load(&self, device: Device) -> Result<(Encoder, ProjectorFound), ProbeError> {
+        let encoder = Encoder::new(&self.recipe.model, 0, device, Kind::Float)?;
+        let report = load_encoder(&self.weights, &encoder)?;
+        let projector = report.projector.clone();
+        // The same for every reading.
+        let _ = self.report.set(report);
+        Ok((encoder, projector))
     }
 }

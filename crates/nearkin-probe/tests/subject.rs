@@ -50,19 +50,20 @@ fn tensors_that_do_not_fit_are_named() {
     weights.tensors.retain(|(name, _)| name != "backbone.layer1.0.bn1.bias");
     weights.tensors.retain(|(name, _)| name != "backbone.conv1.weight");
     weights.tensors.push(("backbone.conv1.weight".to_owned(), zeros(&[4, 3, 7, 7])));
-    weights.tensors.push(("backbone.layer5.weight".to_owned(), zeros(&[1])));
+    weights.tensors.push(("backbone.layer4.2.conv1.weight".to_owned(), zeros(&[1])));
     let said = message(&weights.whole());
     for part in [
         "weights.safetensors",
-        "backbone.layer1.0.bn1.bias is missing",
-        "backbone.conv1.weight has shape [4, 3, 7, 7] where [4, 3, 3, 3] is expected",
-        "backbone.layer5.weight is not expected",
+        "1 missing: layer1.0.bn1.bias",
+        "conv1.weight is [4, 3, 7, 7] where the network has [4, 3, 3, 3]",
+        "1 unexpected: layer4.2.conv1.weight",
+        "\nhint: in the recipe's [model], set stem = \"imagenet\"",
     ] {
         assert!(said.contains(part), "{said}");
     }
     // A file of something else is not listed to its end.
     let said = message(&weights.subject(&[("a".to_owned(), zeros(&[1]))]));
-    assert!(said.contains("; and ") && said.len() < 1000, "{said}");
+    assert!(said.contains(" and ") && said.contains(" more") && said.len() < 1000, "{said}");
 }
 
 #[test]
@@ -82,5 +83,5 @@ fn a_corrupted_file_is_said_to_be_one() {
         );
     }
     let missing = Subject::of_weights(&weights.path("nowhere.safetensors"), recipe());
-    assert!(matches!(missing.encoder(MACHINE.device), Err(ProbeError::Train(_))));
+    assert!(matches!(missing.encoder(MACHINE.device), Err(ProbeError::Unfit(_))));
 }

@@ -118,10 +118,11 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
             | ProbeError::View(_)
             | ProbeError::Load(LoadError::Data(_))
             | ProbeError::NoCheckpoint(_)
-            | ProbeError::Weights { .. }
+            | ProbeError::NoProjector { .. }
             | ProbeError::Request(_)
             | ProbeError::Names { .. }
             | ProbeError::Results { .. } => true,
+            ProbeError::Unfit(error) => of_weights(error),
             ProbeError::Train(error) => of_training(error),
             ProbeError::Evaluation(error) => of_evaluation(error),
             ProbeError::Report(error) => of_report(error),
@@ -143,6 +144,12 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<ExportError>() {
         return matches!(error, ExportError::Unsupported { .. } | ExportError::View(_));
     }
+    if let Some(error) = error.downcast_ref::<WeightsError>() {
+        return of_weights(error);
+    }
+    if let Some(ImportError::Weights(error)) = error.downcast_ref::<ImportError>() {
+        return of_weights(error);
+    }
     if let Some(error) = error.downcast_ref::<ImportError>() {
         return !matches!(error, ImportError::Write(_) | ImportError::Tensor(_));
     }
@@ -150,7 +157,6 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
         return !matches!(error, EmbedError::Write { .. });
     }
     error.is::<BadInput>()
-        || error.is::<WeightsError>()
         || error.is::<RecipeError>()
         || error.is::<DataError>()
         || error.is::<DeviceError>()
@@ -165,16 +171,21 @@ fn of_training(error: &TrainError) -> bool {
         | TrainError::TooFewImages { .. }
         | TrainError::Division { .. }
         | TrainError::OtherRecipe { .. }
-        | TrainError::Weights(_)
         | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
         | TrainError::ChangedRecipe { .. }
         | TrainError::OtherImages { .. }
         | TrainError::Format { .. }
         | TrainError::ChangedData { .. } => true,
+        TrainError::Weights(error) => of_weights(error),
         TrainError::Evaluation(error) => of_evaluation(error),
         TrainError::Report(error) => of_report(error),
         _ => false,
     }
+}
+
+/// Weights that are not finite are of a network that has diverged.
+fn of_weights(error: &WeightsError) -> bool {
+    !matches!(error, WeightsError::NotFinite { .. } | WeightsError::Torch(_))
 }
 
 fn of_evaluation(error: &EvaluationError) -> bool {

@@ -87,7 +87,7 @@ fn features_are_written_in_every_format() {
     }
 
     let said = embed(&place, "run --split test --projector --normalize --out test.npy");
-    let expected = "test.npy: 20 images, 8 values each (projector, normalised), 0 left out, ";
+    let expected = "test.npy: 20 images, 8 values each (projector, normalized), 0 left out, ";
     assert!(said.starts_with(expected), "{said}");
     let (values, width) = array(&place, "test.npy");
     for row in values.chunks_exact(width) {
@@ -103,7 +103,7 @@ fn features_are_written_in_every_format() {
     assert_eq!(array(&place, "again.npy"), array(&place, "train.npy"));
     place.nearkin("export run --format torchvision --out out").done();
     for (arguments, said) in [
-        ("out/model.safetensors --recipe tiny.toml --projector --out x.npy", "has no projector"),
+        ("out/model.safetensors --recipe tiny.toml --projector --out x.npy", "embed without --projector"),
         ("out/model.safetensors --recipe tiny.toml --momentum-encoder --out x.npy", "leave out"),
         ("out/model.safetensors --out x.npy", "say with --recipe FILE"),
         ("run --out x.csv", "these end in .npy, .safetensors or .parquet"),
@@ -128,7 +128,8 @@ fn damaged_images_are_left_out_and_listed() {
     let said = said.done();
     assert!(said.starts_with("photos.npy: 7 images, 32 values each (backbone), 1 left out, "));
     let names = place.read("photos.names.txt");
-    assert!(!names.contains("train/cats/03.png") && names.ends_with("val/cats/01.png\n"));
+    assert!(!names.contains("train/cats/03.png"));
+    assert!(names.ends_with(&format!("{}/photos/val/cats/01.png\n", place.folder())), "{names}");
     assert!(place.read("photos.bad_images.jsonl").contains("train/cats/03.png"));
     embed(&place, "run photos --split test --out photos.npy");
     assert_eq!(place.read("photos.names.txt").lines().count(), 2);
@@ -145,13 +146,16 @@ fn damaged_images_are_left_out_and_listed() {
 /// Two near copies at 0 degrees, two at 90, one at 180.
 fn five() -> Place {
     let place = Place::new();
+    for name in ["a.png", "b.png", "c/a,2.png", "d.png", "e.png"] {
+        place.write(name, "");
+    }
     write_array(&place, "five.npy", &[[1.0, 0.0], [0.0, 2.0], [3.0, 0.1], [0.1, 1.0], [-1.0, 0.0]]);
     place.write("five.names.txt", "a.png\nb.png\nc/a,2.png\nd.png\ne.png\n");
     place
 }
 
 #[test]
-fn neighbours_are_shown_and_written() {
+fn neighbors_are_shown_and_written() {
     let place = five();
     let said = place.nearkin("search five.npy --query a.png --top-k 2").done();
     assert_snapshot!(without_seconds(&said), @r"
@@ -190,7 +194,206 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     1,1,b.png,1.000000,yes
     1,3,d.png,0.995037,no
     "#);
-    assert_eq!(place.read("kept.txt"), "a.png\nb.png\ne.png\n");
+    assert_eq!(
+        place.read("kept.txt"),
+        ["a", "b", "e"].map(|name| format!("{}/{name}.png\n", place.folder())).concat()
+    );
+}
+
+/// Rows of 16 values near one direction, as those behind a ReLU: all cosines are above 0.97.
+fn rectified(rows: usize) -> Vec<[f32; 16]> {
+    let value = |row: usize, column: usize| ((row * 31 + column * 17 + 7) as f32 * 12.9898).sin();
+    (0..rows).map(|row| std::array::from_fn(|column| 1.0 + 0.1 * value(row, column))).collect()
+}
+
+fn write_rows(place: &Place, file: &str, rows: &[[f32; 16]]) {
+    let text = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 16), }}",
+        rows.len()
+    );
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{text:<117}\n").bytes());
+    bytes.extend(rows.iter().flatten().flat_map(|value| value.to_le_bytes()));
+    place.write(file, bytes);
+}
+
+#[test]
+fn features_are_centered_unless_that_is_switched_off() {
+    let place = Place::new();
+    let mut rows = rectified(60);
+    // Nearly the same, of another length.
+    rows.push(rows[7].map(|value| 3.0 * value + 0.003));
+    write_rows(&place, "rows.npy", &rows);
+    let said = place.nearkin("dedupe rows.npy --out g.csv").done();
+    let expected = "rows.npy: 1 of 61 images are near-duplicates of 1 others that are kept (centered \
+                    cosine of 0.9 or more); 60 images are kept\n";
+    assert!(said.starts_with(expected), "{said}");
+    let table = place.read("g.csv");
+    assert!(table.contains("\n0,7,7,1.000000,yes\n0,60,60,0.99"), "{table}");
+
+    let raw = place.nearkin("dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt");
+    assert_eq!(raw.code, Some(2));
+    assert!(raw.stdout.contains("; 1 images are kept\n"), "{}", raw.stdout);
+    let warning = "warning: one group has 61 images, 100.0 % of all; near-duplicates are rarely that many";
+    assert!(raw.stderr.contains(warning), "{}", raw.stderr);
+    let refusal = "error: kept.txt was not written: it would keep 1 of 61 images, less than half";
+    assert!(raw.stderr.contains(refusal), "{}", raw.stderr);
+    assert!(place.path("raw.csv").exists() && !place.path("kept.txt").exists());
+    let forced = "dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt --force";
+    place.nearkin(forced).done();
+    assert_eq!(place.read("kept.txt"), "0\n");
+
+    // A query by name and the same one in a file have the same similarities.
+    write_rows(&place, "query.npy", &[rows[3].map(|value| 5.0 * value)]);
+    let similarities = |arguments: &str| -> Vec<String> {
+        let said = place.nearkin(&format!("search rows.npy {arguments}")).done();
+        let rows = said.lines().filter_map(|line| line.split_whitespace().nth(1));
+        rows.filter(|cell| cell.parse::<f32>().is_ok()).map(str::to_owned).collect()
+    };
+    let (own, other) = (similarities("--query 3 --top-k 5"), similarities("--query query.npy --top-k 6"));
+    assert_eq!((other[0].as_str(), &other[1..]), ("1.0000", &own[..]));
+    let raw = similarities("--query 3 --top-k 5 --no-center");
+    assert!(raw.iter().all(|cell| cell.starts_with("0.99")) && own[4] < "0.95".to_owned(), "{own:?}");
+
+    for (options, measure) in [("", "(centered cosine)"), (" --no-center", "(cosine)")] {
+        let select = format!("select rows.npy --count 9 --method k-center --out s.txt{options}");
+        let said = place.nearkin(&select).done();
+        assert!(said.contains(measure), "{said}");
+    }
+    write_rows(&place, "two.npy", &rows[..2]);
+    let said = place.nearkin("dedupe two.npy --out g.csv");
+    assert!(said.stderr.starts_with("note: 2 images are too few to be centered"), "{}", said.stderr);
+    assert!(said.done().contains("(cosine of 0.9 or more)"));
+}
+
+#[test]
+fn the_mean_is_that_of_the_searched_set_in_every_format() {
+    let place = trained();
+    for end in ["npy", "safetensors", "parquet"] {
+        embed(&place, &format!("run --out train.{end}"));
+        embed(&place, &format!("run --split test --normalize --out test.{end}"));
+    }
+    let found = |base: &str, queries: &str| {
+        let arguments = format!("search {base} --queries {queries} --top-k 3 --out found.csv");
+        place.nearkin(&arguments).done();
+        place.read("found.csv")
+    };
+    let expected = found("train.npy", "test.npy");
+    for end in ["safetensors", "parquet"] {
+        assert_eq!(found(&format!("train.{end}"), "test.npy"), expected);
+        assert_eq!(found("train.npy", &format!("test.{end}")), expected);
+    }
+    // The mean of the queries plays no part: one query alone has the same neighbors.
+    let (values, width) = array(&place, "test.npy");
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': (1, {width}), }}");
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{text:<117}\n").bytes());
+    bytes.extend(values[..width].iter().flat_map(|value| value.to_le_bytes()));
+    place.write("one.npy", bytes);
+    let neighbors = |table: &str| -> Vec<[String; 3]> {
+        let cells = |line: &str| {
+            let cells: Vec<&str> = line.split(',').collect();
+            [1, 2, 4].map(|column: usize| cells[column].to_owned())
+        };
+        table.lines().skip(1).take(3).map(cells).collect()
+    };
+    assert_eq!(neighbors(&found("train.npy", "one.npy")), neighbors(&expected));
+}
+
+#[test]
+fn the_histogram_shows_where_the_similarity_cuts() {
+    let place = Place::new();
+    let mut rows = rectified(30);
+    rows.push(rows[2].map(|value| value + 0.001));
+    rows.push(rows[5]);
+    write_rows(&place, "rows.npy", &rows);
+    let said = place.nearkin("dedupe rows.npy --similarity 0.9 --out g.csv").done();
+    assert_snapshot!(without_seconds(&said), @"");
+}
+
+#[test]
+fn the_lists_of_dedupe_and_select_are_data_sets() {
+    let place = trained();
+    place.images("photos/my cats", 3);
+    let image = fs::read(place.path("photos/my cats/00.png")).unwrap();
+    for (number, name) in
+        ["say \"hi\".png", "#first.png", "a,b.png", " lead.png", "tab\tbed.png", "é 'q'.png"]
+            .iter()
+            .enumerate()
+    {
+        // Other pixels, so that nothing is a duplicate.
+        place.images(&format!("more/{number}"), 1);
+        place.write(&format!("photos/{name}"), &image);
+    }
+    use std::os::unix::ffi::OsStrExt;
+    for name in [&b"\xff\xfe.png"[..], b"line\nbreak.png"] {
+        let path = place.path("photos").join(std::ffi::OsStr::from_bytes(name));
+        fs::write(path, &image).unwrap();
+    }
+    embed(&place, "run photos --out features/photos.npy");
+    embed(&place, "run photos --out photos.safetensors");
+    embed(&place, "run photos --out photos.parquet");
+    place.write("elsewhere/empty", "");
+    for features in ["../features/photos.npy", "../photos.safetensors", "../photos.parquet"] {
+        for end in ["txt", "csv", "tsv"] {
+            // Neither the folder in which the list is written nor that in which it is read matters.
+            let select = format!(
+                "select {features} --count 11 --method k-center --out ../lists/all.{end}"
+            );
+            place.write("lists/empty", "");
+            let said = place.nearkin_in("elsewhere", &select);
+            let warning = "lacks 2 of 11 images: a list cannot hold names with line breaks or bytes";
+            assert!(said.stderr.contains(warning), "{features}: {}", said.stderr);
+            said.done();
+            for folder in ["", "lists"] {
+                let path = place.path(&format!("lists/all.{end}"));
+                let inspect = format!("data inspect --json {}", path.display());
+                let found = place.nearkin_in(folder, &inspect).done();
+                let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+                let split = &found["splits"][0];
+                assert_eq!((&split["images"], split["unreadable"].as_array().map(Vec::len)), (&serde_json::json!(9), Some(0)), "{found}");
+            }
+        }
+    }
+    let dedupe = "dedupe features/photos.npy --similarity 0.99 --out g.csv --keep-list kept.txt --force";
+    place.nearkin(dedupe).done();
+    let recipe = support::tiny_on("list");
+    place.write("list.toml", recipe);
+    // The names beside an array are such a list too.
+    let said = place.nearkin("data inspect features/photos.names.txt").done();
+    assert!(said.contains("dataset = \"list\"") && said.contains("unreadable images of the train split: 2"), "{said}");
+}
+
+#[test]
+fn lists_of_records_are_said_not_to_be_data_sets() {
+    let place = trained();
+    embed(&place, "run --out train.npy");
+    for command in [
+        "select train.npy --count 5 --method k-center --out chosen.txt",
+        "dedupe train.npy --similarity 0.99999 --out g.csv --keep-list chosen.txt --force",
+    ] {
+        let said = place.nearkin(command);
+        let note = "note: chosen.txt cannot be given as dataset = \"list\": shapes train image ";
+        assert!(said.stderr.contains(note), "{}", said.stderr);
+        said.done();
+        assert!(place.read("chosen.txt").starts_with("shapes train image "));
+    }
+}
+
+#[test]
+fn names_of_older_files_are_found_from_the_folder_or_beside_the_features() {
+    let place = five();
+    place.write("elsewhere/empty", "");
+    let select = "select ../five.npy --count 5 --method k-center --out all.txt";
+    let said = place.nearkin_in("elsewhere", select);
+    assert_eq!(said.stderr, "");
+    said.done();
+    let listed = place.read("elsewhere/all.txt");
+    assert!(listed.contains(&format!("{}/c/a,2.png\n", place.folder())), "{listed}");
+    fs::remove_file(place.path("e.png")).unwrap();
+    let said = place.nearkin_in("elsewhere", select);
+    let warning = "warning: 1 of 5 images that were looked up do not exist, such as e.png";
+    assert!(said.stderr.starts_with(warning), "{}", said.stderr);
 }
 
 #[test]

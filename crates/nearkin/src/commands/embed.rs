@@ -13,22 +13,24 @@ use nearkin_data::inspect::{detect, splits};
 use nearkin_data::{BadImages, ImageSet, Split, Tolerant, open, skipped_lines, tolerant};
 use nearkin_embed::{FeatureFormat, FeatureWriter, Row};
 use nearkin_eval::{EvaluationError, check_finite, extract, unit_rows};
-use nearkin_model::{DeviceChoice, Encoder, Mlp, Mode, Parameters, images_to_tensor};
+use nearkin_model::{DeviceChoice, Encoder, images_to_tensor};
 use nearkin_probe::{Machine, Subject};
 use nearkin_recipe::Recipe;
-use nearkin_train::{Checkpoint, load_tensors};
+use nearkin_train::Checkpoint;
 use tch::{Device, Kind, Tensor};
 
-use super::{Trained, bad_input, hint_at_moved_data, limit, trained};
+use super::{Trained, bad_input, hint_at_moved_data, limit, note_changes, trained};
 use crate::output::{print, say};
 
 /// Write the features of images to a file.
 ///
 /// The file is an array of float32 (.npy, with the names of the images beside it, photos.names.txt for
-/// photos.npy), a safetensors file (tensors embeddings, labels and names) or a table (.parquet: name,
-/// label, embedding). Images are read by the evaluation view of the recipe, without augmentation. It is
-/// written while it is computed, so memory does not grow with the number of images. Images that
-/// cannot be read are left out, counted and listed, in photos.bad_images.jsonl.
+/// photos.npy), a safetensors file (tensors embeddings, labels, mean_of_unit_rows and names) or a table
+/// (.parquet: name, label, embedding). Image files are named by their absolute paths, and
+/// photos.names.txt can be given as dataset = "list". Images are read by the evaluation view of the
+/// recipe, without augmentation. The file is written while it is computed, so memory does not grow with
+/// the number of images. Images that cannot be read are left out, counted and listed, in
+/// photos.bad_images.jsonl.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     nearkin embed runs/sce photos/ --out photos.npy\n  \
@@ -87,7 +89,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = Machine { device: arguments.device.open()?, workers: arguments.workers };
     let (weights, recipe) = weights(arguments)?;
     let subject = Subject::of_weights(&weights, recipe);
-    let network = Network::open(arguments, &subject, &weights, machine.device)?;
+    let network = Network::open(arguments, &subject, machine.device)?;
+    note_changes(&subject);
     let list = out.with_extension("bad_images.jsonl");
     match std::fs::remove_file(&list) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -134,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         out.display(),
         network.width(),
         network.what(),
-        if arguments.normalize { ", normalised" } else { "" },
+        if arguments.normalize { ", normalized" } else { "" },
         images as u64 - rows,
     );
     text.extend(written.iter().map(|file| format!("wrote {}\n", file.display())));
@@ -191,7 +194,9 @@ fn sets(arguments: &Arguments, recipe: &Recipe) -> anyhow::Result<Vec<(Split, Ar
         })?;
         return Ok(vec![(split, set)]);
     };
-    let source = detect(path)?;
+    // The names of the features lead to the images from any folder.
+    let path = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
+    let source = detect(&path)?;
     let splits = match arguments.split {
         Some(split) => vec![split],
         None => splits(&source)?,
@@ -206,38 +211,36 @@ fn sets(arguments: &Arguments, recipe: &Recipe) -> anyhow::Result<Vec<(Split, Ar
 /// What makes the features.
 struct Network {
     encoder: Encoder,
-    projector: Option<Mlp>,
+    is_projecting: bool,
     normalize: bool,
 }
 
 impl Network {
-    fn open(
-        arguments: &Arguments,
-        subject: &Subject,
-        weights: &Path,
-        device: Device,
-    ) -> anyhow::Result<Self> {
-        let encoder = subject.encoder(device)?;
-        let projector = match arguments.projector {
-            true => Some(projector(&subject.recipe, weights, encoder.features(), device)?),
-            false => None,
+    fn open(arguments: &Arguments, subject: &Subject, device: Device) -> anyhow::Result<Self> {
+        let encoder = match arguments.projector {
+            true => subject.encoder_with_projector(device)?,
+            false => subject.encoder(device)?,
         };
-        Ok(Self { encoder, projector, normalize: arguments.normalize })
+        Ok(Self { encoder, is_projecting: arguments.projector, normalize: arguments.normalize })
     }
 
     fn what(&self) -> &'static str {
-        if self.projector.is_some() { "projector" } else { "backbone" }
+        if self.is_projecting { "projector" } else { "backbone" }
     }
 
     fn width(&self) -> usize {
-        self.projector.as_ref().map_or(self.encoder.features(), Mlp::outputs) as usize
+        let width = match self.is_projecting {
+            true => self.encoder.projections(),
+            false => self.encoder.features(),
+        };
+        width as usize
     }
 
     /// `[batch, 3, height, width]` to `[batch, width]` in evaluation mode.
     fn features(&self, images: &Tensor) -> Result<Tensor, EvaluationError> {
         let mut rows = extract(&self.encoder, images)?;
-        if let Some(projector) = &self.projector {
-            rows = tch::no_grad(|| projector.forward(&rows, Mode::Evaluate))?;
+        if self.is_projecting {
+            rows = self.encoder.project(&rows)?;
             check_finite(&rows)?;
         }
         if self.normalize {
@@ -245,29 +248,6 @@ impl Network {
         }
         Ok(rows.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?)
     }
-}
-
-/// The projector of a file whose tensors were compared with the recipe already.
-fn projector(
-    recipe: &Recipe,
-    weights: &Path,
-    features: i64,
-    device: Device,
-) -> anyhow::Result<Mlp> {
-    let mut parameters = Parameters::default();
-    let root = &mut parameters.root(device, Kind::Float);
-    let projector = Mlp::new(root.enter("projector"), features, &recipe.model.projector)?;
-    let saved = load_tensors(weights)?;
-    for (name, mut tensor) in parameters.named() {
-        let value = saved.get(&name).ok_or_else(|| {
-            let weights = weights.display();
-            bad_input(format!(
-                "{weights} has no projector ({name} is missing): leave out --projector"
-            ))
-        })?;
-        tch::no_grad(|| tensor.f_copy_(value))?;
-    }
-    Ok(projector)
 }
 
 /// Appends the features of a set.

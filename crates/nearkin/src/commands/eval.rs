@@ -119,7 +119,8 @@ fn heading(subject: &Subject) -> String {
     }
 }
 
-/// Sums up an evaluation, and says on standard error which images had no part in it.
+/// Sums up an evaluation, and says on standard error what was changed about the weights and which images
+/// had no part in it.
 fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
     warn(subject);
     Evaluation {
@@ -134,6 +135,7 @@ fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
 
 fn warn(subject: &Subject) {
     subject.skipped_lines().iter().for_each(|line| say(line));
+    note_changes(subject);
     if let Some(told) = subject.bad_images().told_at_end() {
         say(&format!("warning: {told}"));
     }

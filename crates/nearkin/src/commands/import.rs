@@ -72,11 +72,9 @@ pub(crate) fn describe(report: &Report) -> String {
         prefix => format!("names begin with `{prefix}`"),
     };
     let mut text = format!("{} tensors of the backbone, {names}", report.loaded);
-    if let Some([before, after]) = report.resampled {
-        let more = format!(
-            "; position embeddings resampled from {before} x {before} to {after} x {after} patches"
-        );
-        text.push_str(&more);
+    for change in report.changes() {
+        text += "; ";
+        text += &change;
     }
     if !report.left_out.is_empty() {
         let named = report.left_out.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>();

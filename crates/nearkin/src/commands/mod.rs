@@ -1,11 +1,13 @@
 //! One module per command.
 
 pub(crate) mod bench;
+mod centering;
 pub(crate) mod data;
 pub(crate) mod dedupe;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;
+mod image_list;
 pub(crate) mod import;
 pub(crate) mod launch;
 pub(crate) mod methods;
@@ -26,6 +28,7 @@ use nearkin_data::inspect::{detect, other_kind};
 use nearkin_dist::{Alone, Launch, Processes, World};
 use nearkin_model::DeviceChoice;
 use nearkin_objective::MethodError;
+use nearkin_probe::Subject;
 use nearkin_recipe::{Fraction, Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
 use nearkin_train::{MOST_THREADS, Setup, SetupError};
@@ -135,6 +138,13 @@ fn trained(path: &Path, recipe: Option<&Path>, data: Option<&Path>) -> anyhow::R
         bad_input(format!("{path} is a file of weights: say with --recipe FILE what model it is"))
     })?;
     Ok(Trained::Weights(read_setup(recipe, &[], data)?.recipe))
+}
+
+/// Says what was changed about weights when they were read.
+fn note_changes(subject: &Subject) {
+    for change in subject.changes() {
+        say(&format!("note: {}: {change}", subject.name()));
+    }
 }
 
 /// A number of threads, or `auto`.

@@ -1,5 +1,6 @@
 //! `nearkin pretrain`
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};

@@ -10,13 +10,15 @@ use clap::Args;
 use nearkin_embed::{Features, Match, search, similar_to};
 use nearkin_report::{table, write_atomically};
 
+use super::centering::Centering;
 use super::{bad_input, cell, threads};
 use crate::output::print;
 
 /// Find the images that are most similar to one, or to each of many.
 ///
-/// Similarity is the cosine. The search is exact: every query is compared with every image, block by
-/// block. The features are read into memory, 4 bytes per value.
+/// Similarity is the cosine of features after the mean of FEATURES is taken out of them and of the
+/// queries. The search is exact: every query is compared with every image, block by block. The features
+/// are read into memory, 4 bytes per value.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     nearkin search photos.npy --query cats/01.png\n  \
@@ -37,6 +39,8 @@ pub(crate) struct Arguments {
     /// The table to write: query, rank, index, name, similarity.
     #[arg(long, value_name = "FILE.csv")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    centering: Centering,
     /// Threads that compare; if absent, one per core.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -54,8 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (_, Some(queries)) => Some(Features::read(queries)?),
         _ => None,
     };
+    let centering = arguments.centering.choose(&features);
     let Features { vectors, names, .. } = features;
-    let base = vectors.into_unit();
+    let base = centering.apply(vectors)?;
     let reading = begun.elapsed().as_secs_f64();
     let begun = Instant::now();
     let (threads, top_k) = (threads(arguments.threads), arguments.top_k.get());
@@ -65,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             (vec![names[row].clone()], vec![found])
         }
         (None, Some(queries)) => {
-            let found = search(&base, &queries.vectors.into_unit(), top_k, threads)?;
+            let found = search(&base, &centering.apply(queries.vectors)?, top_k, threads)?;
             (queries.names, found)
         }
         (None, None) => return Err(bad_input("give --query or --queries")),
@@ -81,8 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (images, width, queries) = (base.len(), base.width(), found.len());
     writeln!(
         text,
-        "{queries} queries among {images} images of {width} values, exact: {seconds:.1} s, reading \
-         {reading:.1} s"
+        "{queries} queries among {images} images of {width} values, {}, exact: {seconds:.1} s, reading \
+         {reading:.1} s",
+        centering.measure()
     )?;
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,5 @@
 //! `nearkin select`
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,17 +7,19 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use nearkin_embed::{FacilityOptions, Features, facility_location, k_center};
-use nearkin_report::write_atomically;
 
+use super::centering::Centering;
+use super::image_list::write_image_list;
 use super::threads;
 use crate::output::print;
 
-/// Choose a few images that stand for all, to label them say.
+/// Select a representative subset, for example to label.
 ///
 /// k-center chooses so that no image is far from all chosen ones: the rare ones, outliers among them.
 /// It is the greedy algorithm, computed exactly. facility-location chooses so that all images are
 /// similar to a chosen one on average: the typical ones. It is stochastic greedy choice, approximate in
-/// two ways: a sample stands for all images, and each step looks at some of them.
+/// two ways: the average is over a sample, and each step looks at some of the images. Similarity is the
+/// cosine of features after the mean of FEATURES is taken out.
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
     nearkin select photos.npy --count 1000 --method k-center --out selected.txt")]
@@ -31,19 +32,21 @@ pub(crate) struct Arguments {
     /// How they are chosen.
     #[arg(long, value_enum)]
     method: Method,
-    /// The names of the chosen images, one per line, in the order of choice.
+    /// Write the paths of the chosen images in the order of choice, as a list for dataset = "list".
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Seed of what is drawn: the first image, or sample and candidates.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Images that stand for all in facility-location.
+    /// Size of the sample over which facility-location averages.
     #[arg(long, value_name = "N", default_value = "10000")]
     sample: NonZeroUsize,
     /// How much worse than looking at all images a step of facility-location may be, in expectation; 0
     /// looks at all.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     epsilon: f64,
+    #[command(flatten)]
+    centering: Centering,
     /// Threads that compare; if absent, one per core.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -57,8 +60,10 @@ enum Method {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let Features { vectors, names, .. } = Features::read(&arguments.features)?;
-    let vectors = vectors.into_unit();
+    let features = Features::read(&arguments.features)?;
+    let centering = arguments.centering.choose(&features);
+    let Features { vectors, names, .. } = features;
+    let vectors = centering.apply(vectors)?;
     let reading = begun.elapsed().as_secs_f64();
     let begun = Instant::now();
     let (count, threads) = (arguments.count.get(), threads(arguments.threads));
@@ -86,15 +91,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let seconds = begun.elapsed().as_secs_f64();
-    write_atomically(&arguments.out, |file| {
-        let names = selection.rows.iter().map(|&row| &names[row]);
-        names.into_iter().try_for_each(|name| writeln!(file, "{name}"))
-    })?;
     print(&format!(
-        "{}: {count} of {images} images chosen\n{how}; {seconds:.1} s, reading {reading:.1} s\nwrote \
-         {}\n",
+        "{}: {count} of {images} images chosen\n{how} ({}); {seconds:.1} s, reading {reading:.1} s\n",
         arguments.features.display(),
-        arguments.out.display()
+        centering.measure()
     ))?;
+    let chosen: Vec<&str> = selection.rows.iter().map(|&row| names[row].as_str()).collect();
+    write_image_list(&arguments.out, &chosen, &arguments.features)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -110,9 +110,14 @@ impl Place {
 
     /// Runs `nearkin` with these arguments, split at spaces.
     pub(crate) fn nearkin(&self, arguments: &str) -> Said {
+        self.nearkin_in("", arguments)
+    }
+
+    /// The same in a folder of the place.
+    pub(crate) fn nearkin_in(&self, folder: &str, arguments: &str) -> Said {
         let output = assert_cmd::cargo::cargo_bin_cmd!("nearkin")
             .args(arguments.split_whitespace())
-            .current_dir(self.0.path())
+            .current_dir(self.path(folder))
             .env("OMP_NUM_THREADS", "1")
             // Said by the environment, it does not make the program start itself again.
             .env("OMP_WAIT_POLICY", "passive")
