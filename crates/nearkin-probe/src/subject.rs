@@ -1,6 +1,5 @@
 //! What is evaluated: the encoder of a run, or weights from a file with a recipe that describes them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -80,15 +79,12 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// [`ProbeError::Weights`] if the file of weights cannot be read.
+    /// [`DataError::Read`] if the file of weights cannot be read.
     pub fn evaluation(&self) -> Result<Evaluation, ProbeError> {
         let mut digest = Sha256::new();
         File::open(&self.weights)
             .and_then(|mut file| std::io::copy(&mut file, &mut digest))
-            .map_err(|error| ProbeError::Weights {
-                path: self.weights.clone(),
-                problems: error.to_string(),
-            })?;
+            .map_err(|source| DataError::Read { path: self.weights.clone(), source })?;
         let bytes = digest.finalize();
         // A recipe that only describes a file of weights is not how they were trained.
         let recipe = self.step.map(|_| self.recipe.keys_of_training()).unwrap_or_default();
