@@ -86,7 +86,8 @@ mod tests {
                 prop_assert!(entries.iter().all(|entry| entry.label.is_none()));
             }
             for file in &files {
-                prop_assert_eq!(file_of(&line(file, Path::new("names.txt")).unwrap()), &**file);
+                let written = line(file, Path::new("names.txt")).unwrap();
+                prop_assert_eq!(file_of(&written), &**file);
             }
         }
     }

@@ -534,7 +534,7 @@ mod tests {
             for start in (0..90).step_by(part as usize) {
                 let count = part.min(90 - start);
                 search.add(bank.0.narrow(0, start, count), bank.1.narrow(0, start, count)).unwrap();
-                search.merge().unwrap();
+                search.merge(&|| false).unwrap();
             }
             search.finish(7).unwrap()
         };

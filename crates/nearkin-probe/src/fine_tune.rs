@@ -65,7 +65,7 @@ impl FineTune {
             false => (subject.encoder(machine.device)?, None),
         };
         // Batch statistics may hide that the encoder has diverged.
-        extract(&encoder, &fixed_batch(subject, train, machine)?)?;
+        let _ = extract(&encoder, &fixed_batch(subject, train, machine)?)?;
         let inputs = layer.as_ref().map_or(encoder.features(), |layer| layer.layer.outputs());
         let sizes = [inputs, train.classes().len() as i64];
         let classifier = Classifier::new(sizes, Start::Zeros, self.seed, machine.device)?;

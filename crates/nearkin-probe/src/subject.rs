@@ -1,6 +1,7 @@
 //! What is evaluated: the encoder of a run, or weights from a file with a recipe that describes them.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -81,11 +82,8 @@ impl Subject {
     ///
     /// [`DataError::Read`] if the file of weights cannot be read.
     pub fn evaluation(&self) -> Result<Evaluation, ProbeError> {
-        let mut digest = Sha256::new();
-        File::open(&self.weights)
-            .and_then(|mut file| std::io::copy(&mut file, &mut digest))
+        let bytes = digest_of(&self.weights)
             .map_err(|source| DataError::Read { path: self.weights.clone(), source })?;
-        let bytes = digest.finalize();
         // A recipe that only describes a file of weights is not how they were trained.
         let recipe = self.step.map(|_| self.recipe.keys_of_training()).unwrap_or_default();
         Ok(Evaluation {
@@ -178,5 +176,20 @@ impl Subject {
         // The same for every reading.
         let _ = self.report.set(report);
         Ok((encoder, projector))
+    }
+}
+
+/// SHA-256 of a file, of any length.
+fn digest_of(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut digest = Sha256::new();
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(digest.finalize().into());
+        }
+        digest.update(bytes);
+        let read = bytes.len();
+        reader.consume(read);
     }
 }

@@ -657,7 +657,7 @@ mod tests {
             reasons: vec!["2 epochs are few".to_owned()],
         };
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("my-run")).unwrap();
+        let (run, _lock) = RunFolder::create(folder.path().join("my-run")).unwrap();
         fs::write(run.recipe(), "seed = 1\n").unwrap();
         write_report(&run, Some(&verdict)).unwrap();
         let html = fs::read_to_string(run.report()).unwrap();

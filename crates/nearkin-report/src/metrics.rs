@@ -441,7 +441,8 @@ mod tests {
         let line = |number| format!("{}\n", step(number));
         let zeros = [&[0; 4096][..], b"\n"].concat();
         let garbage = [&[0, 255, 13][..], b"{\"kind\":\"step\"}\n"].concat();
-        let parts = [line(1).as_bytes(), &zeros, line(2).as_bytes(), &garbage, b"\n", &zeros[..9]];
+        let (first, second) = (line(1), line(2));
+        let parts = [first.as_bytes(), &zeros, second.as_bytes(), &garbage, b"\n", &zeros[..9]];
         fs::write(&path, parts.concat()).unwrap();
         let (writer, damaged) = MetricsWriter::resume(&path, 2).unwrap();
         writer.sync().unwrap();

@@ -426,9 +426,9 @@ impl Monitor {
                 (names::RANK_ME, spread.and_then(|spread| spread.rank_me)),
                 (names::FEATURE_DEVIATION, spread.and_then(|spread| spread.deviation)),
             ];
-            for (name, value) in spread {
-                record = value.into_iter().fold(record, |record, value| record.with(name, value));
-            }
+            spread.into_iter().fold(record, |record, (name, value)| {
+                value.into_iter().fold(record, |record, value| record.with(name, value))
+            })
         };
         // Together: a continued run takes one record as a sign that the evaluation is done.
         records.metrics.append_all(&accuracies.iter().map(record).collect::<Vec<_>>())?;

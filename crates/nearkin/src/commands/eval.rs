@@ -19,7 +19,7 @@ use nearkin_probe::{Evaluation, Machine, Score, Subject};
 use nearkin_recipe::Fraction;
 use nearkin_report::table;
 
-use super::{Trained, bad_input, hint_at_moved_data, share, trained};
+use super::{Trained, bad_input, hint_at_moved_data, note_changes, share, trained};
 use crate::output::{print, say};
 
 #[derive(Subcommand)]

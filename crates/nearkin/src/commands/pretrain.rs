@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Args;
 use nearkin_dist::World;
 use nearkin_model::{DeviceChoice, Encoder, load_backbone};

@@ -163,7 +163,7 @@ fn clsa(check: &mut Check<'_>) -> Result<(), Failure> {
         ..Encoded::default()
     };
     // The authors' clsa_t divides the strong query too; the target's own temperature does not.
-    let (target, strong) = match check.case.parameter_or_none("tau_target")? {
+    let (target, divides_strong) = match check.case.parameter_or_none("tau_target")? {
         Some(target) => (target, "query"),
         None => (check.case.parameter("clsa_t")?, "target"),
     };
@@ -172,7 +172,7 @@ fn clsa(check: &mut Check<'_>) -> Result<(), Failure> {
         [
             ("temperature", check.case.parameter("tau")?.into()),
             ("temperature_target", target.into()),
-            ("strong_temperature", strong.into()),
+            ("strong_temperature", divides_strong.into()),
         ],
     )?;
     // The first term is InfoNCE of the weak query.

@@ -157,6 +157,8 @@ mod tests {
                 width: None,
                 height: None,
                 unreadable: Vec::new(),
+                notes: Vec::new(),
+                skipped: Default::default(),
             }
         };
         let text = classes(&[
