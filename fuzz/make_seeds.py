@@ -28,9 +28,9 @@ def pickles() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(FIXTURES.glob("pickle-*.pkl"))}
 
 
-def archive(members: dict[str, bytes]) -> bytes:
+def archive(members: dict[str, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(fileobj=out, mode="w", format=form) as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -39,11 +39,11 @@ def archive(members: dict[str, bytes]) -> bytes:
     return out.getvalue().rstrip(b"\0") + bytes(1024)
 
 
-def idx(shape: list[int]) -> bytes:
-    length = 1
+def idx(shape: list[int], code: int = 8, element_bytes: int = 1) -> bytes:
+    length = element_bytes
     for side in shape:
         length *= side
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(struct.pack(">I", side) for side in shape)
+    header = bytes([0, 0, code, len(shape)]) + b"".join(struct.pack(">I", side) for side in shape)
     return header + bytes(value % 251 for value in range(length))
 
 
@@ -78,11 +78,15 @@ def shards() -> dict[str, bytes]:
         "labels.tar": archive({"a/1.png": image, "a/1.cls": b"3", "a/2.jpg": b"x", "a/2.cls": b"cat"}),
         "json.tar": archive({"1.json": b'{"label": "cat"}', "1.png": image, "2.txt": b"skipped"}),
         "long.tar": archive({"folder/" + "n" * 120 + ".png": image}),
+        "pax.tar": archive({"é" * 60 + ".1.png": image, "._a.png": b"x"}, tarfile.PAX_FORMAT),
+        "unsorted.tar": archive({"b.png": image, "a.txt": b"dog", "b.cls.txt": b"-1", "a.png": image}),
     }
 
 
 def seeds() -> dict[str, dict[str, bytes]]:
     record = bytes(range(256)) * 12
+    columns = [["id", "label", "is_valid", "x"], ["1", "a|b", "True", "line\nbreak"]]
+    columns += [["2", "-1.0", "0", ""]]
     rows = [["path", "label"], ["a b.png", 'cat, "big"'], ["c/d.jpg", "dog"]]
     return {
         "cifar": {
@@ -91,12 +95,19 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "binary.tar": archive({"c/test_batch.bin": b"\x03" + record + b"\x09" + record}),
             **pickles(),
         },
-        "idx": {"labels": idx([5]), "grey": idx([2, 4, 3]), "colour": idx([2, 2, 2, 3])},
+        "idx": {
+            "labels": idx([5]),
+            "grey": idx([2, 4, 3]),
+            "colour": idx([2, 2, 2, 3]),
+            "columns": idx([2, 8], 0x0C, 4),
+        },
         "image": images(),
         "list": {
             "plain.txt": b"a.png 3\nb/c.jpg 0\n\nd.webp\n",
             "table.csv": table(rows, ","),
             "table.tsv": table(rows, "\t"),
+            "columns.csv": table(columns, ","),
+            "other.csv": table(columns, ";"),
             "annotations.txt": b"val_0.JPEG\tn01443537\t0\t32\t44\t62\n",
         },
         "packed": {"fixed": packed([(2, 2)] * 3), "mixed": packed([(2, 2), (3, 1), (1, 4)])},

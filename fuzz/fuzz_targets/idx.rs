@@ -9,6 +9,7 @@ use nearkin_data::idx;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(array) = idx::parse(bytes, Path::new("fuzzed")) {
-        assert_eq!(array.shape.iter().product::<usize>(), array.elements.len());
+        let elements = array.shape.iter().product::<usize>();
+        assert_eq!(elements * array.element.bytes(), array.elements.len());
     }
 });

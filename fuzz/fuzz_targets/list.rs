@@ -9,7 +9,9 @@ use nearkin_data::{folder, list};
 
 fuzz_target!(|bytes: &[u8]| {
     let path = Path::new("fuzzed");
-    let _ = list::parse(bytes, path);
+    for list in ["fuzzed.txt", "fuzzed.csv", "fuzzed.tsv"] {
+        let _ = list::parse(bytes, Path::new(list));
+    }
     let _ = folder::parse_annotations(bytes, path);
     let _ = folder::parse_words(bytes, path);
 });

@@ -25,6 +25,52 @@ const MAX_CLASSES: usize = 1 << 20;
 
 /// What stands between the labels of one image in a text.
 pub(crate) const BAR: char = '|';
+/// The same where labels come one by one, so that a `|` is part of a name.
+#[cfg(feature = "parquet")]
+pub(crate) const UNIT: char = '\u{1f}';
+
+/// The usual names of columns and keys that hold labels, in lower case and letters alone; the clearest
+/// first.
+const LABEL_NAMES: [&str; 27] = [
+    "label",
+    "labels",
+    "finelabel",
+    "class",
+    "classes",
+    "classname",
+    "classlabel",
+    "classid",
+    "labelname",
+    "labelid",
+    "category",
+    "categories",
+    "categoryname",
+    "categoryid",
+    "target",
+    "targets",
+    "cls",
+    "groundtruth",
+    "species",
+    "breed",
+    "diagnosis",
+    "dx",
+    "labelgroup",
+    "y",
+    "tag",
+    "tags",
+    "gt",
+];
+
+/// The letters and digits of a name, in lower case, so that `Image_Path` and `image path` are one.
+pub(crate) fn plain(name: &str) -> String {
+    name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// The place of a name among those that columns and keys of labels usually have.
+pub(crate) fn label_rank(name: &str) -> Option<usize> {
+    let name = plain(name);
+    LABEL_NAMES.iter().position(|known| *known == name)
+}
 
 /// All ones: an image without a label.
 const NONE: u32 = u32::MAX;
@@ -64,12 +110,12 @@ impl Written {
     }
 
     /// Appends an image whose label has a [`place`](Self::place).
-    fn push_place(&mut self, place: Option<u32>) {
+    pub(crate) fn push_place(&mut self, place: Option<u32>) {
         self.images.push(place.unwrap_or(NONE));
     }
 
     /// The place of a word, which is added if it is new. It is the name of a class whatever it says.
-    fn place(&mut self, word: &str) -> u32 {
+    pub(crate) fn place(&mut self, word: &str) -> u32 {
         if let Some(&place) = self.places.get(word) {
             return place;
         }
@@ -82,6 +128,16 @@ impl Written {
     /// Every different label.
     pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
         self.words.iter().map(AsRef::as_ref)
+    }
+
+    /// Number of images.
+    pub(crate) fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether some image has a label.
+    pub(crate) fn has_words(&self) -> bool {
+        !self.words.is_empty()
     }
 
     /// The first image with this label.
@@ -104,6 +160,8 @@ pub(crate) struct Scheme {
     order: Order,
     /// What separates the labels of one image, where images can have several.
     separator: Option<char>,
+    /// Who has these classes, for messages.
+    holder: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +175,13 @@ enum Order {
 }
 
 impl Scheme {
+    /// The scheme of a set whose class names are known, in label order; `holder` has them.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn named(names: &[String], separator: Option<char>, holder: &'static str) -> Self {
+        let names = names.iter().map(|name| normalized(name).into_owned()).collect();
+        Self { order: Order::Named(names), separator, holder }
+    }
+
     /// The scheme of a set whose labels are those of `own` and, for the test split, `train`. Without
     /// labels in the train split, those of the test split can only be compared with each other.
     ///
@@ -148,7 +213,7 @@ impl Scheme {
                 Order::Values(numbers)
             }
         };
-        Ok(Self { order, separator })
+        Ok(Self { order, separator, holder: "the train split" })
     }
 
     /// Class names in label order.
@@ -180,7 +245,7 @@ impl Scheme {
         };
         let fault = |place: usize, word: &str| Fault {
             image: written.first(place),
-            reason: format!("{word:?} is a class that the train split does not have"),
+            reason: format!("{word:?} is a class that {} does not have", self.holder),
         };
         let mut found = Vec::with_capacity(written.words.len());
         for (place, word) in written.words.iter().enumerate() {
@@ -245,7 +310,8 @@ fn parts(word: &str, separator: Option<char>) -> impl Iterator<Item = &str> {
     let is_separator = move |letter: char| Some(letter) == separator;
     word.split(is_separator).filter_map(move |part| match separator {
         None => Some(part),
-        Some(_) => meaning(part).is_some().then(|| part.trim()),
+        Some(BAR) => meaning(part).is_some().then(|| part.trim()),
+        Some(_) => Some(part).filter(|part| !part.is_empty()),
     })
 }
 
@@ -279,7 +345,7 @@ mod tests {
         let (classes, labels) =
             labels.map_err(|Fault { image, reason }| format!("{image}: {reason}"))?;
         let show = |index| labels.label(index).map_or("-".to_owned(), |label| label.to_string());
-        let shown: Vec<String> = (0..own.images.len()).map(show).collect();
+        let shown: Vec<String> = (0..own.len()).map(show).collect();
         Ok((classes.join(" "), shown.join(" ")))
     }
 
@@ -374,6 +440,25 @@ mod tests {
         }
         let message = numbered(&["1", "4000000000"], &["4000000000"]).unwrap_err();
         assert_eq!(message, "1: the label 4000000000 is above 1048575");
+    }
+
+    #[cfg(feature = "parquet")]
+    #[test]
+    fn known_names_keep_their_order_whatever_they_say() {
+        let names = ["dog", "-1", "cafe\u{301}"].map(str::to_owned);
+        let scheme = Scheme::named(&names, None, "the first file");
+        assert_eq!(scheme.classes(), ["dog", "-1", "caf\u{e9}"]);
+        let mut own = Written::default();
+        for name in ["caf\u{e9}", "-1", "dog"] {
+            let place = own.place(name);
+            own.push_place(Some(place));
+        }
+        own.push_place(None);
+        let labels = scheme.number(&own).unwrap();
+        assert_eq!(
+            [0, 1, 2, 3].map(|index| labels.label(index)),
+            [Some(2), Some(1), Some(0), None]
+        );
     }
 
     proptest! {

@@ -36,7 +36,7 @@ pub(crate) const EXTENSIONS: [&str; 9] =
     ["bmp", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
 /// What stands in a file that git-lfs has not fetched yet.
-const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+pub(crate) const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 pub(crate) fn is_image(name: &Path) -> bool {
     let extension = name.extension().and_then(OsStr::to_str);

@@ -1,13 +1,15 @@
-//! MNIST and its kin: the idx format of its files.
+//! MNIST and sets in the same form: the idx format of its files.
 //!
 //! An idx file is one array. From <https://yann.lecun.org/exdb/mnist/>: two zero bytes, the type of
 //! the elements, the number of dimensions, each dimension as a big-endian integer of 32 bits, and
-//! then the elements by rows. Here images are `(N, H, W)` or `(N, H, W, 3)` and labels `(N)`, all
-//! of unsigned bytes. The files may be gzipped, as they are published.
+//! then the elements by rows. Here images are `(N, H, W)` or `(N, H, W, 3)` of unsigned bytes, and labels
+//! `(N)` of any integers, or `(N, 8)` as in QMNIST, where the first column is the class. The files may be
+//! gzipped, as they are published.
 //!
-//! A folder is one data set: the files whose names contain `images` and `labels` and end in `ubyte`
-//! or `idx1`, `idx3` and so on (then perhaps `.gz`); `train` in the name makes the train split,
-//! `t10k`, `test` or `val` the test split. The sets are small, so they are read into memory.
+//! A folder is one data set: the files whose names contain `images` and `labels` and end in `ubyte`,
+//! `idx3` and so on, or `idx2-int` (then perhaps `.gz`). Their split is told by a [word of splits](crate) or
+//! `t10k`. A file may also be in a folder of its own name, as on Kaggle, and all of them in `raw` or
+//! `MNIST/raw`, as torchvision puts them. The sets are small, so they are read into memory.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
@@ -15,21 +17,72 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use crate::{DataError, Image, ImageSet, Split};
+use crate::classes::{Fault, Labels, Scheme, Written};
+use crate::split_files::entries;
+use crate::splits::{Part, part_of_file};
+use crate::{DataError, Image, ImageSet, Skipped, Split};
 
 /// Longer arrays are refused, packed or not: they do not belong into memory.
 const MAX_BYTES: u64 = 1 << 32;
 /// The longest header: four dimensions.
 const MAX_HEADER_BYTES: u64 = 4 + 4 * 4;
-/// Where torchvision puts the files it downloads.
-const INNER_FOLDERS: [&str; 2] = ["raw", "MNIST/raw"];
+/// Where torchvision puts the files it downloads: in `raw`, or in it in a folder of the set's name.
+const INNER_FOLDER: &str = "raw";
+/// The columns of QMNIST's labels.
+const QMNIST_COLUMNS: usize = 8;
 
-/// An array of unsigned bytes, by rows.
+/// The type of the elements of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// Unsigned bytes.
+    Unsigned8,
+    /// Signed bytes.
+    Signed8,
+    /// Signed integers of 16 bits.
+    Signed16,
+    /// Signed integers of 32 bits.
+    Signed32,
+}
+
+impl Element {
+    fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0x08 => Some(Self::Unsigned8),
+            0x09 => Some(Self::Signed8),
+            0x0b => Some(Self::Signed16),
+            0x0c => Some(Self::Signed32),
+            _ => None,
+        }
+    }
+
+    /// The length of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Unsigned8 | Self::Signed8 => 1,
+            Self::Signed16 => 2,
+            Self::Signed32 => 4,
+        }
+    }
+
+    fn value(self, bytes: &[u8]) -> i64 {
+        match (self, bytes) {
+            (Self::Unsigned8, &[byte]) => i64::from(byte),
+            (Self::Signed8, &[byte]) => i64::from(byte.cast_signed()),
+            (Self::Signed16, &[a, b]) => i64::from(i16::from_be_bytes([a, b])),
+            (Self::Signed32, &[a, b, c, d]) => i64::from(i32::from_be_bytes([a, b, c, d])),
+            _ => 0,
+        }
+    }
+}
+
+/// An array of integers, by rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Array<'a> {
+    /// The type of its elements.
+    pub element: Element,
     /// The length of every dimension, of which there are 1 to 4.
     pub shape: Vec<usize>,
-    /// As many as the product of the shape.
+    /// As many elements as the product of the shape, big-endian.
     pub elements: &'a [u8],
 }
 
@@ -38,11 +91,13 @@ pub struct Idx {
     path: PathBuf,
     /// `[images, height, width, channels]`.
     pixels: Vec<u8>,
+    images: usize,
     height: usize,
     width: usize,
     channels: usize,
-    labels: Vec<u8>,
+    labels: Labels,
     classes: Vec<String>,
+    skipped: Skipped,
 }
 
 impl Idx {
@@ -50,16 +105,20 @@ impl Idx {
     ///
     /// [`DataError::Request`] if the folder does not have the split, [`DataError::Empty`] if it
     /// holds no idx files, [`DataError::Malformed`] with the file that is none, has another shape
-    /// or type, or does not fit the other.
+    /// or type, or does not fit the other, or a label that the train split does not have.
     pub fn open(path: &Path, split: Split) -> Result<Self, DataError> {
-        let found = Files::of(path)?;
+        let found = Files::find(path)?;
         let Some((images, labels)) = found.pair(split)? else {
             let path = path.display();
             return Err(DataError::Request(format!(
                 "{path} has no {split} split: no {split} images"
             )));
         };
-        let (bytes, at, shape) = read(images)?;
+        let Stored { bytes: mut pixels, header: Header { element, shape, at } } = read(images)?;
+        if element != Element::Unsigned8 {
+            let reason = "its elements are not unsigned bytes, and images are";
+            return Err(DataError::malformed(images, reason));
+        }
         let (count, height, width, channels) = match *shape.as_slice() {
             [count, height, width] => (count, height, width, 1),
             [count, height, width, channels @ (1 | 3)] => (count, height, width, channels),
@@ -69,34 +128,39 @@ impl Idx {
                 return Err(DataError::malformed(images, reason));
             }
         };
-        if bytes.len() == at {
+        if pixels.len() == at {
             return Err(DataError::empty(images, format!("the array has the shape {shape:?}")));
         }
+        pixels.drain(..at);
         let own = read_labels(labels)?;
         if own.len() != count {
             let reason = format!("has {} labels for {count} images", own.len());
             return Err(DataError::malformed(labels, reason));
         }
-        // Both splits count the classes alike, even if one lacks the last.
-        let other = match split {
-            Split::Train => Split::Test,
-            Split::Test => Split::Train,
+        let train = match found.pair(Split::Train)? {
+            Some((_, train)) if split == Split::Test => Some(read_labels(train)?),
+            _ => None,
         };
-        let others = match found.pair(other)? {
-            Some((_, labels)) => read_labels(labels)?,
-            None => Vec::new(),
+        let fault = |Fault { image, reason }: Fault| {
+            DataError::malformed(labels, format!("label {image}: {reason}"))
         };
-        let classes = own.iter().chain(&others).max().map_or(0, |&label| usize::from(label) + 1);
-        let mut pixels = bytes;
-        pixels.drain(..at);
+        let scheme = Scheme::from_labels(&own, train.as_ref(), None).map_err(fault)?;
+        let numbered = scheme.number(&own).map_err(fault)?;
+        let mut skipped = Skipped::new();
+        if split == Split::Test && found.has_unused_test() {
+            let reason = "file(s) of the test part, since the validation part is the test split";
+            skipped.add_many(reason, 2, path.display().to_string());
+        }
         Ok(Self {
             path: images.to_owned(),
             pixels,
+            images: count,
             height,
             width,
             channels,
-            labels: own,
-            classes: (0..classes).map(|class| class.to_string()).collect(),
+            labels: numbered,
+            classes: scheme.classes(),
+            skipped,
         })
     }
 
@@ -104,7 +168,7 @@ impl Idx {
     pub(crate) fn is_at(path: &Path) -> bool {
         match path.is_dir() {
             true => {
-                !matches!(Files::of(path), Err(DataError::Empty { .. } | DataError::Read { .. }))
+                !matches!(Files::find(path), Err(DataError::Empty { .. } | DataError::Read { .. }))
             }
             false => path.file_name().is_some_and(|name| role(&name.to_string_lossy()).is_some()),
         }
@@ -112,13 +176,13 @@ impl Idx {
 
     /// Whether the folder has images of the split.
     pub fn has_split(path: &Path, split: Split) -> Result<bool, DataError> {
-        Ok(Files::of(path)?.pair(split)?.is_some())
+        Ok(Files::find(path)?.pair(split)?.is_some())
     }
 }
 
 impl ImageSet for Idx {
     fn len(&self) -> usize {
-        self.labels.len()
+        self.images
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
@@ -138,7 +202,7 @@ impl ImageSet for Idx {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        Some(usize::from(self.labels[index]))
+        self.labels.label(index)
     }
 
     fn classes(&self) -> &[String] {
@@ -148,66 +212,109 @@ impl ImageSet for Idx {
     fn name(&self, index: usize) -> String {
         format!("{} image {index}", self.path.display())
     }
+
+    fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
 }
 
-/// The idx files of a folder: images and labels of the train split, then of the test split.
-#[derive(Default)]
-struct Files([[Option<PathBuf>; 2]; 2]);
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Images,
+    Labels,
+}
+
+/// The idx files of a folder: images and labels of each part, in the order of [`Part`].
+#[derive(Debug, Default)]
+struct Files([[Option<PathBuf>; 2]; 3]);
 
 impl Files {
-    fn of(path: &Path) -> Result<Self, DataError> {
+    fn find(path: &Path) -> Result<Self, DataError> {
         if !fs::metadata(path).map_err(DataError::read(path))?.is_dir() {
             let reason = "is a file; give the folder of the idx files of images and labels";
             return Err(DataError::malformed(path, reason));
         }
-        let inner = INNER_FOLDERS.iter().map(|inner| path.join(inner));
-        for folder in [path.to_owned()].into_iter().chain(inner.filter(|inner| inner.is_dir())) {
+        let mut folders = vec![path.to_owned(), path.join(INNER_FOLDER)];
+        for entry in entries(path)?.into_iter().filter(|entry| entry.is_folder) {
+            folders.push(entry.path.join(INNER_FOLDER));
+        }
+        let mut found: Option<(PathBuf, Self)> = None;
+        for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
             let files = Self::in_folder(&folder)?;
-            if files.0.iter().flatten().any(Option::is_some) {
+            if files.0.iter().flatten().all(Option::is_none) {
+                continue;
+            }
+            if let Some((first, _)) = found {
+                let (first, second) = (first.display(), folder.display());
+                let reason =
+                    format!("holds idx files in {first} and in {second}; give one of them");
+                return Err(DataError::malformed(path, reason));
+            }
+            if folder == path || folder == path.join(INNER_FOLDER) {
                 return Ok(files);
             }
+            found = Some((folder, files));
         }
-        Err(DataError::empty(
-            path,
-            "looked for idx files such as train-images-idx3-ubyte and train-labels-idx1-ubyte, \
-             perhaps with .gz",
-        ))
+        found.map(|(_, files)| files).ok_or_else(|| {
+            DataError::empty(
+                path,
+                "looked for idx files such as train-images-idx3-ubyte and \
+                 train-labels-idx1-ubyte, perhaps with .gz",
+            )
+        })
     }
 
     fn in_folder(folder: &Path) -> Result<Self, DataError> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder).map_err(DataError::read(folder))? {
-            names.push(entry.map_err(DataError::read(folder))?.file_name());
-        }
-        // A file comes before its gzipped twin.
-        names.sort();
         let mut files = Self::default();
-        for name in names {
-            let Some([split, kind]) = role(&name.to_string_lossy()) else { continue };
-            let path = folder.join(name);
-            match &files.0[split][kind] {
-                None => files.0[split][kind] = Some(path),
-                Some(first) if stem(first) == stem(&path) => {}
-                Some(first) => {
-                    return Err(DataError::malformed(
-                        &path,
-                        format!(
-                            "is there beside {}: give a folder with one set of idx files",
-                            first.display()
-                        ),
-                    ));
-                }
+        let (folders, plain): (Vec<_>, Vec<_>) =
+            entries(folder)?.into_iter().partition(|entry| entry.is_folder);
+        for file in plain {
+            files.add(&file.path)?;
+        }
+        for folder in folders.into_iter().filter(|folder| role(&folder.name()).is_some()) {
+            for file in entries(&folder.path)?.into_iter().filter(|entry| !entry.is_folder) {
+                files.add(&file.path)?;
             }
         }
         Ok(files)
     }
 
+    /// Adds a file if it is one of a set. The first of twins counts: a file and the same gzipped, or in a
+    /// folder of its name.
+    fn add(&mut self, path: &Path) -> Result<(), DataError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some((part, content)) = role(&name) else { return Ok(()) };
+        let known = &mut self.0[part as usize][content as usize];
+        match known {
+            None => *known = Some(path.to_owned()),
+            Some(first) if stem(first) == stem(path) => {}
+            Some(first) => {
+                let reason = format!(
+                    "is there beside {}: give a folder with one set of idx files",
+                    first.display()
+                );
+                return Err(DataError::malformed(path, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_unused_test(&self) -> bool {
+        let has = |part: Part| self.0[part as usize].iter().any(Option::is_some);
+        has(Part::Validation) && has(Part::Test)
+    }
+
     /// Images and labels of a split, or neither.
     fn pair(&self, split: Split) -> Result<Option<(&Path, &Path)>, DataError> {
-        let [images, labels] = match split {
-            Split::Train => &self.0[0],
-            Split::Test => &self.0[1],
+        let part = match split {
+            Split::Train => Part::Train,
+            Split::Test if self.0[Part::Validation as usize].iter().any(Option::is_some) => {
+                Part::Validation
+            }
+            Split::Test => Part::Test,
         };
+        let [images, labels] = &self.0[part as usize];
         match (images, labels) {
             (Some(images), Some(labels)) => Ok(Some((images, labels))),
             (None, None) => Ok(None),
@@ -221,38 +328,67 @@ impl Files {
     }
 }
 
-/// The path without `.gz`.
-fn stem(path: &Path) -> PathBuf {
-    match path.extension() {
-        Some(extension) if extension == "gz" => path.with_extension(""),
-        _ => path.to_owned(),
-    }
+/// The name of a file without `.gz`; dots and dashes are one, as are cases.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    name.strip_suffix(".gz").unwrap_or(&name).replace('.', "-")
 }
 
-/// Which split a file belongs to (0 is train), and whether it holds images (0) or labels.
-fn role(name: &str) -> Option<[usize; 2]> {
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    let is_idx =
-        name.ends_with("ubyte") || name.trim_end_matches(char::is_numeric).ends_with("idx");
-    let has = |word: &str| name.contains(word);
-    let split = match (has("train"), has("t10k") || has("test") || has("val")) {
-        (true, _) => 0,
-        (false, true) => 1,
-        (false, false) => return None,
+/// Which part a file belongs to, and what it holds.
+fn role(name: &str) -> Option<(Part, Content)> {
+    let name = name.to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let words = || name.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let is_idx_word = |word: &str| {
+        word.strip_prefix("idx")
+            .is_some_and(|d| !d.is_empty() && d.bytes().all(|d| d.is_ascii_digit()))
     };
-    match (is_idx, has("images"), has("labels")) {
-        (true, true, false) => Some([split, 0]),
-        (true, false, true) => Some([split, 1]),
+    if !(words().any(is_idx_word) || name.ends_with("ubyte")) {
+        return None;
+    }
+    let has = |word: &str| name.contains(word);
+    let part = part_of_file(name).or_else(|| match (has("train"), has("t10k") || has("test")) {
+        (true, false) => Some(Part::Train),
+        (false, true) => Some(Part::Test),
+        _ => None,
+    })?;
+    match (has("images"), has("labels")) {
+        (true, false) => Some((part, Content::Images)),
+        (false, true) => Some((part, Content::Labels)),
         _ => None,
     }
 }
 
-/// The bytes of a file, where its elements begin, and its shape.
-fn read(path: &Path) -> Result<(Vec<u8>, usize, Vec<usize>), DataError> {
-    let file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
-    let mut reader: Box<dyn Read> = match path.extension() {
-        Some(extension) if extension == "gz" => Box::new(GzDecoder::new(file)),
-        _ => Box::new(file),
+/// What the start of a file says.
+#[derive(Debug)]
+struct Header {
+    element: Element,
+    shape: Vec<usize>,
+    /// Where the elements begin.
+    at: usize,
+}
+
+impl Header {
+    /// The length of all elements, if it can be counted.
+    fn bytes(&self) -> Option<u64> {
+        let sides = self.shape.iter().map(|&side| side as u64);
+        sides.chain([self.element.bytes() as u64]).try_fold(1_u64, u64::checked_mul)
+    }
+}
+
+/// A file, unpacked.
+struct Stored {
+    bytes: Vec<u8>,
+    header: Header,
+}
+
+fn read(path: &Path) -> Result<Stored, DataError> {
+    let mut file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
+    // Names do not tell it: browsers and archives unpack files or leave the extension away.
+    let start = std::io::BufRead::fill_buf(&mut file).map_err(DataError::read(path))?;
+    let mut reader: Box<dyn Read> = match start.starts_with(&[0x1f, 0x8b]) {
+        true => Box::new(GzDecoder::new(file)),
+        false => Box::new(file),
     };
     let mut bytes = Vec::new();
     let mut read = |bytes: &mut Vec<u8>, limit| {
@@ -260,40 +396,50 @@ fn read(path: &Path) -> Result<(Vec<u8>, usize, Vec<usize>), DataError> {
     };
     read(&mut bytes, MAX_HEADER_BYTES)?;
     // The header says how much may follow, so a small archive cannot fill the memory.
-    let (shape, at) = header(&bytes, path)?;
-    let length = shape.iter().try_fold(1_u64, |length, &side| length.checked_mul(side as u64));
-    let Some(length) = length.filter(|&length| length <= MAX_BYTES) else {
+    let header = header(&bytes, path)?;
+    let Some(length) = header.bytes().filter(|&length| length <= MAX_BYTES) else {
+        let shape = &header.shape;
         let reason = format!("has the shape {shape:?}; at most {MAX_BYTES} bytes are read");
         return Err(DataError::malformed(path, reason));
     };
     // One byte more tells whether anything follows, and has the checksum compared.
-    let missing = (at as u64 + length + 1).saturating_sub(bytes.len() as u64);
+    let missing = (header.at as u64 + length + 1).saturating_sub(bytes.len() as u64);
     read(&mut bytes, missing)?;
     parse(&bytes, path)?;
-    Ok((bytes, at, shape))
+    Ok(Stored { bytes, header })
 }
 
-fn read_labels(path: &Path) -> Result<Vec<u8>, DataError> {
-    let (mut bytes, at, shape) = read(path)?;
-    if shape.len() != 1 {
-        let reason = format!("has the shape {shape:?}; labels are (N)");
-        return Err(DataError::malformed(path, reason));
+fn read_labels(path: &Path) -> Result<Written, DataError> {
+    let Stored { bytes, header: Header { element, shape, at } } = read(path)?;
+    let columns = match *shape.as_slice() {
+        [_] => 1,
+        [_, QMNIST_COLUMNS] => QMNIST_COLUMNS,
+        _ => {
+            let reason = format!("has the shape {shape:?}; labels are (N), or (N, 8) in QMNIST");
+            return Err(DataError::malformed(path, reason));
+        }
+    };
+    let mut written = Written::default();
+    for row in bytes[at..].chunks_exact(columns * element.bytes()) {
+        let label = element.value(&row[..element.bytes()]);
+        written.push(Some(&label.to_string()));
     }
-    Ok(bytes.split_off(at))
+    Ok(written)
 }
 
-/// The shape, and where the elements begin.
-fn header(bytes: &[u8], path: &Path) -> Result<(Vec<usize>, usize), DataError> {
-    let &[0, 0, kind, dimensions, ..] = bytes else {
+/// The shape, the type and where the elements begin.
+fn header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
+    let &[0, 0, code, dimensions, ..] = bytes else {
         let reason = "is not an idx file: it does not begin with two zero bytes and a type";
         return Err(DataError::malformed(path, reason));
     };
     let dimensions = usize::from(dimensions);
-    if kind != 8 {
-        let reason =
-            format!("has elements of type 0x{kind:02x}; only 0x08, unsigned bytes, is read");
+    let Some(element) = Element::from_code(code) else {
+        let reason = format!(
+            "has elements of type 0x{code:02x}; unsigned bytes (0x08) and signed integers are read"
+        );
         return Err(DataError::malformed(path, reason));
-    }
+    };
     if !(1..=4).contains(&dimensions) {
         let reason = format!("has {dimensions} dimensions; 1 to 4 are read");
         return Err(DataError::malformed(path, reason));
@@ -303,29 +449,25 @@ fn header(bytes: &[u8], path: &Path) -> Result<(Vec<usize>, usize), DataError> {
         DataError::malformed(path, format!("ends within its header of {at} bytes"))
     })?;
     let (sides, _) = sides.as_chunks();
-    Ok((sides.iter().map(|&side| u32::from_be_bytes(side) as usize).collect(), at))
+    let shape = sides.iter().map(|&side| u32::from_be_bytes(side) as usize).collect();
+    Ok(Header { element, shape, at })
 }
 
-/// Reads an idx file of unsigned bytes, unpacked.
+/// Reads an idx file of integers, unpacked.
 pub fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Array<'a>, DataError> {
-    let (shape, at) = header(bytes, path)?;
-    let elements = bytes.get(at..).unwrap_or_default();
-    let expected = shape.iter().try_fold(1_usize, |length, &side| length.checked_mul(side));
-    if expected != Some(elements.len()) {
-        return Err(DataError::malformed(
-            path,
-            format!(
-                "has the shape {shape:?} and {} {} bytes of elements; download it again",
-                if expected.is_some_and(|expected| expected < elements.len()) {
-                    "at least"
-                } else {
-                    "only"
-                },
-                elements.len()
-            ),
-        ));
+    let header = header(bytes, path)?;
+    let elements = bytes.get(header.at..).unwrap_or_default();
+    let (expected, found) = (header.bytes(), elements.len() as u64);
+    let Header { element, shape, .. } = header;
+    if expected != Some(found) {
+        let is_longer = expected.is_some_and(|expected| expected < found);
+        let reason = format!(
+            "has the shape {shape:?} and {} {found} bytes of elements; download it again",
+            if is_longer { "at least" } else { "only" },
+        );
+        return Err(DataError::malformed(path, reason));
     }
-    Ok(Array { shape, elements })
+    Ok(Array { element, shape, elements })
 }
 
 #[cfg(test)]
@@ -366,7 +508,7 @@ mod tests {
     fn grey_and_colour_images_are_read_plain_or_gzipped() {
         let grey = idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
         let colour = idx(&[1, 2, 1, 3], &[1, 2, 3, 4, 5, 6]);
-        let labels = [idx(&[2], &[4, 0]), idx(&[1], &[7])];
+        let labels = [idx(&[2], &[4, 0]), idx(&[1], &[3])];
         for folder in [
             folder(&[
                 ("train-images-idx3-ubyte", grey.clone()),
@@ -389,13 +531,12 @@ mod tests {
             assert_eq!((image.width(), image.height()), (3, 1));
             assert_eq!(image.rgb(), [4, 4, 4, 5, 5, 5, 6, 6, 6]);
             assert!(train.name(1).contains("train-images") && train.name(1).ends_with(" image 1"));
-            // Label 7 occurs in the test split alone.
-            assert_eq!((train.classes().len(), train.classes()[7].as_str()), (8, "7"));
+            assert_eq!((train.classes().len(), train.classes()[4].as_str()), (5, "4"));
             let test = Idx::open(folder.path(), Split::Test).unwrap();
             let image = test.image(0).unwrap();
             assert_eq!((image.width(), image.height()), (1, 2));
             assert_eq!(image.rgb(), [1, 2, 3, 4, 5, 6]);
-            assert_eq!((test.label(0), test.classes().len()), (Some(7), 8));
+            assert_eq!((test.label(0), test.classes().len()), (Some(3), 5));
         }
     }
 
@@ -416,7 +557,7 @@ mod tests {
             ),
             (
                 vec![(name, images.clone()), (labels_name, images.clone())],
-                "has the shape [2, 1, 1]; labels are (N)",
+                "has the shape [2, 1, 1]; labels are (N), or (N, 8) in QMNIST",
             ),
             (
                 vec![(name, idx(&[2], &[0, 1])), (labels_name, idx(&[2], &[0, 1]))],
@@ -439,6 +580,119 @@ mod tests {
     }
 
     #[test]
+    fn sets_are_read_in_the_layouts_in_which_they_are_downloaded() {
+        let (two, one) = (idx(&[2, 1, 1], &[10, 20]), idx(&[1, 1, 1], &[30]));
+        let (labels, label) = (idx(&[2], &[1, 0]), idx(&[1], &[1]));
+        let int = |rows: &[[i32; 8]]| {
+            let mut bytes = vec![0, 0, 0x0c, 2];
+            bytes.extend((rows.len() as u32).to_be_bytes());
+            bytes.extend(8_u32.to_be_bytes());
+            rows.iter().flatten().for_each(|value| bytes.extend(value.to_be_bytes()));
+            bytes
+        };
+        let row = |class: i32| [class, 0, 2, 3, 4, 5, 6, 7];
+        let plain = [&two, &labels, &one, &label].map(Clone::clone);
+        let zipped = plain.clone().map(|bytes| gzip(&bytes));
+        for (names, [a, b, c, d]) in [
+            // Kaggle: each file in a folder of its name, and again beside it with a dot.
+            (
+                [
+                    "train-images-idx3-ubyte/train-images-idx3-ubyte",
+                    "train-labels-idx1-ubyte/train-labels-idx1-ubyte",
+                    "t10k-images-idx3-ubyte/t10k-images-idx3-ubyte",
+                    "t10k-labels-idx1-ubyte/t10k-labels-idx1-ubyte",
+                ],
+                plain.clone(),
+            ),
+            (
+                [
+                    "train-images.idx3-ubyte",
+                    "train-labels.idx1-ubyte",
+                    "t10k-images.idx3-ubyte",
+                    "t10k-labels.idx1-ubyte",
+                ],
+                plain.clone(),
+            ),
+            (
+                [
+                    "emnist-letters-train-images-idx3-ubyte.gz",
+                    "emnist-letters-train-labels-idx1-ubyte.gz",
+                    "emnist-letters-test-images-idx3-ubyte.gz",
+                    "emnist-letters-test-labels-idx1-ubyte.gz",
+                ],
+                zipped.clone(),
+            ),
+            // Unpacked with the extension left, and the other way round.
+            (
+                [
+                    "FashionMNIST/raw/train-images-idx3-ubyte",
+                    "FashionMNIST/raw/train-labels-idx1-ubyte.gz",
+                    "FashionMNIST/raw/val-images-idx3-ubyte",
+                    "FashionMNIST/raw/val-labels-idx1-ubyte",
+                ],
+                [zipped[0].clone(), plain[1].clone(), zipped[2].clone(), plain[3].clone()],
+            ),
+            (
+                [
+                    "qmnist-train-images-idx3-ubyte.gz",
+                    "qmnist-train-labels-idx2-int.gz",
+                    "qmnist-test-images-idx3-ubyte",
+                    "qmnist-test-labels-idx2-int",
+                ],
+                [gzip(&two), gzip(&int(&[row(1), row(0)])), one.clone(), int(&[row(1)])],
+            ),
+        ] {
+            let files: Vec<(&str, Vec<u8>)> = names.into_iter().zip([a, b, c, d]).collect();
+            let folder = folder(&files);
+            let train = Idx::open(folder.path(), Split::Train).unwrap();
+            assert_eq!((train.len(), train.label(0), train.classes().len()), (2, Some(1), 2));
+            assert_eq!(train.image(1).unwrap().rgb(), [20; 3]);
+            let test = Idx::open(folder.path(), Split::Test).unwrap();
+            assert_eq!(
+                (test.len(), test.label(0), test.image(0).unwrap().rgb()[0]),
+                (1, Some(1), 30)
+            );
+            assert!(Idx::is_at(folder.path()));
+        }
+        let twice = folder(&[
+            ("train-images-idx3-ubyte/train-images-idx3-ubyte", two.clone()),
+            ("train-images.idx3-ubyte", two.clone()),
+            ("train-labels.idx1-ubyte", labels.clone()),
+            ("train-labels-idx1-ubyte/train-labels-idx1-ubyte", labels),
+        ]);
+        assert_eq!(Idx::open(twice.path(), Split::Train).unwrap().len(), 2);
+        let both = folder(&[
+            ("A/raw/train-images-idx3-ubyte", two.clone()),
+            ("B/raw/train-images-idx3-ubyte", two),
+        ]);
+        assert!(failure(&both, Split::Train).contains("; give one of them"));
+    }
+
+    #[test]
+    fn labels_have_the_meaning_that_they_have_everywhere() {
+        let (two, one) = (idx(&[2, 1, 1], &[10, 20]), idx(&[1, 1, 1], &[30]));
+        let mut short = vec![0, 0, 0x0b, 1, 0, 0, 0, 2];
+        [300_i16, -1].iter().for_each(|label| short.extend(label.to_be_bytes()));
+        let folder = folder(&[
+            ("train-images-idx3-ubyte", two),
+            ("train-labels-idx1-short", short),
+            ("test-images-idx3-ubyte", one),
+            ("test-labels-idx1-ubyte", idx(&[1], &[7])),
+        ]);
+        let train = Idx::open(folder.path(), Split::Train).unwrap();
+        assert_eq!((train.label(0), train.label(1), train.classes().len()), (Some(300), None, 301));
+        assert_eq!(Idx::open(folder.path(), Split::Test).unwrap().label(0), Some(7));
+        let small = idx(&[2], &[1, 0]);
+        fs::remove_file(folder.path().join("train-labels-idx1-short")).unwrap();
+        fs::write(folder.path().join("train-labels-idx1-ubyte"), small).unwrap();
+        let message = failure(&folder, Split::Test);
+        assert!(
+            message.contains("label 0: \"7\" is a class that the train split does not have"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn damaged_files_are_refused() {
         let sound = idx(&[2, 1, 1], &[1, 2]);
         let labels = idx(&[2], &[0, 1]);
@@ -451,7 +705,7 @@ mod tests {
             ("train-images-ubyte", [&sound[..], b"x"].concat(), "[2, 1, 1] and at least 3 bytes"),
             ("train-images-ubyte", sound[..9].to_vec(), "ends within its header of 16 bytes"),
             ("train-images-ubyte", b"<html>".to_vec(), "is not an idx file"),
-            ("train-images-ubyte", other_type, "elements of type 0x0d; only 0x08"),
+            ("train-images-ubyte", other_type, "elements of type 0x0d; unsigned bytes (0x08)"),
             ("train-images-ubyte", idx(&[1; 5], &[1]), "has 5 dimensions; 1 to 4 are read"),
             ("train-images-ubyte.gz", packed[..packed.len() - 3].to_vec(), "cannot read "),
             ("train-images-ubyte.gz", bomb, "at most 4294967296 bytes are read"),
@@ -465,11 +719,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_array_or_refused(
-            kept in 0..5_usize, tail in prop::collection::vec(any::<u8>(), 0..50),
+            kept in 0..5_usize, code in 7..14_u8, tail in prop::collection::vec(any::<u8>(), 0..50),
         ) {
-            let bytes = [&[0, 0, 8, 3, 0][..kept], &tail].concat();
+            let bytes = [&[0, 0, code, 3, 0][..kept], &tail].concat();
             if let Ok(array) = parse(&bytes, Path::new("some")) {
-                prop_assert_eq!(array.shape.iter().product::<usize>(), array.elements.len());
+                let elements = array.shape.iter().product::<usize>();
+                prop_assert_eq!(elements * array.element.bytes(), array.elements.len());
             }
         }
     }

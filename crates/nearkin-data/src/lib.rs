@@ -12,6 +12,22 @@
 //!   of these ([`tolerant`]).
 //! - Random numbers come from [`random`], as a pure function of where they are used.
 //!
+//! # Labels and splits
+//!
+//! Readers of what users put together share two rules.
+//!
+//! - **Labels.** An empty label, -1 (as text, integer or float), NaN and null mean that an image has no
+//!   label. Where all labels are whole numbers from 0, they count the classes, whether written `3` or
+//!   `3.0`. Other numbers are classes in the order of their values, and anything else is the name of a
+//!   class. Names are compared in Unicode normalization form C and ordered by their bytes. The classes of
+//!   both splits are those of the train split, and a label that it does not have is an error.
+//! - **Splits.** `train` and `training` name the train part; `val`, `valid`, `validation` and `dev` the
+//!   validation part; `test`, `testing`, `eval` and `evaluation` the test part, in any case and among other
+//!   words (`seg_train`, `ValSet`). The validation part is the test split where there are both. What
+//!   names no part beside others that do is skipped and counted, or refused; it is never trained on.
+//!
+//! What is left out while a set is opened is counted by its reason: [`ImageSet::skipped`].
+//!
 //! ```
 //! use nearkin_data::{ImageSet, Source, Split, open};
 //!
@@ -42,11 +58,13 @@ pub mod packed;
 pub mod parquet;
 pub mod pickle;
 pub mod random;
+mod read_at;
 pub mod scan;
 mod set;
 pub mod shapes;
 mod skipped;
 mod source;
+mod split_files;
 mod splits;
 pub mod stl10;
 pub mod tolerant;
@@ -62,7 +80,7 @@ pub use packed::{PackWriter, Packed};
 #[cfg(feature = "parquet")]
 pub use parquet::Parquet;
 pub use random::Random;
-pub use set::{ClassLabels, DataError, ImageSet, Split, Subset, labelled};
+pub use set::{ClassLabels, DataError, ImageSet, Split, Subset, labelled, shared_classes};
 pub use shapes::{Shapes, ShapesOptions};
 pub use skipped::{Reason, Skipped, skipped_lines};
 pub use source::{Source, has_split, open};

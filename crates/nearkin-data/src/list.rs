@@ -1,32 +1,85 @@
 //! Lists of image files: one path per line, with or without a label.
 //!
 //! Many sets come as files anywhere plus a list that says which of them belong to a split and what
-//! they show. A list is a text file of lines `path` or `path label`:
+//! they show. A list is a text file of UTF-8:
 //!
-//! - In `.csv` and `.tsv` files a comma or a tab stands between the two, and a first line such as
-//!   `path,label` is a header. In all others it is white space.
-//! - What contains the separator, white space included, goes into double quotes; a quote within
-//!   them is doubled.
-//! - Empty lines and lines that begin with `#` are skipped.
-//! - Labels that are all numbers from 0 count the classes; otherwise they are the names of the
-//!   classes, which are then numbered in sorted order.
+//! - In `.csv` and `.tsv` files a comma or a tab separates the fields, and what contains it goes into
+//!   double quotes; a quote within them is doubled. Semicolons and tabs in a `.csv` are found out. In
+//!   other files white space separates, or tabs or commas where only they do.
+//! - Empty lines are skipped. Lines of a `.txt` that begin with `#` are comments, and are counted.
+//! - Labels are read as [everywhere](crate): numbers count classes, names are ordered by name, and an empty
+//!   one, -1, NaN or null is none.
 //! - Where some label of the train split has a `|` in it, images can show several classes at once,
 //!   such as `cat|dog`; a lone `|` says that an image shows none of them, no label that nothing is known.
 //!
-//! Paths are relative to the folder of the list unless a root is given. A list is a train split; a
-//! folder with lists `train` and `val` or `test` (each `.txt`, `.csv` or `.tsv`) has two, and the
+//! # Columns
+//!
+//! Without a header, a line is a path or a path and a label. The first line is a header if
+//!
+//! - it has a usual name of paths (`path`, `image_path`, `file_name`, `image`, `img`, `image_id`, `id`, ...,
+//!   in any case), which is no file, and beside it a usual name of labels (`label`, `category`, `class`,
+//!   `target`, `diagnosis`, `breed`, `y`, ...) or words that occur nowhere below them;
+//! - it has a usual name of labels, and another column holds paths; or
+//! - it is no file while the lines after it are, and these are named like images or have numbers as labels
+//!   where the first has none. This is noted.
+//!
+//! A header may name more columns: the path and the label are read, and the others are named in a note. A
+//! column `split`, `set`, `subset`, `fold`, `is_valid` or one whose values are words of splits says which
+//! rows are of which split; if its values are others, the list is refused.
+//!
+//! # Files
+//!
+//! Paths are relative to the folder of the list unless a root is given. Where they do not lead to files,
+//! one way is looked for that does, for the whole list: with the extension of an image, in a folder
+//! beside the list such as `images` or `train_images`, with backslashes as slashes. A file that is not
+//! there is found out when its image is asked for; a list of which no file is there is refused.
+//!
+//! # Splits
+//!
+//! A list is the train split, unless a column says otherwise. A folder with lists named `train` and `val`
+//! or `test` (or another [word of splits](crate), such as `Training.csv` and `valid_list.txt`) has two. The
 //! classes of both are those of `train`.
 
-use std::borrow::Cow;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod columns;
+mod place;
+mod text;
 
-use crate::classes::{self, BAR, Fault, Labels, Scheme, Written};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use self::columns::{Columns, Header, PartColumn};
+use self::place::{Place, Places};
+use self::text::{Record, SAMPLE, Separator};
+use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
 use crate::decode;
 use crate::image_file::read_image;
-use crate::{ClassLabels, DataError, Image, ImageSet, Split};
+use crate::split_files::entries;
+use crate::splits::{Naming, Part, naming, rest};
+use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
+/// Words that may stand in the name of a list beside that of its split.
+const LIST_WORDS: [&str; 14] = [
+    "annotation",
+    "annotations",
+    "csv",
+    "filenames",
+    "ids",
+    "info",
+    "label",
+    "labels",
+    "list",
+    "lists",
+    "meta",
+    "metadata",
+    "names",
+    "paths",
+];
 
 /// A line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,28 +90,16 @@ pub struct Entry {
     pub path: Box<str>,
     /// As written.
     pub label: Option<Box<str>>,
+    part: Option<Part>,
 }
 
 /// The images of one list, decoded on request.
 pub struct List {
-    /// What paths are relative to.
-    root: PathBuf,
+    place: Place,
     files: Vec<Box<str>>,
     labels: Labels,
     classes: Vec<String>,
-}
-
-fn written(entries: &[Entry]) -> Written {
-    let mut written = Written::default();
-    entries.iter().for_each(|entry| written.push(entry.label.as_deref()));
-    written
-}
-
-/// Class names, and the labels of a split; images have several where those of the train split do.
-fn number(own: &Written, train: Option<&Written>) -> Result<(Vec<String>, Labels), Fault> {
-    let several = classes::are_several(train.unwrap_or(own)).then_some(BAR);
-    let scheme = Scheme::from_labels(own, train, several)?;
-    Ok((scheme.classes(), scheme.number(own)?))
+    skipped: Skipped,
 }
 
 impl List {
@@ -66,53 +107,71 @@ impl List {
     ///
     /// [`DataError::Request`] if there is no list of the split, [`DataError::Empty`] if it names no
     /// images, [`DataError::Malformed`] with the line that is not a path and a label, or whose
-    /// label the train split does not have.
+    /// label the train split does not have, or if no image of the list is there.
     pub fn open(path: &Path, root: Option<&Path>, split: Split) -> Result<Self, DataError> {
-        let [train, test] = lists(path)?;
-        let wanted = match split {
-            Split::Train => &train,
-            Split::Test => &test,
-        };
-        let Some(list) = wanted else {
-            let path = path.display();
-            return Err(DataError::Request(format!(
-                "{path} has no {split} split: give a folder with the lists train.txt and val.txt"
-            )));
-        };
-        let entries = read(list)?;
+        let Rows { list, part, entries, train, mut skipped } =
+            Lists::find(path)?.rows(path, root, split)?;
+        let root = root.or(list.parent()).unwrap_or(Path::new(""));
         let own = written(&entries);
-        let train = match train.as_deref().filter(|_| split == Split::Test) {
-            Some(train) => Some(written(&read(train)?)),
-            None => None,
-        };
+        let known = train.as_deref().map(written);
         let (classes, labels) =
-            number(&own, train.as_ref()).map_err(|Fault { image, reason }| {
+            number(&own, known.as_ref()).map_err(|Fault { image, reason }| {
                 let line = entries.get(image).map_or(0, |entry| entry.line);
-                DataError::malformed(list, format!("line {line}: {reason}"))
+                DataError::malformed(&list, format!("line {line}: {reason}"))
             })?;
-        Ok(Self {
-            root: root.or(list.parent()).unwrap_or(Path::new("")).to_owned(),
-            files: entries.into_iter().map(|entry| entry.path).collect(),
-            labels,
-            classes,
-        })
+        let Some(place) = choose_place(root, part, &entries) else {
+            return Err(place::nothing_found(&list, &entries, root));
+        };
+        if place != Place::written(root)
+            && let Some(first) = entries.first()
+        {
+            let example = place.path(&first.path);
+            skipped.note(format!(
+                "{}: paths are completed: {} is read from {}",
+                list.display(),
+                first.path,
+                example.display()
+            ));
+        }
+        note_repeated(&mut skipped, &list, &entries, &place);
+        if let Some(train) = &train {
+            let train_place =
+                choose_place(root, Part::Train, train).unwrap_or_else(|| Place::written(root));
+            note_shared(&mut skipped, [(&entries, &place), (train, &train_place)]);
+        }
+        let files = entries.into_iter().map(|entry| entry.path).collect();
+        Ok(Self { place, files, labels, classes, skipped })
     }
 
     /// Whether a file is a list, or a folder holds that of a train split, told by names.
     pub(crate) fn is_at(path: &Path) -> bool {
         if path.is_dir() {
-            return !matches!(lists(path), Ok([None, _]) | Err(DataError::Empty { .. }));
+            let found = Lists::find(path);
+            return !matches!(
+                found,
+                Ok(Lists::Two { train: None, .. }) | Err(DataError::Empty { .. })
+            );
         }
-        let extension = path.extension().map(|extension| extension.to_string_lossy());
-        extension.is_some_and(|found| EXTENSIONS.iter().any(|one| found.eq_ignore_ascii_case(one)))
+        is_list(path)
     }
 
-    /// Whether there is a list of the split.
+    /// Whether there is a list of the split, or a list has rows of it.
     pub fn has_split(path: &Path, split: Split) -> Result<bool, DataError> {
-        let [train, test] = lists(path)?;
-        Ok(match split {
-            Split::Train => train.is_some(),
-            Split::Test => test.is_some(),
+        Ok(match Lists::find(path)? {
+            Lists::Two { train, test, .. } => match split {
+                Split::Train => train.is_some(),
+                Split::Test => test.is_some(),
+            },
+            Lists::One(list) => {
+                if !may_have_parts(&list)? {
+                    return Ok(split == Split::Train);
+                }
+                let root = list.parent().unwrap_or(Path::new(""));
+                let present = read(&list, root, Part::Train)?.parts();
+                let in_split = |part: &Part| part.split(&present) == Some(split);
+                // Opening a list whose column names no split says so.
+                present.iter().any(in_split) || present.is_empty() && split == Split::Train
+            }
         })
     }
 }
@@ -123,7 +182,7 @@ impl ImageSet for List {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
-        read_image(&self.root.join(&*self.files[index]))
+        read_image(&self.place.path(&self.files[index]))
     }
 
     fn label(&self, index: usize) -> Option<usize> {
@@ -139,150 +198,432 @@ impl ImageSet for List {
     }
 
     fn name(&self, index: usize) -> String {
-        self.root.join(&*self.files[index]).display().to_string()
+        self.place.path(&self.files[index]).display().to_string()
+    }
+
+    fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 }
 
-/// The lists of the train and the test split.
-fn lists(path: &Path) -> Result<[Option<PathBuf>; 2], DataError> {
-    if !fs::metadata(path).map_err(DataError::read(path))?.is_dir() {
-        return Ok([Some(path.to_owned()), None]);
-    }
-    let find = |name: &str| {
-        let lists = EXTENSIONS.iter().map(|extension| path.join(format!("{name}.{extension}")));
-        let lists: Vec<PathBuf> = lists.filter(|list| list.is_file()).collect();
-        match lists.as_slice() {
-            [first, second, ..] => Err(DataError::malformed(
-                second,
-                format!("is there beside {}: move one of them away", first.display()),
-            )),
-            lists => Ok(lists.first().cloned()),
-        }
-    };
-    let found = [find("train")?, find("val")?.or(find("test")?)];
-    match found {
-        [None, None] => Err(DataError::empty(
-            path,
-            "looked for lists named train, val or test, ending in txt, csv or tsv",
-        )),
-        found => Ok(found),
-    }
+fn is_list(path: &Path) -> bool {
+    let extension = path.extension().map(OsStr::to_string_lossy);
+    extension.is_some_and(|found| EXTENSIONS.iter().any(|one| found.eq_ignore_ascii_case(one)))
 }
 
-fn read(list: &Path) -> Result<Vec<Entry>, DataError> {
-    let bytes = fs::read(list).map_err(DataError::read(list))?;
-    let entries = parse(&bytes, list)?;
-    match entries.is_empty() {
-        true => Err(DataError::empty(list, "the list names none")),
-        false => Ok(entries),
-    }
+fn written(entries: &[Entry]) -> Written {
+    let mut written = Written::default();
+    entries.iter().for_each(|entry| written.push(entry.label.as_deref()));
+    written
 }
 
-/// Reads the lines of a list, separated as the extension of `path` says.
-pub fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Entry>, DataError> {
-    let refuse =
-        |line: usize, reason: &str| DataError::malformed(path, format!("line {line}: {reason}"));
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes.iter().take(error.valid_up_to()).filter(|&&b| b == b'\n').count();
-        refuse(line, "is not UTF-8 text")
-    })?;
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    let separator = match extension.as_deref() {
-        Some("csv") => Some(','),
-        Some("tsv") => Some('\t'),
-        _ => None,
-    };
-    let mut entries = Vec::new();
-    for (index, text) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate() {
-        let line = index + 1;
-        if text.trim().is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let fields = fields(text, separator).map_err(|reason| refuse(line, reason))?;
-        let (file, label) = match fields.as_slice() {
-            [file] => (file, None),
-            [file, label] => (file, Some(label.as_ref()).filter(|label| !label.is_empty())),
-            fields => {
-                return Err(refuse(
-                    line,
-                    &format!(
-                        "{} fields, where a path and a label were expected: what contains the \
-                         separator goes into double quotes",
-                        fields.len()
-                    ),
-                ));
-            }
-        };
-        if separator.is_some() && entries.is_empty() && is_header(file, label) {
-            continue;
-        }
-        if file.is_empty() {
-            return Err(refuse(line, "has no path"));
-        }
-        if separator.is_none() && label.is_some_and(|label| decode::is_image(Path::new(label))) {
-            let reason = "the label looks like a file: a path with spaces goes into double quotes";
-            return Err(refuse(line, reason));
-        }
-        let file = file.as_ref().into();
-        entries.push(Entry { line, path: file, label: label.map(Into::into) });
-    }
-    Ok(entries)
+/// Class names, and the labels of a split; images have several where those of the train split do.
+fn number(own: &Written, train: Option<&Written>) -> Result<(Vec<String>, Labels), Fault> {
+    let several = classes::are_several(train.unwrap_or(own)).then_some(BAR);
+    let scheme = Scheme::from_labels(own, train, several)?;
+    Ok((scheme.classes(), scheme.number(own)?))
 }
 
-fn is_header(file: &str, label: Option<&str>) -> bool {
-    let is = |text: &str, names: &[&str]| names.iter().any(|name| text.eq_ignore_ascii_case(name));
-    is(file, &["path", "file", "filename", "file_name", "filepath", "image"])
-        && label.is_none_or(|label| is(label, &["label", "class", "target", "label_name"]))
+fn choose_place(root: &Path, part: Part, entries: &[Entry]) -> Option<Place> {
+    let paths: Vec<&str> = entries.iter().map(|entry| &*entry.path).collect();
+    Places::new(root, part).choose(&paths).cloned()
 }
 
-/// Splits a line; without a separator, at white space. Spaces around a field are no part of it.
-fn fields(line: &str, separator: Option<char>) -> Result<Vec<Cow<'_, str>>, &'static str> {
-    let is_separator = |letter: char| match separator {
-        Some(separator) => letter == separator,
-        None => letter.is_whitespace(),
-    };
-    let is_blank = |letter: char| letter == ' ' || separator.is_none() && letter.is_whitespace();
-    let mut fields = Vec::new();
-    let mut rest = line.trim_end_matches(is_blank);
-    loop {
-        rest = rest.trim_start_matches(is_blank);
-        let after = if let Some(quoted) = rest.strip_prefix('"') {
-            let (field, after) = unquote(quoted)?;
-            fields.push(field);
-            match separator {
-                Some(_) => after.trim_start_matches(' '),
-                None => after,
-            }
-        } else {
-            let (field, after) = rest.split_at(rest.find(is_separator).unwrap_or(rest.len()));
-            fields.push(Cow::Borrowed(field.trim_end_matches(' ')));
-            after
-        };
-        let mut letters = after.chars();
-        match letters.next() {
-            None => return Ok(fields),
-            Some(letter) if is_separator(letter) => rest = letters.as_str(),
-            Some(_) => return Err("text follows a closing quote"),
+/// The lists at a path.
+enum Lists {
+    /// A list that was given itself.
+    One(PathBuf),
+    /// Those of a folder.
+    Two {
+        train: Option<PathBuf>,
+        test: Option<(Part, PathBuf)>,
+        unclear: Vec<PathBuf>,
+        unused: bool,
+    },
+}
+
+/// The lines of a split, and what is known of them.
+struct Rows {
+    list: PathBuf,
+    part: Part,
+    entries: Vec<Entry>,
+    /// For the test split, the lines of the train split, if there are any.
+    train: Option<Vec<Entry>>,
+    skipped: Skipped,
+}
+
+impl Lists {
+    fn find(path: &Path) -> Result<Self, DataError> {
+        if !fs::metadata(path).map_err(DataError::read(path))?.is_dir() {
+            return Ok(Self::One(path.to_owned()));
         }
-    }
-}
-
-/// The field behind an opening quote, and what follows the closing one.
-fn unquote(quoted: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
-    let mut from = 0;
-    loop {
-        let quote = quoted[from..].find('"').ok_or("a quote is not closed")?;
-        let end = from + quote;
-        let after = &quoted[end + 1..];
-        if !after.starts_with('"') {
-            let field = &quoted[..end];
-            let field = match from {
-                0 => Cow::Borrowed(field),
-                _ => Cow::Owned(field.replace("\"\"", "\"")),
+        let mut unclear = Vec::new();
+        let mut lists: [Option<PathBuf>; 3] = [None, None, None];
+        let files = entries(path)?.into_iter().filter(|entry| !entry.is_folder);
+        for list in files.map(|entry| entry.path).filter(|list| is_list(list)) {
+            let stem = list.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let part = match naming(&stem) {
+                Naming::Names(part) => part,
+                Naming::Mentions(part)
+                    if rest(&stem).iter().all(|word| LIST_WORDS.contains(&word.as_str())) =>
+                {
+                    part
+                }
+                Naming::Several => {
+                    unclear.push(list);
+                    continue;
+                }
+                _ => continue,
             };
-            return Ok((field, after));
+            if let Some(first) = &lists[part as usize] {
+                let reason = format!("is there beside {}: move one of them away", first.display());
+                return Err(DataError::malformed(&list, reason));
+            }
+            lists[part as usize] = Some(list);
         }
-        from = end + 2;
+        let [train, validation, test] = lists;
+        let unused = validation.is_some() && test.is_some();
+        let test = match validation {
+            Some(list) => Some((Part::Validation, list)),
+            None => test.map(|list| (Part::Test, list)),
+        };
+        if train.is_none() && test.is_none() {
+            return Err(DataError::empty(
+                path,
+                "looked for lists named train, val or test, ending in txt, csv or tsv",
+            ));
+        }
+        Ok(Self::Two { train, test, unclear, unused })
+    }
+
+    fn rows(self, path: &Path, root: Option<&Path>, split: Split) -> Result<Rows, DataError> {
+        let missing = |hint: &str| {
+            let path = path.display();
+            Err(DataError::Request(format!("{path} has no {split} split: {hint}")))
+        };
+        let root_of = |list: &Path| root.or(list.parent()).unwrap_or(Path::new("")).to_owned();
+        match self {
+            Self::One(list) => {
+                let table = read(&list, &root_of(&list), Part::Train)?;
+                if table.parts.is_none() && split == Split::Test {
+                    return missing("give a folder with the lists train.txt and val.txt");
+                }
+                let rows = table.split(list, split)?;
+                match rows.entries.is_empty() {
+                    true => missing("no line of the list belongs to it"),
+                    false => Ok(rows),
+                }
+            }
+            Self::Two { train, test, unclear, unused } => {
+                let chosen = match split {
+                    Split::Train => train.clone().map(|list| (Part::Train, list)),
+                    Split::Test => test,
+                };
+                let Some((part, list)) = chosen else {
+                    return match unclear.first() {
+                        Some(unclear) if split == Split::Train => missing(&format!(
+                            "the name of {} tells several splits; give the list itself",
+                            unclear.display()
+                        )),
+                        _ => missing("give a folder with the lists train.txt and val.txt"),
+                    };
+                };
+                let read = |list: &Path, part| read(list, &root_of(list), part)?.named(list, part);
+                let (entries, mut skipped) = read(&list, part)?;
+                for list in unclear.iter().filter(|_| split == Split::Train) {
+                    let reason = "list(s) whose names tell several splits";
+                    skipped.add(reason, list.display().to_string());
+                }
+                if unused && split == Split::Test {
+                    let reason =
+                        "list(s) of the test part, since the validation part is the test split";
+                    skipped.add(reason, path.display().to_string());
+                }
+                let train = match train.filter(|_| split == Split::Test) {
+                    Some(train) => Some(read(&train, Part::Train)?.0),
+                    None => None,
+                };
+                Ok(Rows { list, part, entries, train, skipped })
+            }
+        }
+    }
+}
+
+/// A list as it was read.
+#[derive(Debug, Default)]
+struct Table {
+    entries: Vec<Entry>,
+    parts: Option<Parts>,
+    skipped: Skipped,
+}
+
+/// What a column said about splits.
+#[derive(Debug)]
+struct Parts {
+    column: PartColumn,
+    /// Lines whose value names no split.
+    unclear: usize,
+    /// The first of them.
+    line: usize,
+    /// Their values, as many as a message needs.
+    values: Vec<String>,
+}
+
+/// Values that a message names.
+const VALUES: usize = 5;
+
+impl Table {
+    /// The parts of its lines.
+    fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = self.entries.iter().filter_map(|entry| entry.part).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts
+    }
+
+    /// The lines of a split of a list that has both, or is the train split.
+    fn split(self, list: PathBuf, split: Split) -> Result<Rows, DataError> {
+        let present = self.parts();
+        let Self { entries, parts, mut skipped } = self;
+        let Some(Parts { column, unclear, line, values }) = parts else {
+            return Ok(Rows { list, part: Part::Train, entries, train: None, skipped });
+        };
+        let name = &column.name;
+        let values = values.join(", ");
+        if unclear > 0 && !present.contains(&Part::Train) {
+            return Err(DataError::malformed(
+                &list,
+                format!(
+                    "line {line}: its column {name} has the values {values}, which are no words of \
+                     splits such as train and val; rename the column to train on all lines, or keep the \
+                     lines to train on"
+                ),
+            ));
+        }
+        let of = |wanted: Split| {
+            let is_wanted =
+                |entry: &&Entry| entry.part.and_then(|part| part.split(&present)) == Some(wanted);
+            entries.iter().filter(is_wanted).cloned().collect::<Vec<Entry>>()
+        };
+        if split == Split::Train {
+            let reason = format!("line(s) of no known split (column {name}: {values})");
+            skipped.add_many(reason, unclear, format!("{} line {line}", list.display()));
+        } else if present.contains(&Part::Validation) {
+            let unused = entries.iter().filter(|entry| entry.part == Some(Part::Test));
+            let first = unused.clone().next().map_or(0, |entry| entry.line);
+            let reason = "line(s) of the test part, since the validation part is the test split";
+            skipped.add_many(reason, unused.count(), format!("{} line {first}", list.display()));
+        }
+        let train =
+            (split == Split::Test).then(|| of(Split::Train)).filter(|train| !train.is_empty());
+        Ok(Rows { entries: of(split), list, part: Part::Train, train, skipped })
+    }
+
+    /// The lines of a list that is called like a part; a column may not contradict that.
+    fn named(self, list: &Path, part: Part) -> Result<(Vec<Entry>, Skipped), DataError> {
+        let is_other = |other: Part| (other == Part::Train) != (part == Part::Train);
+        let other = self.entries.iter().find(|entry| entry.part.is_some_and(is_other));
+        match other {
+            Some(Entry { line, part: Some(other), .. }) => Err(DataError::malformed(
+                list,
+                format!("line {line}: its split is {other}, and the list is that of {part}"),
+            )),
+            _ => Ok((self.entries, self.skipped)),
+        }
+    }
+}
+
+/// Whether a list has a column that tells splits, from its first lines.
+fn may_have_parts(list: &Path) -> Result<bool, DataError> {
+    const HEAD_BYTES: u64 = 1 << 16;
+    let mut head = Vec::new();
+    let file = fs::File::open(list).map_err(DataError::read(list))?;
+    file.take(HEAD_BYTES).read_to_end(&mut head).map_err(DataError::read(list))?;
+    if head.len() as u64 == HEAD_BYTES {
+        let end = head.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        head.truncate(end);
+    }
+    // What is wrong with it is found when it is read.
+    Ok(parse_table(&head, list, &|_| false).is_ok_and(|table| table.parts.is_some()))
+}
+
+fn read(list: &Path, root: &Path, part: Part) -> Result<Table, DataError> {
+    let bytes = fs::read(list).map_err(DataError::read(list))?;
+    let places = Places::new(root, part);
+    let table = parse_table(&bytes, list, &|path| places.have(path))?;
+    match table.entries.is_empty() {
+        true => Err(DataError::empty(list, "the list names none")),
+        false => Ok(table),
+    }
+}
+
+/// Reads the lines of a list, separated as the extension of `path` and its content say.
+pub fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Entry>, DataError> {
+    Ok(parse_table(bytes, path, &|_| false)?.entries)
+}
+
+/// The same, where `exists` tells whether a path of the list leads to a file.
+fn parse_table(
+    bytes: &[u8],
+    path: &Path,
+    exists: &dyn Fn(&str) -> bool,
+) -> Result<Table, DataError> {
+    let refuse =
+        |(line, reason): text::Fault| DataError::malformed(path, format!("line {line}: {reason}"));
+    let text = text::decode(bytes).map_err(|reason| DataError::malformed(path, reason))?;
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let sample = text::records(text, &extension).take(SAMPLE);
+    let sample = sample.collect::<Result<Vec<Record<'_>>, _>>().map_err(refuse)?;
+    let mut records = text::records(text, &extension);
+    let mut table = Table::default();
+    if !sample.is_empty() {
+        let columns = columns::choose(&sample, exists).map_err(refuse)?;
+        table.parts = columns.part.clone().map(|column| Parts {
+            column,
+            unclear: 0,
+            line: 0,
+            values: Vec::new(),
+        });
+        let header = match columns.header {
+            Header::None => None,
+            _ => records.next().transpose().map_err(refuse)?,
+        };
+        let is_blank = records.separator == Separator::Blank;
+        for record in records.by_ref() {
+            let record = record.map_err(refuse)?;
+            table
+                .push(&record, &columns, is_blank)
+                .map_err(|reason| refuse((record.line, reason)))?;
+        }
+        table.note_columns(path, &columns, header.as_ref());
+    }
+    if let Some((count, first)) = records.comments {
+        let reason = "line(s) that begin with # and are comments";
+        table.skipped.add_many(reason, count, format!("{} line {first}", path.display()));
+    }
+    Ok(table)
+}
+
+impl Table {
+    fn push(
+        &mut self,
+        record: &Record<'_>,
+        columns: &Columns,
+        is_blank: bool,
+    ) -> Result<(), Cow<'static, str>> {
+        let Record { line, fields } = record;
+        let (count, width) = (fields.len(), columns.width);
+        if width > 2 && count != width {
+            return Err(
+                format!("{count} fields, where the first line names {width} columns").into()
+            );
+        }
+        if count > width {
+            let reason = format!(
+                "{count} fields, where {} expected: what contains the separator goes into double quotes",
+                if width == 1 { "a path was" } else { "a path and a label were" }
+            );
+            return Err(reason.into());
+        }
+        let field = |column: usize| fields.get(column).map_or("", AsRef::as_ref);
+        let file = field(columns.path);
+        if file.is_empty() {
+            return Err("has no path".into());
+        }
+        let label = columns.label.map(field).filter(|label| meaning(label).is_some());
+        if is_blank && label.is_some_and(|label| decode::is_image(Path::new(label))) {
+            return Err(columns::LABEL_IS_FILE.into());
+        }
+        let mut part = None;
+        if let Some(parts) = &mut self.parts {
+            let value = field(parts.column.column);
+            part = parts.column.part(value);
+            if part.is_none() {
+                parts.line = if parts.unclear == 0 { *line } else { parts.line };
+                parts.unclear += 1;
+                if parts.values.len() < VALUES && !parts.values.iter().any(|known| known == value) {
+                    parts.values.push(value.to_owned());
+                }
+            }
+        }
+        let (path, label) = (file.into(), label.map(Into::into));
+        self.entries.push(Entry { line: *line, path, label, part });
+        Ok(())
+    }
+
+    /// Notes how the columns were read, where that is not plain to see.
+    fn note_columns(&mut self, path: &Path, columns: &Columns, header: Option<&Record<'_>>) {
+        let list = path.display();
+        if columns.header == Header::Guessed
+            && let Some(Record { line, fields }) = header
+        {
+            self.skipped.note(format!(
+                "{list}: line {line} ({}) is taken for a header, since it names no file and the lines \
+                 after it do",
+                fields.join(", ")
+            ));
+        }
+        if !columns.ignored.is_empty() {
+            let what = match columns.label {
+                Some(_) => "ignored columns",
+                None => "no column is known to hold labels; ignored columns",
+            };
+            self.skipped.note(format!("{list}: {what}: {}", columns.ignored.join(", ")));
+        }
+    }
+}
+
+/// What two paths that lead to the same file have in common. A set of ten million files has two that
+/// differ and share it once in 400,000 sets, and no more than a note depends on it.
+fn fingerprint(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let parts = path.components().filter(|part| *part != Component::CurDir);
+    parts.for_each(|part| part.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// Notes the lines that name the image of an earlier line.
+fn note_repeated(skipped: &mut Skipped, list: &Path, entries: &[Entry], place: &Place) {
+    let mut known: Vec<(u64, usize)> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (fingerprint(&place.path(&entry.path)), index))
+        .collect();
+    known.sort_unstable();
+    let repeated = known.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    let (mut count, mut others, mut first) = (0, 0, usize::MAX);
+    for pair in repeated {
+        count += 1;
+        others += usize::from(entries[pair[0].1].label != entries[pair[1].1].label);
+        first = first.min(pair[1].1);
+    }
+    if let Some(entry) = entries.get(first) {
+        skipped.note(format!(
+            "{}: {count} line(s) name an image that an earlier line names, {others} of them with \
+             another label; the first is line {} ({})",
+            list.display(),
+            entry.line,
+            entry.path
+        ));
+    }
+}
+
+/// Notes the images of the test split, given first, that are in the train split too.
+fn note_shared(skipped: &mut Skipped, splits: [(&[Entry], &Place); 2]) {
+    let [test, train] = splits.map(|(entries, place)| {
+        let prints = entries.iter().map(|entry| fingerprint(&place.path(&entry.path)));
+        prints.collect::<Vec<u64>>()
+    });
+    let train: HashSet<u64> = train.into_iter().collect();
+    let shared = || test.iter().enumerate().filter(|(_, print)| train.contains(print));
+    if let Some((index, _)) = shared().next() {
+        skipped.note(format!(
+            "{} of the {} test images are training images too, so measures on them mean little; the \
+             first: {}",
+            shared().count(),
+            test.len(),
+            splits[0].1.path(&splits[0].0[index].path).display()
+        ));
     }
 }
 
@@ -327,9 +668,11 @@ mod tests {
         assert_eq!(entries("some.txt", text), expected);
         let text =
             "\u{feff}Path,Label\na b.jpg,the label\n\"a,b.jpg\" , 2\nc.jpg,\n#d.jpg,1\ne.jpg\n";
-        let expected = ["2 a b.jpg=the label", "3 a,b.jpg=2", "4 c.jpg=-", "6 e.jpg=-"];
+        let expected =
+            ["2 a b.jpg=the label", "3 a,b.jpg=2", "4 c.jpg=-", "5 #d.jpg=1", "6 e.jpg=-"];
         assert_eq!(entries("some.csv", text), expected);
-        assert_eq!(entries("x.tsv", "image\ta\nb.jpg\tc,d\n"), ["1 image=a", "2 b.jpg=c,d"]);
+        assert_eq!(entries("x.tsv", "image\ta\nb.jpg\tc,d\n"), ["2 b.jpg=c,d"]);
+        assert_eq!(entries("x.csv", "id,label,x\n1,-1,y\n2,,z\n"), ["2 1=-", "3 2=-"]);
         assert_eq!(entries("x.csv", "file\nb.jpg\n"), ["2 b.jpg=-"]);
         assert!(entries("x.txt", "").is_empty());
     }
@@ -341,13 +684,24 @@ mod tests {
             (
                 "l.txt",
                 "my cat.jpg\n",
-                "line 1: the label looks like a file: a path with spaces goes",
+                "line 1: the label looks like a file: the path comes first, and one with spaces goes",
             ),
             ("l.txt", "\"a.jpg 1\n", "line 1: a quote is not closed"),
             ("l.txt", "\"a.jpg\"x 1\n", "line 1: text follows a closing quote"),
             ("l.txt", "\"\" 1\n", "line 1: has no path"),
             ("l.csv", "a.jpg,1\n,2\n", "line 2: has no path"),
             ("l.csv", "a.jpg,1,2\n", "line 1: 3 fields"),
+        ] {
+            let message = refusal(name, text);
+            assert!(message.contains(expected), "{message}");
+        }
+        for (name, text, expected) in [
+            (
+                "l.csv",
+                "path,label,x\na.jpg,1,2\nb.jpg,1\n",
+                "line 3: 2 fields, where the first line",
+            ),
+            ("l.csv", "path\na.jpg,1\n", "line 2: 2 fields, where a path was expected"),
         ] {
             let message = refusal(name, text);
             assert!(message.contains(expected), "{message}");
@@ -365,8 +719,23 @@ mod tests {
         assert_eq!(set.image(0).unwrap().rgb()[..3], [9, 8, 7]);
         let message = set.image(1).unwrap_err().to_string();
         assert!(message.starts_with("cannot read ") && message.contains("lists/b/c.png"));
-        let set = List::open(&list, Some(Path::new("/else")), Split::Train).unwrap();
-        assert_eq!(set.name(1), "/else/b/c.png");
+        let root = folder.path().join("lists/x");
+        fs::create_dir(&root).unwrap();
+        let message = List::open(&list, Some(&root), Split::Train).err().unwrap().to_string();
+        assert!(
+            message.contains("all.txt: none of its 2 images is there; line 1 names "),
+            "{message}"
+        );
+        assert!(
+            message.ends_with(
+                "lists/x/../a.png: set root to the folder that the paths are relative to"
+            )
+        );
+        fs::create_dir(root.join("b")).unwrap();
+        fs::copy(folder.path().join("a.png"), root.join("b/c.png")).unwrap();
+        let set = List::open(&list, Some(&root), Split::Train).unwrap();
+        assert!(set.name(1).ends_with("lists/x/b/c.png"), "{}", set.name(1));
+        assert_eq!(set.image(1).unwrap().rgb()[..3], [9, 8, 7]);
         assert!(!List::has_split(&list, Split::Test).unwrap());
         let message = List::open(&list, None, Split::Test).err().unwrap().to_string();
         assert!(message.contains("all.txt has no test split: give a folder with"), "{message}");
@@ -377,6 +746,8 @@ mod tests {
         let files = folder(&[
             ("train.csv", "path,label\na.png,dog|cat\nb.png,fox\nc.png,|\nd.png,\n"),
             ("test.csv", "e.png,fox | cat\nf.png,dog\n"),
+            ("a.png", ""),
+            ("e.png", ""),
         ]);
         let train = List::open(files.path(), None, Split::Train).unwrap();
         assert_eq!(train.classes(), ["cat", "dog", "fox"]);
@@ -393,7 +764,12 @@ mod tests {
 
     #[test]
     fn a_folder_of_lists_has_both_splits_with_the_classes_of_train() {
-        let files = folder(&[("train.csv", "a.png,b\nb.png,a\n"), ("val.txt", "c.png b\n")]);
+        let files = folder(&[
+            ("train.csv", "a.png,b\nb.png,a\n"),
+            ("val.txt", "c.png b\n"),
+            ("a.png", ""),
+            ("c.png", ""),
+        ]);
         let open = |split| List::open(files.path(), None, split);
         assert_eq!(open(Split::Train).unwrap().classes(), ["a", "b"]);
         let test = open(Split::Test).unwrap();
@@ -407,13 +783,220 @@ mod tests {
         );
         fs::write(files.path().join("train.txt"), "# nothing\n").unwrap();
         let message = open(Split::Train).err().unwrap().to_string();
-        assert!(message.contains("train.csv: is there beside "), "{message}");
+        assert!(message.contains("train.txt: is there beside "), "{message}");
         fs::remove_file(files.path().join("train.csv")).unwrap();
         let message = open(Split::Train).err().unwrap().to_string();
         assert!(message.contains("train.txt: the list names none"), "{message}");
         let empty = folder(&[]);
         let message = List::open(empty.path(), None, Split::Train).err().unwrap().to_string();
         assert!(message.contains("looked for lists named train, val or test"), "{message}");
+    }
+
+    /// The images of a split as `path=class`, relative to the folder.
+    fn content(folder: &TempDir, list: &str, split: Split) -> Result<Vec<String>, String> {
+        let set = List::open(&folder.path().join(list), None, split).map_err(|e| e.to_string())?;
+        let show = |index: usize| {
+            let name = set.name(index);
+            let name = Path::new(&name).strip_prefix(folder.path()).unwrap().display().to_string();
+            let class = set.label(index).map_or("-", |label| set.classes()[label].as_str());
+            format!("{name}={class}")
+        };
+        Ok((0..set.len()).map(show).collect())
+    }
+
+    fn notes(folder: &TempDir, list: &str, split: Split) -> Vec<String> {
+        let set = List::open(&folder.path().join(list), None, split).unwrap();
+        let skipped = set.skipped();
+        let lines = skipped.reasons().iter().map(ToString::to_string);
+        let all = lines.chain(skipped.notes().iter().cloned());
+        all.map(|line| line.replace(&format!("{}/", folder.path().display()), "")).collect()
+    }
+
+    #[test]
+    fn a_header_is_no_image_and_labels_count_by_number() {
+        let images: Vec<(&str, &str)> =
+            ["img/0.png", "img/2.png", "img/10.png"].iter().map(|image| (*image, "")).collect();
+        for header in
+            ["image_path,label", "img,label", "filename,category", "id_code,diagnosis", "x,y"]
+        {
+            let text = format!("{header}\nimg/0.png,0\nimg/2.png,2\nimg/10.png,10\n");
+            let files = folder(&[&images[..], &[("a.csv", text.as_str())]].concat());
+            let found = content(&files, "a.csv", Split::Train).unwrap();
+            assert_eq!(found, ["img/0.png=0", "img/2.png=2", "img/10.png=10"], "{header}");
+            let set = List::open(&files.path().join("a.csv"), None, Split::Train).unwrap();
+            assert_eq!(set.classes().len(), 11);
+            assert_eq!(set.skipped().notes().len(), 0, "{header}");
+        }
+        let files =
+            folder(&[("a.png", ""), ("b.png", ""), ("a.csv", "slide,grade\na.png,lo\nb.png,hi\n")]);
+        assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=lo", "b.png=hi"]);
+        let expected = "a.csv: line 1 (slide, grade) is taken for a header, since it names no file and the \
+                        lines after it do";
+        assert_eq!(notes(&files, "a.csv", Split::Train), [expected]);
+    }
+
+    #[test]
+    fn minus_one_and_what_is_empty_are_no_label() {
+        let images: Vec<(String, &str)> = (0..5).map(|n| (format!("{n}.png"), "")).collect();
+        let images: Vec<(&str, &str)> =
+            images.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        for text in [
+            "path,label\n0.png,-1\n1.png,0\n2.png,10\n3.png,2\n4.png,\n",
+            "path,label\n0.png,-1.0\n1.png,0.0\n2.png,10.0\n3.png,2.0\n4.png,NaN\n",
+        ] {
+            let files = folder(&[&images[..], &[("a.csv", text)]].concat());
+            let found = content(&files, "a.csv", Split::Train).unwrap();
+            assert_eq!(found, ["0.png=-", "1.png=0", "2.png=10", "3.png=2", "4.png=-"]);
+        }
+    }
+
+    #[test]
+    fn tables_of_competitions_lead_to_their_images() {
+        let files = folder(&[
+            ("train.csv", "id,label,source\n7f,cat,web\n8e,dog,book\n"),
+            ("test.csv", "id\n9d\n"),
+            ("sample_submission.csv", "id,label\n9d,cat\n"),
+            ("train_images/7f.png", ""),
+            ("train_images/8e.png", ""),
+            ("test_images/9d.png", ""),
+        ]);
+        let train = content(&files, "", Split::Train).unwrap();
+        assert_eq!(train, ["train_images/7f.png=cat", "train_images/8e.png=dog"]);
+        assert_eq!(content(&files, "", Split::Test).unwrap(), ["test_images/9d.png=-"]);
+        assert_eq!(
+            notes(&files, "", Split::Train),
+            [
+                "train.csv: ignored columns: source",
+                "train.csv: paths are completed: 7f is read from train_images/7f.png",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_list_of_which_nothing_is_there_is_refused() {
+        for (text, hint) in [
+            ("a.png,1\nb.png,2\n", "a.png: set root to the folder that the paths are relative to"),
+            ("/data/a.png,1\n", "names /data/a.png: the list has paths of another machine"),
+            ("C:\\x\\a.png,1\n", "C:\\x\\a.png: the list has paths of another machine"),
+            ("https://x.org/a.png,1\n", "https://x.org/a.png: download the images"),
+        ] {
+            let files = folder(&[("a.csv", text)]);
+            let message = content(&files, "a.csv", Split::Train).unwrap_err();
+            assert!(message.contains("is there; line 1 names "), "{message}");
+            assert!(message.contains(hint), "{message}");
+        }
+        // One that is missing among others is found out later.
+        let files = folder(&[("a.csv", "a.png,1\nb.png,2\n"), ("b.png", "")]);
+        let set = List::open(&files.path().join("a.csv"), None, Split::Train).unwrap();
+        assert!(set.image(0).is_err() && set.image(1).is_ok());
+    }
+
+    #[test]
+    fn lists_of_a_folder_are_known_by_every_word_of_splits() {
+        for (train, test) in [
+            ("train.txt", "val.txt"),
+            ("Train.csv", "Valid.csv"),
+            ("training.txt", "TESTING.csv"),
+            ("train_list.txt", "val_list.txt"),
+            ("trainLabels.csv", "devLabels.csv"),
+            ("train_images.tsv", "evaluation-set.tsv"),
+        ] {
+            let files =
+                folder(&[(train, "a.png\n"), (test, "b.png\n"), ("a.png", ""), ("b.png", "")]);
+            fs::write(files.path().join("classes.txt"), "cat\n").unwrap();
+            assert_eq!(content(&files, "", Split::Train).unwrap(), ["a.png=-"], "{train}");
+            assert_eq!(content(&files, "", Split::Test).unwrap(), ["b.png=-"], "{test}");
+            assert!(List::is_at(files.path()));
+        }
+        let images = [("a.png", ""), ("b.png", "")];
+        let lists = [("trainval.txt", "a.png\nb.png\n"), ("test.txt", "b.png\n")];
+        let files = folder(&[&images[..], &lists].concat());
+        let message = content(&files, "", Split::Train).unwrap_err();
+        assert!(
+            message.contains("trainval.txt tells several splits; give the list itself"),
+            "{message}"
+        );
+        assert!(!List::is_at(files.path()));
+        fs::write(files.path().join("train.txt"), "a.png\n").unwrap();
+        fs::write(files.path().join("val.txt"), "b.png\n").unwrap();
+        let expected = "skipped 1 list(s) whose names tell several splits: trainval.txt";
+        assert_eq!(notes(&files, "", Split::Train), [expected]);
+        let expected = "list(s) of the test part, since the validation part is the test split";
+        assert!(notes(&files, "", Split::Test)[0].contains(expected));
+        // Notes beside images are no lists.
+        let files = folder(&[("a.png", ""), ("train_log.txt", "epoch 1\n")]);
+        assert!(!List::is_at(files.path()));
+    }
+
+    #[test]
+    fn a_column_divides_a_list_into_splits() {
+        let images = [("a.png", ""), ("b.png", ""), ("c.png", ""), ("d.png", "")];
+        let with = |text: &str| folder(&[&images[..], &[("a.csv", text)]].concat());
+        for text in [
+            "path,label,split\na.png,x,train\nb.png,y,val\nc.png,y,train\n",
+            "path,label,Usage\na.png,x,Training\nb.png,y,PublicTest\nc.png,y,Training\n",
+            "fname,label,is_valid\na.png,x,False\nb.png,y,True\nc.png,y,False\n",
+        ] {
+            let files = with(text);
+            assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=x", "c.png=y"]);
+            assert_eq!(content(&files, "a.csv", Split::Test).unwrap(), ["b.png=y"]);
+            for split in [Split::Train, Split::Test] {
+                assert!(List::has_split(&files.path().join("a.csv"), split).unwrap());
+            }
+        }
+        let files = with("path,split\na.png,train\nb.png,val\nc.png,test\nd.png,extra\n");
+        assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=-"]);
+        assert_eq!(content(&files, "a.csv", Split::Test).unwrap(), ["b.png=-"]);
+        let expected = "skipped 1 line(s) of no known split (column split: extra): a.csv line 5";
+        assert_eq!(notes(&files, "a.csv", Split::Train), [expected]);
+        let expected = "skipped 1 line(s) of the test part, since the validation part is the test \
+                        split: a.csv line 4";
+        assert_eq!(notes(&files, "a.csv", Split::Test), [expected]);
+
+        for text in
+            ["path,label,fold\na.png,x,0\nb.png,y,1\n", "path,label,set\na.png,x,A\nb.png,y,B\n"]
+        {
+            let message = content(&with(text), "a.csv", Split::Train).unwrap_err();
+            assert!(message.contains("a.csv: line 2: its column "), "{message}");
+            assert!(
+                message.contains("which are no words of splits such as train and val"),
+                "{message}"
+            );
+        }
+        let files = with("path,split\na.png,train\n");
+        assert!(!List::has_split(&files.path().join("a.csv"), Split::Test).unwrap());
+        let message = content(&files, "a.csv", Split::Test).unwrap_err();
+        assert!(
+            message.contains("has no test split: no line of the list belongs to it"),
+            "{message}"
+        );
+        let files = folder(&[
+            ("train.csv", "path,label,split\na.png,x,train\nb.png,y,val\n"),
+            ("val.csv", "path,label\nb.png,y\n"),
+            ("a.png", ""),
+            ("b.png", ""),
+        ]);
+        let message = content(&files, "", Split::Train).unwrap_err();
+        assert!(
+            message.contains("train.csv: line 3: its split is val, and the list is that of train")
+        );
+    }
+
+    #[test]
+    fn images_that_are_listed_twice_are_noted() {
+        let files = folder(&[
+            ("train.csv", "a.png,x\nb.png,y\n./a.png,x\nb.png,x\n"),
+            ("val.csv", "./b.png,y\nc.png,x\n"),
+            ("a.png", ""),
+            ("b.png", ""),
+            ("c.png", ""),
+        ]);
+        let expected = "train.csv: 2 line(s) name an image that an earlier line names, 1 of them with \
+                        another label; the first is line 3 (./a.png)";
+        assert_eq!(notes(&files, "", Split::Train), [expected]);
+        let [note] = &notes(&files, "", Split::Test)[..] else { panic!("one note") };
+        assert!(note.starts_with("1 of the 2 test images are training images too"), "{note}");
+        assert_eq!(List::open(files.path(), None, Split::Train).unwrap().len(), 4);
     }
 
     proptest! {
@@ -425,14 +1008,15 @@ mod tests {
         }
 
         #[test]
-        fn quoted_fields_come_back(path in "[^\r\n]{1,20}", label in "[^\r\n]{1,20}") {
+        fn quoted_fields_come_back(path in "[^\0]{1,20}", label in "[^\0]{1,20}") {
             let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
             for (name, separator) in [("l.txt", " "), ("l.csv", ","), ("l.tsv", "\t")] {
                 prop_assume!(!decode::is_image(Path::new(&label)));
                 let text = format!("{}{separator}{}\n", quote(&path), quote(&label));
                 let entries = parse(text.as_bytes(), Path::new(name)).unwrap();
                 prop_assert_eq!(&*entries[0].path, path.as_str());
-                prop_assert_eq!(entries[0].label.as_deref(), Some(label.as_str()));
+                let expected = Some(label.as_str()).filter(|label| meaning(label).is_some());
+                prop_assert_eq!(entries[0].label.as_deref(), expected);
             }
         }
     }

@@ -1,16 +1,29 @@
-//! Parquet files as the Hugging Face hub has them.
+//! Parquet files as on the Hugging Face hub: rows of an image file's bytes and a label.
 //!
-//! A column that is a struct with `bytes` holds image files (JPEG, PNG and the other formats that
-//! [`decode`](crate::decode) reads); an integer column holds classes, whose names stand in the
-//! metadata that the `datasets` library writes. `image` and `label` are their usual names; others
-//! are found by what that metadata says of them. A class of -1 means none, as in published test
-//! splits.
+//! # Files and splits
 //!
 //! A path is one file, which is the train split, or a folder of files. Files belong to a split by how
-//! their names begin (`train-00000-of-00002.parquet`, `test-...`, `validation-...`) or by a folder of
-//! that name; where there is both a validation and a test part, the validation part counts as the
-//! test split, because labels of the other are often withheld. The files may lie in the folder
-//! itself, in `data`, or in the only folder in it that has any.
+//! they are called (`train-00000-of-00002.parquet`, `test-...`, `validation-...`) or by a folder of such a
+//! name; where there is both a validation and a test part, the validation part is the test split,
+//! because labels of the other are often withheld. Files beside these whose names tell no split are counted
+//! and left out. The files may be in the folder itself, in `data`, or in the only folder in it that has
+//! any. A set of files of which some are missing, as `-of-00002` tells, is refused.
+//!
+//! # Columns
+//!
+//! Images are in a column that the `datasets` library describes as images, in one of a usual name
+//! (`image`, `img`, `jpg`, `image_bytes`, ...), or in one whose first cell is an image; it is binary, or a
+//! struct with `bytes` in it. A cell without bytes is an image that cannot be read.
+//!
+//! Labels are in a column that is described as classes, or has a usual name (`label`, `labels`, `class`,
+//! `category`, `target`, `y`, ...). They are integers, floats, decimals, text or booleans, dictionary-encoded
+//! or not, and are read as [everywhere](crate); the names of described classes are used, in their order.
+//! Lists of them say that an image shows several classes. Other columns are named in a note.
+//!
+//! Files that name the classes in another order, the test split above all, are renumbered by name. A
+//! column `split` that speaks of several splits is refused.
+//!
+//! # Reading
 //!
 //! Rows are not meant to be read one by one. They lie in row groups, of some 100 to 1000 images, and
 //! in pages, often as large as the group; what is unpacked is at least a page. Groups that are asked
@@ -20,14 +33,19 @@
 //! times as much. `nearkin data pack` writes a file that has no such cost.
 //!
 //! The reader is compiled with the feature `parquet`. Columns may be plain or compressed with Snappy,
-//! which is what the hub has.
+//! zstd, gzip, LZ4 or Brotli.
 
+#[cfg(feature = "parquet")]
+mod columns;
+#[cfg(feature = "parquet")]
+mod labels;
 #[cfg(feature = "parquet")]
 mod read;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::split_files::{self, FileKind, SplitFiles};
 use crate::{DataError, Split};
 
 #[cfg(feature = "parquet")]
@@ -35,34 +53,7 @@ pub use read::Parquet;
 #[cfg(all(feature = "parquet", feature = "fuzzing"))]
 pub(crate) use read::fuzz;
 
-const EXTENSION: &str = "parquet";
-/// Where the hub puts the files of a set that has one configuration.
-const INNER_FOLDER: &str = "data";
-
-/// The files of the train and of the test split.
-type Files = [Vec<PathBuf>; 2];
-
-/// The parts that names speak of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Train,
-    Validation,
-    Test,
-}
-
-impl Part {
-    /// By the letters that a name begins with.
-    fn of(name: &str) -> Option<Self> {
-        let word: String =
-            name.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_lowercase();
-        match word.as_str() {
-            "train" | "training" => Some(Self::Train),
-            "val" | "valid" | "validation" | "dev" => Some(Self::Validation),
-            "test" | "testing" => Some(Self::Test),
-            _ => None,
-        }
-    }
-}
+const FILES: FileKind = FileKind { extension: "parquet", noun: "parquet file" };
 
 /// Whether a file is one, or a folder holds some, told by names.
 pub(crate) fn is_at(path: &Path) -> bool {
@@ -70,88 +61,24 @@ pub(crate) fn is_at(path: &Path) -> bool {
         // Opening a set that is not whole says what is missing.
         return matches!(files(path), Ok(_) | Err(DataError::Malformed { .. }));
     }
-    is_parquet(path)
+    FILES.is(path)
 }
 
 /// Whether there are files of the split.
 pub(crate) fn has_split(path: &Path, split: Split) -> Result<bool, DataError> {
-    let [train, test] = files(path)?;
-    Ok(match split {
-        Split::Train => !train.is_empty(),
-        Split::Test => !test.is_empty(),
-    })
-}
-
-fn is_parquet(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION))
+    Ok(!files(path)?.of(split).is_empty())
 }
 
 /// The files of both splits.
-fn files(path: &Path) -> Result<Files, DataError> {
+fn files(path: &Path) -> Result<SplitFiles, DataError> {
     if !fs::metadata(path).map_err(DataError::read(path))?.is_dir() {
-        return Ok([vec![path.to_owned()], Vec::new()]);
+        return Ok(SplitFiles::alone(path));
     }
-    let inner = path.join(INNER_FOLDER);
-    if let Some(files) = in_folder(path)? {
-        return Ok(files);
-    }
-    if inner.is_dir()
-        && let Some(files) = in_folder(&inner)?
-    {
-        return Ok(files);
-    }
-    let mut found = Vec::new();
-    for folder in entries(path)?.into_iter().filter(|path| path.is_dir()) {
-        found.extend(in_folder(&folder)?.map(|files| (folder, files)));
-    }
-    match (found.pop(), found.pop()) {
-        (Some((_, files)), None) => Ok(files),
-        (Some((second, _)), Some((first, _))) => Err(DataError::malformed(
-            path,
-            format!(
-                "holds parquet files in {} and in {}; give one of these folders",
-                first.display(),
-                second.display()
-            ),
-        )),
-        (None, _) => Err(DataError::empty(path, "looked for files that end in .parquet")),
-    }
-}
-
-/// What lies in a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(DataError::read(folder))? {
-        paths.push(entry.map_err(DataError::read(folder))?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// The files in a folder and in those of its folders that are called like a split.
-fn in_folder(folder: &Path) -> Result<Option<Files>, DataError> {
-    let (mut train, mut validation, mut test) = (Vec::new(), Vec::new(), Vec::new());
-    let part = |path: &Path| Part::of(&path.file_name().unwrap_or_default().to_string_lossy());
-    let mut add = |path: PathBuf, part: Option<Part>| match part {
-        None | Some(Part::Train) => train.push(path),
-        Some(Part::Validation) => validation.push(path),
-        Some(Part::Test) => test.push(path),
-    };
-    for path in entries(folder)? {
-        if path.is_dir() {
-            let Some(part) = part(&path) else { continue };
-            let files = entries(&path)?.into_iter().filter(|path| is_parquet(path));
-            files.for_each(|file| add(file, Some(part)));
-        } else if is_parquet(&path) {
-            let part = part(&path);
-            add(path, part);
-        }
-    }
-    let test = if validation.is_empty() { test } else { validation };
-    for files in [&train, &test] {
+    let found = split_files::find(path, FILES)?;
+    for files in [&found.train, &found.test] {
         refuse_missing(files)?;
     }
-    Ok((!train.is_empty() || !test.is_empty()).then_some([train, test]))
+    Ok(found)
 }
 
 /// Names that end in `-of-N` tell how many files belong together.
@@ -167,8 +94,9 @@ fn refuse_missing(files: &[PathBuf]) -> Result<(), DataError> {
         };
         let found = files.iter().filter(belongs).count();
         if found != count {
-            let reason =
-                format!("is one of {count} files, of which {found} are there; download them all");
+            let reason = format!(
+                "is one of {count} files, and {found} of them are there; download them all"
+            );
             return Err(DataError::malformed(file, reason));
         }
     }
@@ -205,7 +133,8 @@ mod tests {
             path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()
         };
         let of = |files: Vec<PathBuf>| files.into_iter().map(relative).collect();
-        files(folder.path()).map(|files| files.map(of)).map_err(|error| error.to_string())
+        let found = files(folder.path()).map_err(|error| error.to_string())?;
+        Ok([of(found.train), of(found.test)])
     }
 
     fn split(train: &[&str], test: &[&str]) -> [Vec<String>; 2] {
@@ -247,11 +176,14 @@ mod tests {
     #[test]
     fn missing_files_and_several_sets_are_refused() {
         let message = names(&["data/train-00001-of-00003.parquet"]).unwrap_err();
-        assert!(message.contains("is one of 3 files, of which 1 are there"), "{message}");
+        assert!(message.contains("is one of 3 files, and 1 of them are there"), "{message}");
         let message = names(&["a/train.parquet", "b/train.parquet"]).unwrap_err();
         assert!(message.contains("give one of these folders"), "{message}");
         let message = names(&["a/train.csv"]).unwrap_err();
-        assert!(message.contains("looked for files that end in .parquet"), "{message}");
+        assert!(
+            message.contains("looked for parquet files, files that end in .parquet"),
+            "{message}"
+        );
     }
 
     #[cfg(not(feature = "parquet"))]

@@ -267,6 +267,29 @@ pub fn labelled(set: &Arc<dyn ImageSet>) -> Arc<dyn ImageSet> {
     }
 }
 
+/// The classes of the splits of a set. Splits without any do not count; others must agree on the classes
+/// and their order, since a label means nothing without them.
+pub fn shared_classes(splits: &[Arc<dyn ImageSet>]) -> Result<&[String], DataError> {
+    let mut classes: &[String] = &[];
+    for split in splits.iter().map(ImageSet::classes).filter(|classes| !classes.is_empty()) {
+        if !classes.is_empty() && classes != split {
+            let differ = classes.iter().zip(split).position(|(one, other)| one != other);
+            let reason = match differ {
+                Some(place) => format!(
+                    "class {place} is {:?} in one and {:?} in another",
+                    classes[place], split[place]
+                ),
+                None => format!("one has {} and another {}", classes.len(), split.len()),
+            };
+            return Err(DataError::Request(format!(
+                "the splits do not have the same classes: {reason}"
+            )));
+        }
+        classes = split;
+    }
+    Ok(classes)
+}
+
 impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
     fn len(&self) -> usize {
         (**self).len()
@@ -311,6 +334,52 @@ mod tests {
     use super::*;
 
     struct Numbered(usize);
+
+    struct Classed(Vec<String>);
+
+    impl ImageSet for Classed {
+        fn len(&self) -> usize {
+            0
+        }
+
+        fn image(&self, _: usize) -> Result<Image<'_>, DataError> {
+            Err(DataError::Request("there are no images".into()))
+        }
+
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn classes(&self) -> &[String] {
+            &self.0
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+    }
+
+    #[test]
+    fn splits_share_their_classes_or_are_refused() {
+        let shared = |splits: &[&[&str]]| {
+            let split = |names: &&[&str]| -> Arc<dyn ImageSet> {
+                Arc::new(Classed(names.iter().map(ToString::to_string).collect()))
+            };
+            let splits: Vec<_> = splits.iter().map(split).collect();
+            shared_classes(&splits).map(|classes| classes.join(" ")).map_err(|e| e.to_string())
+        };
+        assert_eq!(shared(&[&["a", "b"], &["a", "b"]]), Ok("a b".to_owned()));
+        assert_eq!(shared(&[&[], &["a", "b"]]), Ok("a b".to_owned()));
+        assert_eq!(shared(&[&["a"], &[]]), Ok("a".to_owned()));
+        assert_eq!(shared(&[&[], &[]]), Ok(String::new()));
+        for (splits, expected) in [
+            (&[&["a", "b"][..], &["b", "a"]], "class 0 is \"a\" in one and \"b\" in another"),
+            (&[&["a", "b"][..], &["a"]], "one has 2 and another 1"),
+        ] {
+            let message = shared(splits).unwrap_err();
+            assert!(message.ends_with(expected), "{message}");
+        }
+    }
 
     impl ImageSet for Numbered {
         fn len(&self) -> usize {

@@ -334,11 +334,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("some.txt");
         std::fs::write(&list, "a.png cat\n").unwrap();
-        let text = format!("dataset = \"list\"\npath = {list:?}\nroot = \"/images\"\n");
+        let root = folder.path().join("other");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("a.png"), "").unwrap();
+        let text = format!("dataset = \"list\"\npath = {list:?}\nroot = {root:?}\n");
         let source: Source = toml::from_str(&text).unwrap();
         assert_eq!(toml::to_string(&source).unwrap(), text);
         let set = open(&source, Split::Train).unwrap();
-        assert_eq!((set.name(0), set.label(0)), ("/images/a.png".to_owned(), Some(0)));
+        assert_eq!(
+            (set.name(0), set.label(0)),
+            (root.join("a.png").display().to_string(), Some(0))
+        );
         assert!(!has_split(&source, Split::Test).unwrap());
 
         for (file, bytes) in [

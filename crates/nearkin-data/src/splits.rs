@@ -169,6 +169,11 @@ pub(crate) fn means_fold(name: &str) -> bool {
         && matches!(words(name).as_slice(), [word] if WORDS.contains(&word.as_str()))
 }
 
+/// The usual names of columns that say which rows belong to which split, in lower case and letters
+/// alone. The first ones are never labels.
+pub(crate) const PART_COLUMNS: [&str; 9] =
+    ["split", "splits", "datasplit", "fold", "folds", "set", "subset", "partition", "phase"];
+
 enum Parts {
     None,
     One(Part),

@@ -1,10 +1,21 @@
 //! WebDataset: samples in the order of tar files, the shards.
 //!
 //! Sets of millions of images are often kept as some hundred tar files, because file systems and
-//! networks prefer few large files. A sample is the run of members that share their path up to the
-//! first dot of the file name: `0001.jpg` is its image, `0001.cls` its label as text, and
-//! `0001.json` may hold the label under the key `label` or `cls`. Other members are skipped, and so
-//! are samples without an image.
+//! networks prefer few large files. The rules are those of the library of that name where it has one:
+//!
+//! - A member's key is its path up to the first dot of the file name, and its kind the last extension:
+//!   `a.jpg` and `a.1.jpg` have the key `a` and are images. Members with the same key are a sample,
+//!   wherever in the shard they are.
+//! - A sample has one image. A plain one (`a.jpg`) goes before others (`a.mask.png`), and of several plain
+//!   ones a JPEG before the other kinds. Several images of which none is plain are not read, since names
+//!   with dots in them are joined that way too.
+//! - Its label stands in `a.cls` (or `.label`, `.class`, `.cls.txt`), or in `a.json` under a usual name
+//!   (`label`, `cls`, `class`, `category`, ...). Without these in the whole set, `a.txt` is the label if all
+//!   of them are one short line, and either without spaces or with half as many different ones as samples:
+//!   others are descriptions. Labels are read as [everywhere](crate).
+//! - Whatever else is in a shard is counted by its kind, and so is each image or label that cannot be
+//!   used. A label that cannot be read costs that label alone.
+//! - A shard that is cut is read as far as it is whole, with a note.
 //!
 //! Other readers stream shards and shuffle within a buffer. Here the headers of all shards are read
 //! once, which tells where every image lies; then any image can be read by its position, and a set
@@ -13,43 +24,35 @@
 //! compressed.
 //!
 //! What is kept of a sample is 16 bytes and its key, so 25 bytes with the usual nine digits: 250 MB for
-//! ten million samples, and 8 bytes each for the permutation of the epoch. While a set with labels is
-//! opened they are held as text besides, some 32 bytes each.
+//! ten million samples, and 8 bytes each for the permutation of the epoch. While a shard is indexed, its
+//! own samples take some 250 bytes each besides.
 //!
-//! A path is a shard, a pattern of shards such as `train-{000..012}.tar`, or a folder. In a folder
-//! with `train` and `val` or `test` in it these are the splits; otherwise shards with the word
-//! `val`, `validation` or `test` in their names are the test split (`val` where there is both) and
-//! all others the train split.
+//! A path is a shard, a pattern of shards such as `train-{000..012}.tar`, or a folder of shards. Their
+//! split is told by their names and folders: `train-000.tar` and `valid-000.tar`, or `train/` and
+//! `validation/`. Shards beside these whose names tell no split are counted and left out. The shards may
+//! be in the folder, in `data` or in the only folder in it that has any.
+
+mod archive;
+mod samples;
 
 use std::fs::{self, File};
-use std::io::{self, Cursor, ErrorKind, Read, Seek};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use tar::EntryType;
-
+use self::archive::BLOCK_BYTES;
+pub use self::samples::Sample;
+use self::samples::{Samples, Text};
 use crate::classes::{Fault, Labels, Scheme, Written};
-use crate::decode::{EXTENSIONS, decode};
-use crate::image_file::MAX_IMAGE_BYTES;
-use crate::{DataError, Image, ImageSet, Split};
+use crate::decode::{EXTENSIONS, GIT_LFS_POINTER, decode};
+use crate::split_files::{self, FileKind, SplitFiles};
+use crate::{DataError, Image, ImageSet, Skipped, Split};
 
-/// Longer labels and names of members are refused.
-const MAX_TEXT_BYTES: u64 = 1 << 20;
+const SHARDS: FileKind = FileKind { extension: "tar", noun: "shard" };
 /// A pattern of more shards is a mistake.
 const MAX_SHARDS: usize = 100_000;
-
-/// A sample with an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The path of its members up to the extension.
-    pub key: Box<str>,
-    /// Where the image begins in the shard.
-    pub offset: u64,
-    /// The length of the image's file.
-    pub bytes: u64,
-    /// As written.
-    pub label: Option<Box<str>>,
-}
+/// Samples after which texts are known to be descriptions.
+const ENOUGH_TEXTS: usize = 1000;
 
 /// What is kept of a sample, of which there may be millions.
 struct Place {
@@ -59,8 +62,6 @@ struct Place {
     /// Where the key ends among those of its shard; it begins where the one before ends.
     key_end: u32,
 }
-
-const BLOCK_BYTES: u64 = 512;
 
 /// A shard and what its samples share.
 struct Shard {
@@ -77,6 +78,7 @@ pub struct WebDataset {
     places: Vec<Place>,
     labels: Labels,
     classes: Vec<String>,
+    skipped: Skipped,
 }
 
 impl WebDataset {
@@ -84,14 +86,11 @@ impl WebDataset {
     /// whose classes count.
     ///
     /// [`DataError::Request`] if there are no shards of the split, [`DataError::Empty`] if they
-    /// hold no images, [`DataError::Malformed`] with the shard that is no tar archive or the member
-    /// at fault.
+    /// hold no images, [`DataError::Malformed`] with the shard that is not a tar archive, or whose split
+    /// is not clear.
     pub fn open(path: &Path, split: Split) -> Result<Self, DataError> {
-        let [train, test] = shards(path)?;
-        let own = match split {
-            Split::Train => &train,
-            Split::Test => &test,
-        };
+        let files = shards(path)?;
+        let own = files.of(split);
         if own.is_empty() {
             let path = path.display();
             return Err(DataError::Request(format!(
@@ -103,45 +102,57 @@ impl WebDataset {
             places: Vec::new(),
             labels: Labels::One(Vec::new()),
             classes: Vec::new(),
+            skipped: files.skipped(split).clone(),
         };
-        let mut written = Written::default();
+        let (mut labels, mut remarks) = (Found::default(), Remarks::default());
         for path in own {
-            set.push(path, index_file(path)?, &mut written)?;
+            let mut samples = index_file(path)?;
+            labels.push(&samples.found);
+            remarks.push(path, &mut samples);
+            set.push(path, samples.found)?;
         }
         set.places.shrink_to_fit();
-        if set.places.is_empty() {
-            let reason = format!("the shards hold no {} files", EXTENSIONS.join(", "));
-            return Err(DataError::empty(path, reason));
-        }
-        let mut known = None;
-        if split == Split::Test && !train.is_empty() {
-            let known = known.insert(Written::default());
-            for path in &train {
-                for sample in index_file(path)? {
-                    known.push(sample.label.as_deref());
-                }
+        let mut train = Found::default();
+        if split == Split::Test {
+            for path in &files.train {
+                train.push(&index_file(path)?.found);
             }
         }
+        let from = train.source().or_else(|| labels.source());
+        remarks.tell(&mut set.skipped, from);
+        if set.places.is_empty() {
+            return Err(set.nothing(path));
+        }
+        set.number(&labels.written(from), &train.written(from))
+    }
+
+    /// The error for shards without images.
+    fn nothing(&self, path: &Path) -> DataError {
+        let mut reason = format!("looked for members that end in {}", EXTENSIONS.join(", "));
+        let skipped = self.skipped.reasons().iter().map(ToString::to_string);
+        for line in skipped.chain(self.skipped.notes().iter().cloned()) {
+            reason = format!("{reason}; {line}");
+        }
+        DataError::empty(path, reason)
+    }
+
+    /// Numbers the labels as those of the train split ask for.
+    fn number(mut self, own: &Written, train: &Written) -> Result<Self, DataError> {
         let fault = |set: &Self, Fault { image, reason }| {
             DataError::malformed(&set.place_name(image), reason)
         };
-        let scheme = Scheme::from_labels(&written, known.as_ref(), None)
-            .map_err(|error| fault(&set, error))?;
-        set.labels = scheme.number(&written).map_err(|error| fault(&set, error))?;
-        set.classes = scheme.classes();
-        Ok(set)
+        let scheme =
+            Scheme::from_labels(own, Some(train), None).map_err(|error| fault(&self, error))?;
+        self.labels = scheme.number(own).map_err(|error| fault(&self, error))?;
+        self.classes = scheme.classes();
+        Ok(self)
     }
 
-    /// Appends the samples of a shard, and their labels as written.
-    fn push(
-        &mut self,
-        path: &Path,
-        samples: Vec<Sample>,
-        written: &mut Written,
-    ) -> Result<(), DataError> {
+    /// Appends the samples of a shard.
+    fn push(&mut self, path: &Path, samples: Vec<Sample>) -> Result<(), DataError> {
         let first = self.places.len();
         let mut keys = String::with_capacity(samples.iter().map(|sample| sample.key.len()).sum());
-        for Sample { key, offset, bytes, label } in samples {
+        for Sample { key, offset, bytes, .. } in samples {
             keys.push_str(&key);
             let small = |number: u64| {
                 u32::try_from(number).map_err(|_| {
@@ -153,7 +164,6 @@ impl WebDataset {
                 bytes: small(bytes)?,
                 key_end: small(keys.len() as u64)?,
             });
-            written.push(label.as_deref());
         }
         self.shards.push(Shard { path: path.to_owned(), first, keys });
         Ok(())
@@ -162,19 +172,15 @@ impl WebDataset {
     /// Whether a file is a shard, a folder holds some, or `path` is a pattern of some, told by names.
     pub(crate) fn is_at(path: &Path) -> bool {
         if path.is_dir() {
-            // Opening a set that is not whole says what is missing.
+            // Opening a set whose splits are not clear says so.
             return matches!(shards(path), Ok(_) | Err(DataError::Malformed { .. }));
         }
-        is_tar(path) && (path.exists() || path.to_string_lossy().contains('{'))
+        SHARDS.is(path) && (path.exists() || path.to_string_lossy().contains('{'))
     }
 
     /// Whether there are shards of the split.
     pub fn has_split(path: &Path, split: Split) -> Result<bool, DataError> {
-        let [train, test] = shards(path)?;
-        Ok(match split {
-            Split::Train => !train.is_empty(),
-            Split::Test => !test.is_empty(),
-        })
+        Ok(!shards(path)?.of(split).is_empty())
     }
 
     fn shard(&self, index: usize) -> &Shard {
@@ -219,66 +225,126 @@ impl ImageSet for WebDataset {
     fn name(&self, index: usize) -> String {
         self.place_name(index).display().to_string()
     }
+
+    fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
 }
 
-/// The shards of the train and of the test split.
-fn shards(path: &Path) -> Result<[Vec<PathBuf>; 2], DataError> {
+/// Where the labels of a set stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LabelSource {
+    /// In files of labels and in JSON.
+    Labels,
+    /// In text files.
+    Texts,
+}
+
+/// The labels that were found in the shards of a split.
+#[derive(Debug, Default)]
+struct Found {
+    labels: Written,
+    texts: Written,
+    /// Text files of samples with an image.
+    text_files: usize,
+    /// Whether the texts are known to be no labels; they are then not kept.
+    has_prose: bool,
+}
+
+impl Found {
+    fn push(&mut self, samples: &[Sample]) {
+        for sample in samples {
+            self.labels.push(sample.label.as_deref());
+            self.text_files += usize::from(sample.text != Text::None);
+            match &sample.text {
+                _ if self.has_prose => {}
+                Text::None => self.texts.push(None),
+                Text::Line(line) => self.texts.push(Some(line)),
+                Text::Prose => self.has_prose = true,
+            }
+        }
+        let is_enough = self.text_files >= ENOUGH_TEXTS && !self.are_words();
+        if self.has_prose || self.labels.has_words() || is_enough {
+            self.has_prose = self.text_files > 0;
+            self.texts = Written::default();
+        }
+    }
+
+    /// Whether texts are words or repeat, as labels do and descriptions do not.
+    fn are_words(&self) -> bool {
+        let has_spaces = |word: &str| word.contains(char::is_whitespace);
+        !self.texts.words().any(has_spaces) || 2 * self.texts.words().count() <= self.text_files
+    }
+
+    /// Where the labels are; `None` if there is nothing to tell it by.
+    fn source(&self) -> Option<LabelSource> {
+        if self.labels.has_words() || self.has_prose {
+            return Some(LabelSource::Labels);
+        }
+        match (self.texts.has_words(), self.are_words()) {
+            (false, _) => None,
+            (true, true) => Some(LabelSource::Texts),
+            (true, false) => Some(LabelSource::Labels),
+        }
+    }
+
+    fn written(self, from: Option<LabelSource>) -> Written {
+        match from {
+            Some(LabelSource::Texts) if !self.has_prose => self.texts,
+            _ => self.labels,
+        }
+    }
+}
+
+/// What is to be told of the shards of a split together.
+#[derive(Default)]
+struct Remarks {
+    skipped: Skipped,
+    texts: Option<(usize, String)>,
+    cut: Option<(usize, PathBuf)>,
+}
+
+impl Remarks {
+    fn push(&mut self, path: &Path, samples: &mut Samples) {
+        self.skipped.merge(&samples.skipped);
+        let (count, first) = std::mem::take(&mut samples.texts);
+        if count > 0 {
+            self.texts.get_or_insert((0, first)).0 += count;
+        }
+        if samples.is_cut {
+            self.cut.get_or_insert((0, path.to_owned())).0 += 1;
+        }
+    }
+
+    fn tell(self, skipped: &mut Skipped, from: Option<LabelSource>) {
+        skipped.merge(&self.skipped);
+        if let Some((count, first)) = self.texts.filter(|_| from != Some(LabelSource::Texts)) {
+            skipped.add_many("text member(s) that are not read as labels (.txt)", count, first);
+        }
+        if let Some((count, first)) = self.cut {
+            skipped.note(format!(
+                "{count} shard(s) are cut: they end without the end mark of an archive, so samples may be \
+                 missing; download or write them again; the first: {}",
+                first.display()
+            ));
+        }
+    }
+}
+
+/// The shards of both splits.
+fn shards(path: &Path) -> Result<SplitFiles, DataError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Ok([vec![path.to_owned()], Vec::new()]),
+        Ok(metadata) if metadata.is_dir() => split_files::find(path, SHARDS),
+        Ok(_) => Ok(SplitFiles::alone(path)),
         Err(error) => {
             let pattern = path.to_str().filter(|path| path.contains('{'));
             let Some(pattern) = pattern.filter(|_| error.kind() == ErrorKind::NotFound) else {
                 return Err(DataError::read(path)(error));
             };
             let shards = expand(pattern).map_err(|reason| DataError::malformed(path, reason))?;
-            return Ok([shards.into_iter().map(PathBuf::from).collect(), Vec::new()]);
+            SplitFiles::named(shards.into_iter().map(PathBuf::from).collect(), SHARDS)
         }
     }
-    let folder = |name: &str| {
-        let folder = path.join(name);
-        match folder.is_dir() {
-            true => list(&folder),
-            false => Ok(Vec::new()),
-        }
-    };
-    let (train, mut test) = (folder("train")?, folder("val")?);
-    if test.is_empty() {
-        test = folder("test")?;
-    }
-    if !train.is_empty() || !test.is_empty() {
-        return Ok([train, test]);
-    }
-    let has_word = |shard: &Path, words: &[&str]| {
-        let name = shard.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        name.split(|letter: char| !letter.is_alphabetic()).any(|word| words.contains(&word))
-    };
-    let (val, others): (Vec<_>, Vec<_>) =
-        list(path)?.into_iter().partition(|shard| has_word(shard, &["val", "validation"]));
-    let (test, train): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|shard| has_word(shard, &["test"]));
-    let test = if val.is_empty() { test } else { val };
-    if train.is_empty() && test.is_empty() {
-        return Err(DataError::empty(path, "looked for shards, files that end in .tar"));
-    }
-    Ok([train, test])
-}
-
-fn is_tar(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
-}
-
-/// The shards in a folder, sorted.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut shards = Vec::new();
-    for entry in fs::read_dir(folder).map_err(DataError::read(folder))? {
-        let path = entry.map_err(DataError::read(folder))?.path();
-        if is_tar(&path) && path.is_file() {
-            shards.push(path);
-        }
-    }
-    shards.sort();
-    Ok(shards)
 }
 
 /// Every path that a pattern stands for: `{000..012}` for numbers, which keep their width, and
@@ -316,165 +382,40 @@ fn expand(pattern: &str) -> Result<Vec<String>, String> {
     Ok(paths.into_iter().map(|path| path + rest).collect())
 }
 
-fn index_file(path: &Path) -> Result<Vec<Sample>, DataError> {
+fn index_file(path: &Path) -> Result<Samples, DataError> {
     let mut file = File::open(path).map_err(DataError::read(path))?;
     let length = file.metadata().map_err(DataError::read(path))?.len();
-    let mut magic = [0; 2];
-    if file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b] {
-        let reason = "is gzipped, so nothing in it can be read by its position; gunzip the shards";
+    let mut start = Vec::new();
+    (&mut file).take(BLOCK_BYTES).read_to_end(&mut start).map_err(DataError::read(path))?;
+    let packed: [(&[u8], &str); 4] = [
+        (&[0x1f, 0x8b], "gzipped"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "compressed with xz"),
+        (b"BZh", "compressed with bzip2"),
+    ];
+    if let Some((_, how)) = packed.iter().find(|(magic, _)| start.starts_with(magic)) {
+        let reason = format!(
+            "is {how}, so nothing in it can be read by its position; unpack it to a plain .tar"
+        );
         return Err(DataError::malformed(path, reason));
     }
-    file.rewind().map_err(DataError::read(path))?;
-    index(file, length, path)
+    if start.starts_with(GIT_LFS_POINTER) {
+        let reason = "is a git-lfs pointer, not the shard: run git lfs pull";
+        return Err(DataError::malformed(path, reason));
+    }
+    samples::find(&file, length, path)
 }
 
 /// Finds the samples of a shard that is in memory.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Sample>, DataError> {
-    index(Cursor::new(bytes), bytes.len() as u64, path)
-}
-
-/// Finds the samples of a shard, in its order.
-fn index(shard: impl Read + Seek, length: u64, path: &Path) -> Result<Vec<Sample>, DataError> {
-    let damaged = |error: io::Error| {
-        DataError::malformed(path, format!("cannot read it as a tar archive: {error}"))
-    };
-    let mut archive = tar::Archive::new(shard);
-    let mut samples = Samples::default();
-    let mut long_name = None;
-    // Raw entries, because the names of others would be read whole, however long, into memory.
-    for entry in archive.entries_with_seek().map_err(damaged)?.raw(true) {
-        let mut entry = entry.map_err(damaged)?;
-        let kind = entry.header().entry_type();
-        let (offset, bytes) = (entry.raw_file_position(), entry.size());
-        let name = match long_name.take() {
-            Some(name) => name,
-            None => String::from_utf8_lossy(&entry.path_bytes()).into_owned(),
-        };
-        let member = path.join(name.trim_start_matches(['.', '/']));
-        if offset.checked_add(bytes).is_none_or(|end| end > length) {
-            let reason = format!("ends after the shard does, which has {length} bytes");
-            return Err(DataError::malformed(&member, reason));
-        }
-        let mut content = || {
-            let mut content = Vec::new();
-            if bytes > MAX_TEXT_BYTES {
-                let reason = format!("has {bytes} bytes; at most {MAX_TEXT_BYTES} are read");
-                return Err(DataError::malformed(&member, reason));
-            }
-            entry.read_to_end(&mut content).map_err(damaged)?;
-            Ok(content)
-        };
-        match kind {
-            EntryType::GNULongName => {
-                let content = content()?;
-                let name = content.split(|&byte| byte == 0).next().unwrap_or_default();
-                long_name = Some(String::from_utf8_lossy(name).into_owned());
-            }
-            EntryType::XHeader => {
-                let content = content()?;
-                let path = tar::PaxExtensions::new(&content)
-                    .filter_map(Result::ok)
-                    .find(|extension| extension.key_bytes() == b"path");
-                long_name =
-                    path.map(|path| String::from_utf8_lossy(path.value_bytes()).into_owned());
-            }
-            EntryType::Link | EntryType::Symlink => {
-                let reason = "is a link; a shard holds its files themselves";
-                return Err(DataError::malformed(&member, reason));
-            }
-            EntryType::Regular | EntryType::Continuous => {
-                let (key, extension) = split_name(&name);
-                let extension = extension.to_lowercase();
-                samples.begin(key);
-                match extension.as_str() {
-                    "cls" => samples.current.label = Some(text_label(&content()?, &member)?),
-                    "json" => {
-                        let label = json_label(&content()?, &member)?;
-                        samples.current.label = samples.current.label.take().or(label);
-                    }
-                    extension if EXTENSIONS.contains(&extension) => {
-                        if bytes > MAX_IMAGE_BYTES {
-                            let reason =
-                                format!("has {bytes} bytes; at most {MAX_IMAGE_BYTES} are read");
-                            return Err(DataError::malformed(&member, reason));
-                        }
-                        if samples.current.image.replace((offset, bytes)).is_some() {
-                            let reason = "is the second image of its sample; it may have one";
-                            return Err(DataError::malformed(&member, reason));
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-    samples.begin("");
-    Ok(samples.complete)
-}
-
-/// Members that are being joined to samples.
-#[derive(Default)]
-struct Samples {
-    complete: Vec<Sample>,
-    current: Partial,
-}
-
-/// A sample of which more members may follow.
-#[derive(Default)]
-struct Partial {
-    key: String,
-    image: Option<(u64, u64)>,
-    label: Option<Box<str>>,
-}
-
-impl Samples {
-    /// Completes the current sample unless it is that of `key`.
-    fn begin(&mut self, key: &str) {
-        if self.current.key == key && !key.is_empty() {
-            return;
-        }
-        let next = Partial { key: key.to_owned(), ..Partial::default() };
-        let Partial { key, image, label } = std::mem::replace(&mut self.current, next);
-        if let Some((offset, bytes)) = image {
-            self.complete.push(Sample { key: key.into(), offset, bytes, label });
-        }
-    }
-}
-
-/// The key and the extension of a member: what comes before and after the first dot of its file
-/// name.
-fn split_name(name: &str) -> (&str, &str) {
-    let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    match name[file..].find('.') {
-        Some(dot) => (&name[..file + dot], &name[file + dot + 1..]),
-        None => (name, ""),
-    }
-}
-
-fn text_label(content: &[u8], member: &Path) -> Result<Box<str>, DataError> {
-    match std::str::from_utf8(content).map(str::trim) {
-        Ok(label) if !label.is_empty() => Ok(label.into()),
-        _ => Err(DataError::malformed(member, "is not a label: the name or number of a class")),
-    }
-}
-
-fn json_label(content: &[u8], member: &Path) -> Result<Option<Box<str>>, DataError> {
-    let value: serde_json::Value = serde_json::from_slice(content)
-        .map_err(|error| DataError::malformed(member, format!("is not JSON: {error}")))?;
-    match value.get("label").or(value.get("cls")) {
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(serde_json::Value::String(name)) => Ok(Some(name.as_str().into())),
-        Some(serde_json::Value::Number(number)) => Ok(Some(number.to_string().into())),
-        Some(other) => Err(DataError::malformed(
-            member,
-            format!("has the label {other}; the name or number of a class was expected"),
-        )),
-    }
+    Ok(samples::find(bytes, bytes.len() as u64, path)?.found)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use ::tar::EntryType;
     use image::{ImageFormat, Rgb, RgbImage};
     use proptest::prelude::*;
     use tempfile::TempDir;
@@ -488,12 +429,12 @@ mod tests {
     }
 
     /// The name and the content of a member.
-    type Member<'a> = (&'a str, &'a [u8]);
+    pub(super) type Member<'a> = (&'a str, &'a [u8]);
 
-    fn tar(members: &[Member<'_>]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
+    pub(super) fn tar(members: &[Member<'_>]) -> Vec<u8> {
+        let mut builder = ::tar::Builder::new(Vec::new());
         for (name, content) in members {
-            let mut header = tar::Header::new_gnu();
+            let mut header = ::tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             builder.append_data(&mut header, name, *content).unwrap();
         }
@@ -501,8 +442,8 @@ mod tests {
     }
 
     /// A member with a header of its own making.
-    fn member(name: &str, kind: EntryType, size: u64, content: &[u8]) -> Vec<u8> {
-        let mut header = tar::Header::new_ustar();
+    pub(super) fn member(name: &str, kind: EntryType, size: u64, content: &[u8]) -> Vec<u8> {
+        let mut header = ::tar::Header::new_ustar();
         header.set_path(name).unwrap();
         header.set_entry_type(kind);
         header.set_size(size);
@@ -563,7 +504,7 @@ mod tests {
         fs::write(&place, png(99)).unwrap();
         for name in ["../1.png", "/etc/1.png", "a/../../1.png", place.to_str().unwrap()] {
             let bytes = png(7);
-            let mut header = tar::Header::new_gnu();
+            let mut header = ::tar::Header::new_gnu();
             // Written by hand, since the tar crate refuses to.
             header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
             header.set_size(bytes.len() as u64);
@@ -636,26 +577,141 @@ mod tests {
 
     #[test]
     fn the_splits_of_a_folder_are_folders_or_words_in_names() {
+        let (one, two, three) = (png(1), png(2), png(3));
+        for (train, test) in [
+            ("train-000000.tar", "valid-000000.tar"),
+            ("train-000000.tar", "dev-000000.tar"),
+            ("Train_0.tar", "Eval_0.tar"),
+            ("training-0.TAR", "testing-0.TAR"),
+            ("train/0.tar", "valid/0.tar"),
+            ("train/0.tar", "validation/0.tar"),
+            ("data/train/a/0.tar", "data/test/a/0.tar"),
+            ("shards/cc3m-train-0.tar", "shards/cc3m-val-0.tar"),
+        ] {
+            let shards = folder(&[(train, &[("1.png", &one)]), (test, &[("2.png", &two)])]);
+            assert_eq!(content(shards.path(), Split::Train), ["1: 1, -"], "{train}");
+            assert_eq!(content(shards.path(), Split::Test), ["2: 2, -"], "{test}");
+            assert!(WebDataset::is_at(shards.path()));
+        }
         let shards = folder(&[
-            ("train/0.tar", &[("1.png", &png(1))]),
-            ("test/0.tar", &[("2.png", &png(2))]),
-            ("other.tar", &[("3.png", &png(3))]),
+            ("train-0.tar", &[("1.png", &one)]),
+            ("val-0.tar", &[("2.png", &two)]),
+            ("extra-0.tar", &[("3.png", &three)]),
         ]);
         assert_eq!(content(shards.path(), Split::Train), ["1: 1, -"]);
-        assert_eq!(content(shards.path(), Split::Test), ["2: 2, -"]);
-        let shards = folder(&[
-            ("set-train-0.tar", &[("1.png", &png(1))]),
-            ("set-validation-0.tar", &[("2.png", &png(2))]),
-            ("set-test-0.tar", &[("3.png", &png(3))]),
-            ("latest.TAR", &[("4.png", &png(4))]),
-        ]);
-        assert_eq!(content(shards.path(), Split::Train), ["4: 4, -", "1: 1, -"]);
-        assert_eq!(content(shards.path(), Split::Test), ["2: 2, -"]);
+        let set = WebDataset::open(shards.path(), Split::Train).unwrap();
+        let [skipped] = set.skipped().reasons() else { panic!("{:?}", set.skipped()) };
+        assert!(skipped.to_string().contains("shard(s) whose names tell no split"), "{skipped}");
+        let pattern = shards.path().join("{train,val}-{0..0}.tar");
+        assert_eq!(content(&pattern, Split::Train), ["1: 1, -"]);
+        assert_eq!(content(&pattern, Split::Test), ["2: 2, -"]);
+        let shards = folder(&[("0.tar", &[("1.png", &one)]), ("test.tar", &[("2.png", &two)])]);
+        assert!(failure(shards.path(), Split::Train).contains("0.tar: its name tells no split"));
+        assert!(WebDataset::is_at(shards.path()));
         let empty = tempfile::tempdir().unwrap();
         let message = failure(empty.path(), Split::Train);
         assert!(message.contains("looked for shards, files that end in .tar"), "{message}");
         let gone = empty.path().join("gone.tar");
         assert!(failure(&gone, Split::Train).starts_with("cannot read "));
+    }
+
+    #[test]
+    fn minus_one_and_what_is_empty_are_no_label() {
+        let png = png(1);
+        for labels in [["-1", "0", "10", "2", ""], ["-1.0", "0.0", "10.0", "2.0", "nan"]] {
+            let members: Vec<(String, &[u8])> = (0..5)
+                .flat_map(|number| {
+                    let label = labels[number].as_bytes();
+                    [(format!("{number}.png"), &png[..]), (format!("{number}.cls"), label)]
+                })
+                .collect();
+            let members: Vec<Member<'_>> =
+                members.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+            let shards = folder(&[("s.tar", &members)]);
+            let expected = ["0: 1, -", "1: 1, 0", "2: 1, 10", "3: 1, 2", "4: 1, -"];
+            assert_eq!(content(shards.path(), Split::Train), expected);
+        }
+    }
+
+    #[test]
+    fn texts_are_labels_if_they_repeat_or_are_words() {
+        let png = png(1);
+        let shown = |texts: &[&str], others: &[Member<'_>]| {
+            let names: Vec<(String, String)> =
+                (0..texts.len()).map(|n| (format!("{n}.png"), format!("{n}.txt"))).collect();
+            let mut members = Vec::new();
+            for ((image, text), content) in names.iter().zip(texts) {
+                members.extend([(image.as_str(), &png[..]), (text.as_str(), content.as_bytes())]);
+            }
+            members.extend(others);
+            let shards = folder(&[("s.tar", &members)]);
+            let set = WebDataset::open(&shards.path().join("s.tar"), Split::Train).unwrap();
+            let skipped = set.skipped().reasons().iter().map(|reason| reason.count).sum::<usize>();
+            (content(shards.path(), Split::Train)[0].clone(), set.classes().len(), skipped)
+        };
+        assert_eq!(shown(&["cat", "dog"], &[]), ("0: 1, cat".to_owned(), 2, 0));
+        let repeated = ["great dane", "sheep dog", "great dane", "sheep dog"];
+        assert_eq!(shown(&repeated, &[]), ("0: 1, great dane".to_owned(), 2, 0));
+        assert_eq!(shown(&["3", "1"], &[]), ("0: 1, 3".to_owned(), 4, 0));
+        // Descriptions.
+        assert_eq!(shown(&["a cat on a mat", "a dog"], &[]), ("0: 1, -".to_owned(), 0, 2));
+        assert_eq!(shown(&["cat", "two\nlines"], &[]), ("0: 1, -".to_owned(), 0, 2));
+        assert_eq!(shown(&["cat", &"word".repeat(40)], &[]), ("0: 1, -".to_owned(), 0, 2));
+        // Beside labels, whatever they are.
+        let label: &[Member<'_>] = &[("1.cls", b"7")];
+        assert_eq!(shown(&["cat", "dog"], label), ("0: 1, -".to_owned(), 8, 2));
+    }
+
+    #[test]
+    fn the_train_split_says_where_the_labels_of_both_are() {
+        let png = png(1);
+        let shards = folder(&[
+            ("train.tar", &[("1.png", &png), ("1.txt", b"a cat on a mat"), ("2.png", &png)]),
+            ("val.tar", &[("3.png", &png), ("3.txt", b"dog")]),
+        ]);
+        assert_eq!(content(shards.path(), Split::Test), ["3: 1, -"]);
+        let shards = folder(&[
+            (
+                "train.tar",
+                &[("1.png", &png), ("1.txt", b"cat"), ("2.png", &png), ("2.txt", b"dog")],
+            ),
+            ("val.tar", &[("3.png", &png), ("3.txt", b"dog")]),
+        ]);
+        assert_eq!(content(shards.path(), Split::Test), ["3: 1, dog"]);
+    }
+
+    #[test]
+    fn a_set_without_images_says_what_is_there_instead() {
+        let png = png(1);
+        let all = folder(&[("all.tar", &[("22.05.png", &png), ("22.06.png", &png)])]);
+        let message = failure(&all.path().join("all.tar"), Split::Train);
+        assert!(message.contains(
+            "skipped 2 image(s) that share a key, which is the name up to the first dot"
+        ));
+        let heic = folder(&[("all.tar", &[("1.heic", b"x")])]);
+        let message = failure(heic.path(), Split::Train);
+        assert!(
+            message.contains("skipped 1 member(s) of a kind that is not read (.heic)"),
+            "{message}"
+        );
+        fs::write(heic.path().join("all.tar"), b"").unwrap();
+        let message = failure(heic.path(), Split::Train);
+        assert!(message.contains("1 shard(s) are cut"), "{message}");
+    }
+
+    #[test]
+    fn a_cut_shard_is_noted() {
+        let png = png(1);
+        let whole = tar(&[("1.png", &png), ("2.png", &png)]);
+        let shards = folder(&[]);
+        fs::write(shards.path().join("a.tar"), &whole[..1540]).unwrap();
+        fs::write(shards.path().join("b.tar"), &whole).unwrap();
+        assert_eq!(content(shards.path(), Split::Train).len(), 3);
+        let set = WebDataset::open(shards.path(), Split::Train).unwrap();
+        let [note] = set.skipped().notes() else { panic!("{:?}", set.skipped()) };
+        assert!(note.starts_with("1 shard(s) are cut") && note.ends_with("a.tar"), "{note}");
+        let reason = set.skipped().reasons()[0].to_string();
+        assert!(reason.contains("1 incomplete member(s)") && reason.ends_with("a.tar/2.png"));
     }
 
     #[test]
@@ -680,44 +736,30 @@ mod tests {
 
     #[test]
     fn damaged_shards_are_refused() {
-        let refusal = |bytes: &[u8]| {
-            let message = parse(bytes, Path::new("some.tar")).unwrap_err().to_string();
-            assert!(message.starts_with("some.tar"), "{message}");
-            message
-        };
-        let sound = tar(&[("1.png", &png(1)), ("1.cls", b"3")]);
-        let cut = refusal(&sound[..530]);
-        assert!(cut.contains("some.tar/1.png: ends after the shard does, which has 530"), "{cut}");
-        assert!(refusal(&[b'x'; 600]).contains("cannot read it as a tar archive"));
-        for (bytes, named) in [
-            (tar(&[("1.cls", b" \n")]), "1.cls: is not a label"),
-            (tar(&[("1.json", b"{")]), "1.json: is not JSON"),
-            (tar(&[("1.json", br#"{"cls": [1]}"#)]), "1.json: has the label [1]; the name or"),
-            (tar(&[("1.png", b"a"), ("1.jpg", b"b")]), "1.jpg: is the second image of its sample"),
-            (member("1.png", EntryType::Symlink, 0, b""), "1.png: is a link"),
-            (member("1.png", EntryType::Regular, 1 << 32, b""), "1.png: ends after the shard does"),
-            (
-                member("1.cls", EntryType::Regular, 1 << 21, &vec![b'x'; 1 << 21]),
-                "1.cls: has 2097152 bytes; at most 1048576 are read",
-            ),
-        ] {
-            let message = refusal(&bytes);
-            assert!(message.contains(named), "{message}");
-        }
-
+        let message = parse(&[b'x'; 600], Path::new("some.tar")).unwrap_err().to_string();
+        assert!(message.starts_with("some.tar: cannot read it as a tar archive: "), "{message}");
         let shards = folder(&[
-            ("a.tar", &[("1.png", b"no image"), ("1.cls", b"0")]),
+            ("train.tar", &[("1.png", b"no image"), ("1.cls", b"0")]),
             ("val.tar", &[("2.png", b""), ("2.cls", b"1")]),
         ]);
         let set = WebDataset::open(shards.path(), Split::Train).unwrap();
         let message = set.image(0).unwrap_err().to_string();
-        assert!(message.contains("a.tar/1: the content is not that of"), "{message}");
+        assert!(message.contains("train.tar/1: the content is not that of"), "{message}");
         let message = failure(shards.path(), Split::Test);
         assert!(message.contains("val.tar/2: \"1\" is a class that the train split"), "{message}");
-        fs::write(shards.path().join("a.tar"), [0x1f, 0x8b, 8]).unwrap();
-        assert!(failure(shards.path(), Split::Train).contains("a.tar: is gzipped"));
-        fs::write(shards.path().join("a.tar"), tar(&[("1.txt", b"x")])).unwrap();
-        assert!(failure(shards.path(), Split::Train).contains("the shards hold no bmp, jfif"));
+        fs::write(shards.path().join("train.tar"), [0x1f, 0x8b, 8]).unwrap();
+        assert!(failure(shards.path(), Split::Train).contains("train.tar: is gzipped"));
+        fs::write(shards.path().join("train.tar"), tar(&[("1.txt", b"x")])).unwrap();
+        let message = failure(shards.path(), Split::Train);
+        assert!(message.contains("looked for members that end in bmp, jfif"), "{message}");
+        for (start, expected) in [
+            (&b"\x28\xb5\x2f\xfd"[..], "train.tar: is compressed with zstd"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "train.tar: is a git-lfs pointer"),
+        ] {
+            fs::write(shards.path().join("train.tar"), start).unwrap();
+            let message = failure(shards.path(), Split::Train);
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     proptest! {
@@ -730,7 +772,7 @@ mod tests {
             bytes[at % length] = byte;
             if sum {
                 // With a right checksum, damage to a header gets further.
-                let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
+                let mut header = ::tar::Header::from_byte_slice(&bytes[..512]).clone();
                 header.set_cksum();
                 bytes[..512].copy_from_slice(header.as_bytes());
             }

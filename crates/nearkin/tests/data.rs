@@ -129,6 +129,27 @@ fn a_list_is_inspected_and_packed() {
 }
 
 #[test]
+fn classes_in_another_order_are_the_same_classes_everywhere() {
+    let place = Place::new();
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/swapped-classes");
+    place.nearkin(&format!("data pack {fixtures} x.packed --workers 1")).done();
+    for set in [fixtures, "x.packed"] {
+        let text = place.nearkin(&format!("data inspect {set} --workers 1")).done();
+        let table: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        for row in [["cat", "2", "1"], ["dog", "1", "1"]] {
+            assert!(table.contains(&row.to_vec()), "{text}");
+        }
+        let json = place.nearkin(&format!("data inspect {set} --workers 1 --json")).done();
+        let found: Value = serde_json::from_str(&json).unwrap();
+        for (split, images) in [(0, 2), (1, 1)] {
+            let cat = &found["splits"][split]["classes"][0];
+            assert_eq!((&cat["name"], &cat["images"]), (&"cat".into(), &images.into()));
+        }
+    }
+}
+
+#[test]
 fn packing_shrinks_and_leaves_out_a_few_damaged_images() {
     let place = Place::new();
     place.images("photos", 120);

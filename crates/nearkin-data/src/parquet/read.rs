@@ -1,35 +1,41 @@
 //! Columns, row groups and pages.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::parquet::basic::Type as Physical;
+use ::parquet::basic::Compression;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::{ParquetError, Result as Parsed};
 use ::parquet::file::metadata::page_index::RowGroupPageIndex;
-use ::parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use ::parquet::file::properties::ReaderProperties;
 use ::parquet::file::reader::{ChunkReader, Length, RowGroupReader};
 use ::parquet::file::serialized_reader::SerializedRowGroupReader;
 use bytes::Bytes;
-use serde::Deserialize;
 
+use super::columns::{Columns, Form, ImageColumn, LabelColumn};
 use super::files;
-use crate::decode::{decode, guarded};
-use crate::{DataError, Image, ImageSet, Split};
+use super::labels::{Labels as LabelWriter, Levels, Row, rows};
+use crate::classes::{Fault, Labels, Scheme, UNIT, Written};
+use crate::decode::{GIT_LFS_POINTER, decode, guarded};
+use crate::read_at::ReadAt;
+use crate::splits::{Part, part_of_file};
+use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 /// Unpacked row groups in memory, at most.
 const CACHE_BYTES: u64 = 256 << 20;
 /// Row groups of which it is remembered that an image was asked for.
 const RECENT_GROUPS: usize = 16;
-/// A larger class is no class but a mistake, and every one below it would need a name.
-const MAX_CLASSES: u32 = 1 << 20;
-/// Labels that are read at once.
-const LABELS_AT_ONCE: usize = 4096;
+/// Cells that are read at once.
+const CELLS_AT_ONCE: usize = 4096;
+/// Rows in which an image is looked for to tell a column of images from another.
+const PROBED_ROWS: usize = 16;
+/// Bytes of a row in a column without images: there are only marks that cells are empty.
+const EMPTY_ROW_BYTES: u64 = 16;
 
 /// The images of one split, read from their row groups when asked for.
 #[derive(Debug)]
@@ -37,9 +43,9 @@ pub struct Parquet {
     files: Vec<Table>,
     groups: Vec<Group>,
     images: usize,
-    /// Empty without a column of classes.
-    labels: Vec<Option<u32>>,
+    labels: Labels,
     classes: Vec<String>,
+    skipped: Skipped,
     cache: Mutex<Cache>,
 }
 
@@ -48,9 +54,9 @@ pub struct Parquet {
 struct Table {
     path: PathBuf,
     metadata: Arc<ParquetMetaData>,
+    /// The column of images.
     images: usize,
-    labels: Option<usize>,
-    names: Option<Vec<String>>,
+    columns: Columns,
 }
 
 /// A row group and the number of its first image.
@@ -104,29 +110,18 @@ impl Cache {
     }
 }
 
-/// Bytes at a position; what a file claims about itself never makes more of them than there are.
-trait ReadAt: Send + Sync {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
-}
-
-impl ReadAt for File {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        FileExt::read_at(self, buffer, at)
-    }
-}
-
 /// A file as the parquet crate wants it. Its own way shares one position between all readers.
-struct Chunks<R> {
+struct Chunks<R: ?Sized> {
     source: Arc<R>,
     length: u64,
 }
 
-struct ChunkRead<R> {
+struct ChunkRead<R: ?Sized> {
     source: Arc<R>,
     at: u64,
 }
 
-impl<R: ReadAt> Read for ChunkRead<R> {
+impl<R: ReadAt + ?Sized> Read for ChunkRead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read_at(buffer, self.at)?;
         // The parquet crate passes over what it does not know without looking whether there is any,
@@ -139,13 +134,13 @@ impl<R: ReadAt> Read for ChunkRead<R> {
     }
 }
 
-impl<R: ReadAt> Length for Chunks<R> {
+impl<R: ReadAt + ?Sized> Length for Chunks<R> {
     fn len(&self) -> u64 {
         self.length
     }
 }
 
-impl<R: ReadAt> ChunkReader for Chunks<R> {
+impl<R: ReadAt + ?Sized> ChunkReader for Chunks<R> {
     type T = BufReader<ChunkRead<R>>;
 
     fn get_read(&self, start: u64) -> Parsed<Self::T> {
@@ -175,86 +170,121 @@ impl Chunks<File> {
     }
 }
 
-/// What the `datasets` library says about the columns.
-#[derive(Default, Deserialize)]
-struct Described {
-    info: Info,
-}
+/// Opens a file; anything that can be read serves.
+trait Open<R: ?Sized>: Fn(&Path) -> Result<Chunks<R>, DataError> {}
 
-#[derive(Default, Deserialize)]
-struct Info {
-    features: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Described {
-    fn of(entries: Option<&Vec<KeyValue>>) -> Self {
-        let mut entries = entries.into_iter().flatten();
-        let entry = entries.find(|entry| entry.key == "huggingface");
-        let text = entry.and_then(|entry| entry.value.as_deref());
-        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-    }
-
-    /// The columns of a kind, the usual names first.
-    fn columns(&self, kind: &str, usual: &[&str]) -> Vec<String> {
-        let is_kind = |feature: &serde_json::Value| {
-            feature.get("_type").and_then(serde_json::Value::as_str) == Some(kind)
-        };
-        let features = self.info.features.iter().filter(|(_, feature)| is_kind(feature));
-        let mut names: Vec<String> = features.map(|(name, _)| name.clone()).collect();
-        let rank = |name: &String| usual.iter().position(|usual| usual == name);
-        names.sort_by_key(|name| rank(name).unwrap_or(usual.len()));
-        names.extend(usual.iter().map(ToString::to_string));
-        names
-    }
-
-    fn class_names(&self, column: &str) -> Option<Vec<String>> {
-        let names = self.info.features.get(column)?.get("names")?.as_array()?;
-        names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
-    }
-}
+impl<R: ?Sized, F: Fn(&Path) -> Result<Chunks<R>, DataError>> Open<R> for F {}
 
 impl Table {
-    /// Reads what the end of a file says; the error is the reason.
-    fn parse(chunks: &Chunks<impl ReadAt + 'static>, path: &Path) -> Result<Self, String> {
+    /// Reads what the end of a file says, and which column has the images.
+    fn parse<R: ReadAt + ?Sized + 'static>(
+        path: &Path,
+        open: &impl Open<R>,
+    ) -> Result<Self, DataError> {
+        let chunks = open(path)?;
+        let malformed = |reason: String| DataError::malformed(path, reason);
         let metadata = guarded(|| {
-            ParquetMetaDataReader::new().parse_and_finish(chunks).map_err(|error| error.to_string())
+            let mut start = [0; GIT_LFS_POINTER.len()];
+            if chunks.source.read_full_at(&mut start, 0).is_ok() && start == GIT_LFS_POINTER {
+                return Err("it is a git-lfs pointer: run git lfs pull".into());
+            }
+            ParquetMetaDataReader::new()
+                .parse_and_finish(&chunks)
+                .map_err(|error| error.to_string())
         })
-        .map_err(|reason| format!("cannot read it as a parquet file: {reason}"))?;
-        let schema = metadata.file_metadata().schema_descr();
-        let described = Described::of(metadata.file_metadata().key_value_metadata());
-        let find = |path: &[&str], kinds: &[Physical]| {
-            schema.columns().iter().position(|column| {
-                column.path().parts() == path
-                    && column.max_rep_level() == 0
-                    && kinds.contains(&column.physical_type())
-            })
+        .map_err(|reason| malformed(format!("cannot read it as a parquet file: {reason}")))?;
+        let file = metadata.file_metadata();
+        let columns = Columns::new(file.schema_descr(), file.key_value_metadata());
+        let mut table =
+            Self { path: path.to_owned(), metadata: Arc::new(metadata), images: 0, columns };
+        let candidates = table.columns.images.clone();
+        let holds = |column: &&ImageColumn| {
+            column.is_named || table.holds_images(open, column.leaf).unwrap_or(false)
         };
-        let images = described
-            .columns("Image", &["image", "img"])
-            .iter()
-            .find_map(|name| find(&[name, "bytes"], &[Physical::BYTE_ARRAY]));
-        let images = images.ok_or_else(|| {
-            let columns = schema.columns().iter().map(|column| column.path().string());
-            format!(
-                "has no column of images, a struct called image with bytes in it; its columns are {}",
-                columns.collect::<Vec<_>>().join(", ")
-            )
-        })?;
-        let labels = described
-            .columns("ClassLabel", &["label", "labels", "fine_label"])
-            .into_iter()
-            .find_map(|name| Some((find(&[&name], &[Physical::INT64, Physical::INT32])?, name)));
-        let names = labels.as_ref().and_then(|(_, name)| described.class_names(name));
-        let labels = labels.map(|(column, _)| column);
-        Ok(Self { path: path.to_owned(), metadata: Arc::new(metadata), images, labels, names })
+        let images = candidates.iter().find(holds).map(|column| column.leaf);
+        table.images = images.ok_or_else(|| malformed(table.columns.refusal()))?;
+        let groups = table.metadata.row_groups().iter();
+        if groups
+            .map(|group| group.column(table.images))
+            .any(|c| c.compression() == Compression::LZO)
+        {
+            let reason = "is compressed with LZO, which is not read; write it again with zstd";
+            return Err(malformed(reason.to_owned()));
+        }
+        table.refuse_empty_cells(open)?;
+        let labels =
+            table.columns.labels.as_ref().filter(|labels| labels.is_binary && !labels.is_list);
+        if let Some(column) = labels.map(|labels| labels.leaf) {
+            let first = table.first_cell(open, column)?;
+            // The masks of a segmented image, say.
+            if first.is_some_and(|cell| std::str::from_utf8(cell.data()).is_err()) {
+                table.columns.labels = None;
+            }
+        }
+        Ok(table)
     }
 
     fn open(path: &Path) -> Result<Self, DataError> {
-        let chunks = Chunks::open(path)?;
-        Self::parse(&chunks, path).map_err(|reason| DataError::malformed(path, reason))
+        Self::parse(path, &Chunks::open)
     }
 
-    fn column<R: ReadAt + 'static>(
+    /// Whether the first cell of a column that is not empty is an image.
+    fn holds_images<R: ReadAt + ?Sized + 'static>(
+        &self,
+        open: &impl Open<R>,
+        column: usize,
+    ) -> Result<bool, DataError> {
+        let first = self.first_cell(open, column)?;
+        Ok(first.is_some_and(|cell| ::image::guess_format(cell.data()).is_ok()))
+    }
+
+    /// The first of some cells of a column of bytes that is not empty.
+    fn first_cell<R: ReadAt + ?Sized + 'static>(
+        &self,
+        open: &impl Open<R>,
+        column: usize,
+    ) -> Result<Option<ByteArray>, DataError> {
+        for group in 0..self.metadata.num_row_groups().min(PROBED_ROWS) {
+            let cells = self.cells_of(open(&self.path)?, group, column, 0, PROBED_ROWS)?;
+            let mut filled = cells.into_iter().flatten().filter(|cell| !cell.data().is_empty());
+            if let Some(cell) = filled.next() {
+                return Ok(Some(cell));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses a column of images that has bytes in no row, before training begins.
+    fn refuse_empty_cells<R: ReadAt + ?Sized + 'static>(
+        &self,
+        open: &impl Open<R>,
+    ) -> Result<(), DataError> {
+        let groups = 0..self.metadata.num_row_groups();
+        let is_small = |group: usize| {
+            let column = self.metadata.row_group(group).column(self.images);
+            let bytes = u64::try_from(column.uncompressed_size()).unwrap_or(u64::MAX);
+            bytes < EMPTY_ROW_BYTES.saturating_mul(self.rows(group) as u64) + 4096
+        };
+        if groups.is_empty() || !groups.clone().all(is_small) {
+            return Ok(());
+        }
+        let mut rows = 0;
+        for group in groups {
+            let cells = self.images(open(&self.path)?, group, 0, self.rows(group))?;
+            rows += cells.len();
+            if cells.iter().any(Option::is_some) {
+                return Ok(());
+            }
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        let reason = "its column of images has no bytes in any row: the file only names the images. Give \
+                      their folder, or write the file again with the images in it";
+        Err(self.malformed(reason))
+    }
+
+    fn column<R: ReadAt + ?Sized + 'static>(
         &self,
         chunks: Chunks<R>,
         group: usize,
@@ -286,49 +316,73 @@ impl Table {
         })
     }
 
-    /// The rows of a row group from `skipped` on, up to `count`.
+    /// The images of a row group from row `skipped` on, up to `count`.
     fn images(
         &self,
-        chunks: Chunks<impl ReadAt + 'static>,
+        chunks: Chunks<impl ReadAt + ?Sized + 'static>,
         group: usize,
         skipped: usize,
         count: usize,
     ) -> Result<Vec<Option<ByteArray>>, DataError> {
-        self.read(group, || match self.column(chunks, group, self.images)? {
+        self.cells_of(chunks, group, self.images, skipped, count)
+    }
+
+    /// The same of another column of bytes.
+    fn cells_of(
+        &self,
+        chunks: Chunks<impl ReadAt + ?Sized + 'static>,
+        group: usize,
+        column: usize,
+        skipped: usize,
+        count: usize,
+    ) -> Result<Vec<Option<ByteArray>>, DataError> {
+        let levels = self.levels(column).value;
+        self.read(group, || match self.column(chunks, group, column)? {
             ColumnReader::ByteArrayColumnReader(mut reader) => {
-                cells(&mut reader, self.levels(self.images), skipped, count)
+                cells(&mut reader, levels, skipped, count)
             }
             _ => Err(ParquetError::General("its column of images holds no bytes".into())),
         })
     }
 
-    /// The classes of a row group; none without a column of them.
+    /// The labels of a row group.
     fn labels(
         &self,
-        chunks: Chunks<impl ReadAt + 'static>,
+        chunks: Chunks<impl ReadAt + ?Sized + 'static>,
         group: usize,
-    ) -> Result<Vec<Option<i64>>, DataError> {
-        let Some(column) = self.labels else { return Ok(Vec::new()) };
-        let (levels, rows) = (self.levels(column), self.rows(group));
-        let labels = self.read(group, || match self.column(chunks, group, column)? {
-            ColumnReader::Int64ColumnReader(mut reader) => cells(&mut reader, levels, 0, rows),
-            ColumnReader::Int32ColumnReader(mut reader) => {
-                let cells = cells(&mut reader, levels, 0, rows)?;
-                Ok(cells.into_iter().map(|cell| cell.map(i64::from)).collect())
-            }
-            _ => Err(ParquetError::General("its column of classes holds no integers".into())),
+        column: &LabelColumn,
+    ) -> Result<Vec<Row>, DataError> {
+        let (levels, count) = (self.levels(column.leaf), self.rows(group));
+        let labels = self.read(group, || {
+            rows(self.column(chunks, group, column.leaf)?, column, levels, count)
         })?;
-        if labels.len() == rows {
+        if labels.len() == count {
             Ok(labels)
         } else {
-            let reason = format!("row group {group} has {} classes for {rows} rows", labels.len());
+            let reason = format!("row group {group} has {} labels for {count} rows", labels.len());
             Err(self.malformed(&reason))
         }
     }
 
-    /// The level at which a cell of the column is not empty.
-    fn levels(&self, column: usize) -> i16 {
-        self.metadata.file_metadata().schema_descr().column(column).max_def_level()
+    /// The parts that a column of splits speaks of.
+    fn parts<R: ReadAt + ?Sized + 'static>(
+        &self,
+        open: &impl Open<R>,
+    ) -> Result<BTreeSet<Part>, DataError> {
+        let mut parts = BTreeSet::new();
+        let Some((column, _)) = self.columns.part else { return Ok(parts) };
+        for group in 0..self.metadata.num_row_groups() {
+            let cells = self.cells_of(open(&self.path)?, group, column, 0, self.rows(group))?;
+            let words =
+                cells.iter().flatten().filter_map(|cell| std::str::from_utf8(cell.data()).ok());
+            parts.extend(words.filter_map(part_of_file));
+        }
+        Ok(parts)
+    }
+
+    fn levels(&self, column: usize) -> Levels {
+        let column = self.metadata.file_metadata().schema_descr().column(column);
+        Levels { value: column.max_def_level(), element: column.repeated_ancestor_def_level() }
     }
 
     fn rows(&self, group: usize) -> usize {
@@ -349,7 +403,7 @@ fn cells<T: DataType>(
     }
     while cells.len() < count {
         let (mut values, mut defined) = (Vec::new(), Vec::new());
-        let wanted = (count - cells.len()).min(LABELS_AT_ONCE);
+        let wanted = (count - cells.len()).min(CELLS_AT_ONCE);
         let (rows, _, _) = reader.read_records(wanted, Some(&mut defined), None, &mut values)?;
         if rows == 0 {
             break;
@@ -367,87 +421,135 @@ fn cells<T: DataType>(
 }
 
 impl Parquet {
-    /// Reads the ends of a split's files and its column of classes.
+    /// Reads the ends of a split's files and its column of labels; for the test split those of the train
+    /// split too, whose classes count.
     ///
     /// [`DataError::Request`] if there are no files of the split, [`DataError::Empty`] if they hold no
     /// rows, [`DataError::Malformed`] with the file that is damaged, has no column of images, or a
-    /// class without a name.
+    /// class that the first file, or the train split, does not have.
     pub fn open(path: &Path, split: Split) -> Result<Self, DataError> {
-        let [train, test] = files(path)?;
-        let own = match split {
-            Split::Train => &train,
-            Split::Test => &test,
-        };
+        let files = files(path)?;
+        let own = files.of(split);
         if own.is_empty() {
             let path = path.display();
             return Err(DataError::Request(format!(
                 "{path} has no {split} split: give a folder of files named train-... and test-..."
             )));
         }
-        let files = own.iter().map(|path| Table::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut set = Self::of(files, |table| Chunks::open(&table.path))?;
+        let tables = |paths: &[PathBuf]| {
+            paths.iter().map(|path| Table::open(path)).collect::<Result<Vec<_>, _>>()
+        };
+        let mut train = Vec::new();
+        if let (Split::Test, Some((first, others))) = (split, files.train.split_first()) {
+            train.push(Table::open(first)?);
+            // Names of classes in the first file are all that counts.
+            if train.iter().all(|table| table.columns.class_names().is_none()) {
+                train.extend(tables(others)?);
+            }
+        }
+        let own = tables(own)?;
+        let is_divided = !files.train.is_empty() && !files.test.is_empty();
+        for table in &own {
+            refuse_other_parts(table, is_divided.then_some(split), &Chunks::open)?;
+        }
+        let mut set = Self::new(own, &train, &Chunks::open)?;
         if set.images == 0 {
             return Err(DataError::empty(path, "its parquet files have no rows"));
         }
-        // Both splits must have the same classes.
-        if split == Split::Test && !train.is_empty() && !set.has_names() {
-            let files =
-                train.iter().map(|path| Table::open(path)).collect::<Result<Vec<_>, _>>()?;
-            let classes = Self::of(files, |table| Chunks::open(&table.path))?.classes;
-            if classes.len() > set.classes.len() {
-                set.classes = classes;
-            }
-        }
+        set.skipped.merge(files.skipped(split));
         Ok(set)
     }
 
-    fn has_names(&self) -> bool {
-        self.files.iter().any(|file| file.names.is_some())
-    }
-
-    fn of<R: ReadAt + 'static>(
+    /// The set of these files, whose classes are those of `train` if it has any.
+    fn new<R: ReadAt + ?Sized + 'static>(
         files: Vec<Table>,
-        open: impl Fn(&Table) -> Result<Chunks<R>, DataError>,
+        train: &[Table],
+        open: &impl Open<R>,
     ) -> Result<Self, DataError> {
-        let names = files.iter().find_map(|file| file.names.clone());
-        let (mut groups, mut labels) = (Vec::new(), Vec::new());
+        let mut groups = Vec::new();
         let mut images = 0_usize;
-        let mut most = 0;
         for (file, table) in files.iter().enumerate() {
-            if table.labels.is_some() != files[0].labels.is_some()
-                || table.names.is_some() && table.names != names
-            {
-                return Err(table.malformed("has other classes than the first file"));
-            }
             for number in 0..table.metadata.num_row_groups() {
                 let rows = table.rows(number);
-                let written = table.labels(open(table)?, number)?;
-                for (row, label) in written.into_iter().enumerate() {
-                    // The hub writes -1 where the class is not known.
-                    let label = label.filter(|&label| label != -1);
-                    let limit = names.as_ref().map_or(MAX_CLASSES, |names| names.len() as u32);
-                    let known = label.map(|label| u32::try_from(label).ok().filter(|&l| l < limit));
-                    if known == Some(None) {
-                        let label = label.unwrap_or_default();
-                        let reason = format!(
-                            "row {row} of row group {number} has the class {label}; it must be 0 to \
-                             {}, or -1 for none",
-                            limit.saturating_sub(1)
-                        );
-                        return Err(table.malformed(&reason));
-                    }
-                    let known = known.flatten();
-                    most = known.map_or(most, |label| most.max(label + 1));
-                    labels.push(known);
-                }
                 groups.push(Group { file, number, first: images, rows });
                 images = images
                     .checked_add(rows)
                     .ok_or_else(|| table.malformed("counts more rows than a file can have"))?;
             }
         }
-        let classes = names.unwrap_or_else(|| (0..most).map(|number| number.to_string()).collect());
-        Ok(Self { files, groups, images, labels, classes, cache: Mutex::default() })
+        let mut set = Self {
+            files,
+            groups,
+            images,
+            labels: Labels::One(Vec::new()),
+            classes: Vec::new(),
+            skipped: Skipped::new(),
+            cache: Mutex::default(),
+        };
+        set.number(train, open)?;
+        set.note_columns();
+        Ok(set)
+    }
+
+    /// Reads the labels, and numbers them as the train split does.
+    fn number<R: ReadAt + ?Sized + 'static>(
+        &mut self,
+        train: &[Table],
+        open: &impl Open<R>,
+    ) -> Result<(), DataError> {
+        let own = Labelled::new(&self.files)?;
+        let train = Labelled::new(train)?;
+        let Some(own) = own else { return Ok(()) };
+        let reference = train.as_ref().unwrap_or(&own);
+        let separator = own.is_list().then_some(UNIT);
+        // The train split may count its classes without names, and then so does the test split.
+        let counts = reference.names.is_none() && reference.is_counted();
+        if counts && own.names.is_some() {
+            self.skipped.note(
+                "the classes of the train split have no names: those of the test split are not used",
+            );
+        }
+        let names = if counts { None } else { reference.names.or(own.names) };
+        if own.has_unnamed_files() && names.is_some() {
+            self.skipped.note(format!(
+                "classes without names in {} are counted by the names of {}",
+                own.files.first().map(|table| table.path.display().to_string()).unwrap_or_default(),
+                reference.path().display()
+            ));
+        }
+        let written = own.written(names, counts, open)?;
+        let scheme = match (reference.names.filter(|_| !counts), &train) {
+            (Some(names), train) => {
+                let holder = if train.is_some() { "the train split" } else { "the first file" };
+                Ok(Scheme::named(names, separator, holder))
+            }
+            (None, Some(train)) => {
+                let train = train.written(names, counts, open)?;
+                Scheme::from_labels(&written, Some(&train), separator)
+            }
+            (None, None) => Scheme::from_labels(&written, None, separator),
+        };
+        let numbered = scheme.and_then(|scheme| Ok((scheme.classes(), scheme.number(&written)?)));
+        let (classes, labels) = numbered.map_err(|Fault { image, reason }| {
+            DataError::malformed(Path::new(&self.name(image)), reason)
+        })?;
+        (self.classes, self.labels) = (classes, labels);
+        Ok(())
+    }
+
+    /// Notes the columns that are not read.
+    fn note_columns(&mut self) {
+        let Some(table) = self.files.first() else { return };
+        let schema = table.metadata.file_metadata().schema_descr();
+        let ignored = table.columns.ignored(schema, table.images);
+        if ignored.is_empty() {
+            return;
+        }
+        let what = match table.columns.labels {
+            Some(_) => "ignored columns",
+            None => "no column is known to hold labels; ignored columns",
+        };
+        self.skipped.note(format!("{what}: {}", ignored.join(", ")));
     }
 
     /// The place of an image: its row group among all, and its row there.
@@ -504,7 +606,15 @@ impl ImageSet for Parquet {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index).copied().flatten().map(|label| label as usize)
+        self.labels.label(index)
+    }
+
+    fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
+        self.labels.labels(index)
+    }
+
+    fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 
     fn classes(&self) -> &[String] {
@@ -521,23 +631,113 @@ impl ImageSet for Parquet {
     }
 }
 
+/// The files of a split that has labels.
+struct Labelled<'a> {
+    files: &'a [Table],
+    /// The first names of classes, in the order of their numbers.
+    names: Option<&'a [String]>,
+}
+
+impl<'a> Labelled<'a> {
+    /// `None` if the files have no labels; all of them have, or none does.
+    fn new(files: &'a [Table]) -> Result<Option<Self>, DataError> {
+        let Some(first) = files.first() else { return Ok(None) };
+        let is_list = |table: &Table| table.columns.labels.as_ref().map(|labels| labels.is_list);
+        if let Some(other) = files.iter().find(|table| is_list(table) != is_list(first)) {
+            let shown = first.path.display();
+            let reason = format!("its labels are not of the kind of those in {shown}");
+            return Err(other.malformed(&reason));
+        }
+        let names = |table: &'a Table| table.columns.class_names();
+        let labelled = Self { files, names: files.iter().find_map(names) };
+        Ok(first.columns.labels.is_some().then_some(labelled))
+    }
+
+    fn columns(&self) -> impl Iterator<Item = (&'a Table, &'a LabelColumn)> {
+        self.files.iter().filter_map(|table| Some((table, table.columns.labels.as_ref()?)))
+    }
+
+    fn path(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |table| &table.path)
+    }
+
+    fn is_list(&self) -> bool {
+        self.columns().any(|(_, column)| column.is_list)
+    }
+
+    /// Whether labels are numbers.
+    fn is_counted(&self) -> bool {
+        self.columns().all(|(_, column)| !matches!(column.form, Form::Text | Form::Boolean))
+    }
+
+    /// Whether a file counts classes that other files name.
+    fn has_unnamed_files(&self) -> bool {
+        self.columns().any(|(_, column)| {
+            column.names.is_none() && !matches!(column.form, Form::Text | Form::Boolean)
+        })
+    }
+
+    /// The labels of all rows. A file's own names hold for its numbers, else `names`; none if classes are
+    /// only counted.
+    fn written<R: ReadAt + ?Sized + 'static>(
+        &self,
+        names: Option<&[String]>,
+        counts: bool,
+        open: &impl Open<R>,
+    ) -> Result<Written, DataError> {
+        let mut written = Written::default();
+        for (table, column) in self.columns() {
+            let names = column.names.as_deref().or(names).filter(|_| !counts);
+            let mut labels = LabelWriter::new(&mut written, names);
+            for group in 0..table.metadata.num_row_groups() {
+                let rows = table.labels(open(&table.path)?, group, column)?;
+                for (row, label) in rows.into_iter().enumerate() {
+                    labels.push(label).map_err(|reason| {
+                        table.malformed(&format!("row {row} of row group {group} {reason}"))
+                    })?;
+                }
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Refuses a file whose column of splits speaks of several, or of another than that of the file.
+fn refuse_other_parts<R: ReadAt + ?Sized + 'static>(
+    table: &Table,
+    split: Option<Split>,
+    open: &impl Open<R>,
+) -> Result<(), DataError> {
+    let parts = table.parts(open)?;
+    let Some((_, name)) = &table.columns.part else { return Ok(()) };
+    let splits =
+        |split: Split| parts.iter().any(|part| (*part == Part::Train) == (split == Split::Train));
+    let (train, test) = (splits(Split::Train), splits(Split::Test));
+    let reason = match split {
+        _ if train && test => {
+            "has rows of the train split and of others: write a file for each split"
+        }
+        Some(Split::Train) if test => "says that the rows are not of the train split",
+        Some(Split::Test) if train => "says that the rows are of the train split",
+        _ => return Ok(()),
+    };
+    Err(table.malformed(&format!("its column {name} {reason}")))
+}
+
 /// Reads any bytes as a file: its metadata, its classes and the first images of every row group.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    struct Memory(Vec<u8>);
-    impl ReadAt for Memory {
-        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-            let rest = usize::try_from(at).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
-            (&*rest).read(buffer)
-        }
-    }
-    let source = Arc::new(Memory(bytes.to_vec()));
-    let chunks = || Chunks { source: Arc::clone(&source), length: bytes.len() as u64 };
-    let Ok(table) = Table::parse(&chunks(), Path::new("fuzzed")) else { return };
-    let Ok(set) = Parquet::of(vec![table], |_| Ok(chunks())) else { return };
+    let source: Arc<[u8]> = bytes.into();
+    let open = |_: &Path| Ok(Chunks { source: Arc::clone(&source), length: source.len() as u64 });
+    let Ok(table) = Table::parse(Path::new("fuzzed"), &open) else { return };
+    let _ = refuse_other_parts(&table, None, &open);
+    let Ok(set) = Parquet::new(vec![table], &[], &open) else { return };
     for group in &set.groups {
-        let _ = set.files[0].images(chunks(), group.number, 0, 3);
-        let _ = set.files[0].images(chunks(), group.number, 1, 1);
+        for skipped in [0, 1] {
+            if let Ok(chunks) = open(Path::new("fuzzed")) {
+                let _ = set.files[0].images(chunks, group.number, skipped, 3);
+            }
+        }
     }
 }
 
@@ -545,8 +745,12 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 mod tests {
     use std::fs;
 
-    use ::parquet::basic::Compression;
-    use ::parquet::data_type::{ByteArrayType, Int64Type};
+    use ::parquet::basic::{BrotliLevel, GzipLevel, ZstdLevel};
+    use ::parquet::data_type::{
+        BoolType, ByteArrayType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType,
+        Int32Type, Int64Type,
+    };
+    use ::parquet::file::metadata::KeyValue;
     use ::parquet::file::properties::WriterProperties;
     use ::parquet::file::writer::SerializedFileWriter;
     use ::parquet::schema::parser::parse_message_type;
@@ -738,8 +942,8 @@ mod tests {
             (sound[..sound.len() - 9].to_vec(), "cannot read it as a parquet file"),
             (
                 write("message schema { OPTIONAL INT64 label; }", None, none, &[rows(0..1)]),
-                "has no column of images, a struct called image with bytes in it; its columns are \
-                 label",
+                "has no column of images, which is binary or a struct with bytes in it; its columns are \
+                 label (int64)",
             ),
             (
                 write(SCHEMA, Some(CLASSES), none, &[other]),
@@ -782,6 +986,497 @@ mod tests {
         let [missing, text] = reasons[..] else { panic!("{reasons:?}") };
         assert!(missing.contains("row 1: its cell has no bytes"), "{missing}");
         assert!(text.contains("row 2: the content is not that of a JPEG"), "{text}");
+    }
+
+    /// The cells of a column.
+    enum Cells {
+        Bytes(Vec<Option<Vec<u8>>>),
+        /// At the only optional level of a column.
+        Plain(Vec<Vec<u8>>),
+        Int64(Vec<Option<i64>>),
+        Int32(Vec<Option<i32>>),
+        Double(Vec<Option<f64>>),
+        Float(Vec<Option<f32>>),
+        Boolean(Vec<Option<bool>>),
+        Text(Vec<Option<&'static str>>),
+        Fixed(Vec<Vec<u8>>),
+        /// No list, or the elements of one.
+        Texts(Vec<Option<Vec<&'static str>>>),
+        Int64s(Vec<Option<Vec<i64>>>),
+    }
+
+    fn split_cells<T: Clone, U>(
+        cells: &[Option<T>],
+        value: fn(&T) -> U,
+        depth: i16,
+    ) -> (Vec<U>, Vec<i16>) {
+        let level = |cell: &Option<T>| if cell.is_some() { depth } else { depth - 1 };
+        (cells.iter().flatten().map(value).collect(), cells.iter().map(level).collect())
+    }
+
+    fn split_lists<T, U>(
+        lists: &[Option<Vec<T>>],
+        value: fn(&T) -> U,
+    ) -> (Vec<U>, Vec<i16>, Vec<i16>) {
+        let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+        for list in lists {
+            let elements = list.as_ref().map_or(0, Vec::len);
+            if elements == 0 {
+                defined.push(i16::from(list.is_some()));
+                repeated.push(0);
+            }
+            for (place, element) in list.iter().flatten().enumerate() {
+                values.push(value(element));
+                defined.push(3);
+                repeated.push(i16::from(place > 0));
+            }
+        }
+        (values, defined, repeated)
+    }
+
+    /// A file of one row group with these columns.
+    fn table(
+        schema: &str,
+        described: Option<&str>,
+        compression: Compression,
+        columns: &[Cells],
+    ) -> Vec<u8> {
+        let entry = |text: &str| KeyValue::new("huggingface".to_owned(), text.to_owned());
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_key_value_metadata(described.map(|text| vec![entry(text)]))
+            .build();
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut writer =
+            SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for cells in columns {
+            let mut column = group.next_column().unwrap().unwrap();
+            let text = |text: &&'static str| ByteArray::from(*text);
+            match cells {
+                Cells::Bytes(cells) => {
+                    let (values, levels) = split_cells(cells, |c| ByteArray::from(c.clone()), 2);
+                    column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Plain(cells) => {
+                    let values: Vec<ByteArray> =
+                        cells.iter().map(|cell| ByteArray::from(cell.clone())).collect();
+                    let levels = vec![1; cells.len()];
+                    column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Text(cells) => {
+                    let (values, levels) = split_cells(cells, text, 1);
+                    column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Int64(cells) => {
+                    let (values, levels) = split_cells(cells, |c| *c, 1);
+                    column.typed::<Int64Type>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Int32(cells) => {
+                    let (values, levels) = split_cells(cells, |c| *c, 1);
+                    column.typed::<Int32Type>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Double(cells) => {
+                    let (values, levels) = split_cells(cells, |c| *c, 1);
+                    column.typed::<DoubleType>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Float(cells) => {
+                    let (values, levels) = split_cells(cells, |c| *c, 1);
+                    column.typed::<FloatType>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Boolean(cells) => {
+                    let (values, levels) = split_cells(cells, |c| *c, 1);
+                    column.typed::<BoolType>().write_batch(&values, Some(&levels), None)
+                }
+                Cells::Fixed(cells) => {
+                    let values: Vec<FixedLenByteArray> =
+                        cells.iter().map(|cell| ByteArray::from(cell.clone()).into()).collect();
+                    column.typed::<FixedLenByteArrayType>().write_batch(&values, None, None)
+                }
+                Cells::Texts(lists) => {
+                    let (values, defined, repeated) = split_lists(lists, text);
+                    let column = column.typed::<ByteArrayType>();
+                    column.write_batch(&values, Some(&defined), Some(&repeated))
+                }
+                Cells::Int64s(lists) => {
+                    let (values, defined, repeated) = split_lists(lists, |value| *value);
+                    let column = column.typed::<Int64Type>();
+                    column.write_batch(&values, Some(&defined), Some(&repeated))
+                }
+            }
+            .unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    const IMAGE: &str = "OPTIONAL GROUP image { OPTIONAL BINARY bytes; }";
+
+    fn images(count: u8) -> Cells {
+        Cells::Bytes((0..count).map(|level| Some(png(level))).collect())
+    }
+
+    /// A file of images and a column of labels, of this kind in the schema.
+    fn labelled(column: &str, described: Option<&str>, cells: Cells) -> Vec<u8> {
+        let count = match &cells {
+            Cells::Fixed(cells) | Cells::Plain(cells) => cells.len(),
+            Cells::Text(cells) => cells.len(),
+            Cells::Texts(cells) => cells.len(),
+            Cells::Int64s(cells) => cells.len(),
+            Cells::Double(cells) => cells.len(),
+            Cells::Float(cells) => cells.len(),
+            Cells::Boolean(cells) => cells.len(),
+            Cells::Int32(cells) => cells.len(),
+            Cells::Int64(cells) => cells.len(),
+            Cells::Bytes(cells) => cells.len(),
+        };
+        let schema = format!("message schema {{ {IMAGE} {column} }}");
+        table(&schema, described, Compression::SNAPPY, &[images(count as u8), cells])
+    }
+
+    /// The class of every image, `-` for none, several with a `+` between them.
+    fn classes(path: &Path, split: Split) -> String {
+        let set = Parquet::open(path, split).unwrap();
+        let show = |index: usize| match set.labels(index) {
+            Some(labels) => {
+                let names =
+                    labels.present.iter().map(|&label| set.classes()[label as usize].as_str());
+                format!("[{}]", names.collect::<Vec<_>>().join("+"))
+            }
+            None => set.label(index).map_or("-", |label| set.classes()[label].as_str()).to_owned(),
+        };
+        (0..set.len()).map(show).collect::<Vec<_>>().join(" ")
+    }
+
+    fn classes_of(file: Vec<u8>) -> String {
+        let folder = folder(&[("x.parquet", file)]);
+        classes(&folder.path().join("x.parquet"), Split::Train)
+    }
+
+    #[test]
+    fn labels_of_every_type_are_read_with_one_meaning() {
+        let word = |cells: &[Option<&'static str>]| Cells::Text(cells.to_vec());
+        for (column, cells, expected) in [
+            (
+                "OPTIONAL INT64 label;",
+                Cells::Int64(vec![Some(2), Some(-1), None, Some(0)]),
+                "2 - - 0",
+            ),
+            ("OPTIONAL INT32 label (INT_8);", Cells::Int32(vec![Some(2), Some(-1)]), "2 -"),
+            (
+                "OPTIONAL INT32 label (INTEGER(16,false));",
+                Cells::Int32(vec![Some(2), Some(1)]),
+                "2 1",
+            ),
+            ("OPTIONAL INT32 target (UINT_8);", Cells::Int32(vec![Some(2), Some(1)]), "2 1"),
+            (
+                "OPTIONAL BINARY label (STRING);",
+                word(&[Some("dog"), Some("cat"), Some(""), None, Some("-1")]),
+                "dog cat - - -",
+            ),
+            (
+                "OPTIONAL BINARY category (UTF8);",
+                word(&[Some("3"), Some("10"), Some("-1.0")]),
+                "3 10 -",
+            ),
+            ("OPTIONAL BINARY y (ENUM);", word(&[Some("dog"), Some("cat")]), "dog cat"),
+            ("OPTIONAL BINARY Class;", word(&[Some("dog"), Some("cat")]), "dog cat"),
+            (
+                "OPTIONAL DOUBLE label;",
+                Cells::Double(vec![Some(3.0), Some(-1.0), Some(f64::NAN), None, Some(0.0)]),
+                "3 - - - 0",
+            ),
+            ("OPTIONAL FLOAT label;", Cells::Float(vec![Some(0.1), Some(-2.5)]), "0.1 -2.5"),
+            (
+                "OPTIONAL BOOLEAN label;",
+                Cells::Boolean(vec![Some(true), None, Some(false)]),
+                "true - false",
+            ),
+            (
+                "OPTIONAL INT32 label (DECIMAL(5,2));",
+                Cells::Int32(vec![Some(300), Some(-100)]),
+                "3 -",
+            ),
+            (
+                "REQUIRED FIXED_LEN_BYTE_ARRAY (3) label (DECIMAL(5,0));",
+                Cells::Fixed(vec![vec![0, 1, 2], vec![0xff, 0xff, 0xff], vec![0, 0, 7]]),
+                "258 - 7",
+            ),
+            (
+                "REQUIRED FIXED_LEN_BYTE_ARRAY (2) label (FLOAT16);",
+                Cells::Fixed(vec![vec![0, 0x42], vec![0, 0xbc], vec![0, 0x7e]]),
+                "3 - -",
+            ),
+        ] {
+            assert_eq!(classes_of(labelled(column, None, cells)), expected, "{column}");
+        }
+        let wide = |low: [u8; 2]| [vec![0; 20], low.to_vec()].concat();
+        let column = "REQUIRED FIXED_LEN_BYTE_ARRAY (22) label (DECIMAL(50,0));";
+        let cells = Cells::Fixed(vec![wide([1, 2]), vec![0xff; 22]]);
+        assert_eq!(classes_of(labelled(column, None, cells)), "258 -");
+        let file = labelled(column, None, Cells::Fixed(vec![[vec![1], vec![0; 21]].concat()]));
+        let folder = folder(&[("x.parquet", file)]);
+        let message = Parquet::open(folder.path(), Split::Train).unwrap_err().to_string();
+        assert!(
+            message.contains("row 0 of row group 0 has a number that is too large"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn labels_are_found_beside_images_in_a_struct() {
+        let schema = "message schema { REQUIRED GROUP row {
+            OPTIONAL GROUP image { REQUIRED BINARY bytes; OPTIONAL BINARY path (STRING); }
+            OPTIONAL INT64 label; OPTIONAL INT64 id;
+        } }";
+        let levels = |count: usize| Cells::Int64((0..count as i64).map(Some).collect());
+        let columns = [
+            Cells::Plain(vec![png(0), png(1)]),
+            Cells::Text(vec![None, None]),
+            levels(2),
+            levels(2),
+        ];
+        let file = table(schema, None, Compression::SNAPPY, &columns);
+        let folder = folder(&[("x.parquet", file)]);
+        assert_eq!(classes(folder.path(), Split::Train), "0 1");
+        let set = Parquet::open(folder.path(), Split::Train).unwrap();
+        let expected = "ignored columns: row.id (int64)";
+        assert_eq!(set.skipped().notes(), [expected]);
+    }
+
+    #[test]
+    fn a_column_of_masks_is_no_label() {
+        let schema = format!("message schema {{ {IMAGE} OPTIONAL BINARY label; }}");
+        let masks = Cells::Plain(vec![png(7), png(8)]);
+        let file = table(&schema, None, Compression::SNAPPY, &[images(2), masks]);
+        let folder = folder(&[("x.parquet", file)]);
+        let set = Parquet::open(folder.path(), Split::Train).unwrap();
+        assert_eq!((set.len(), set.has_labels()), (2, false));
+        assert!(set.skipped().notes()[0].ends_with("ignored columns: label (binary)"));
+    }
+
+    #[test]
+    fn lists_of_labels_are_several_classes() {
+        let list = |element: &str| {
+            format!(
+                "OPTIONAL GROUP labels (LIST) {{ REPEATED GROUP list {{ OPTIONAL {element}; }} }}"
+            )
+        };
+        let words =
+            vec![Some(vec!["dog", "cat"]), None, Some(vec![]), Some(vec!["a|b", "-1", "dog"])];
+        let file = labelled(&list("BINARY element (STRING)"), None, Cells::Texts(words));
+        assert_eq!(classes_of(file), "[cat+dog] - [] [a|b+dog]");
+        let numbers = vec![Some(vec![2, 0]), Some(vec![1])];
+        let file = labelled(&list("INT64 element"), None, Cells::Int64s(numbers.clone()));
+        assert_eq!(classes_of(file), "[0+2] [1]");
+        let described = r#"{"info": {"features": {"labels": {"_type": "Sequence", "feature":
+            {"_type": "ClassLabel", "names": ["x", "y", "z"]}}}}}"#;
+        let file = labelled(&list("INT64 element"), Some(described), Cells::Int64s(numbers));
+        assert_eq!(classes_of(file), "[x+z] [y]");
+    }
+
+    fn named(names: &str) -> String {
+        format!(
+            r#"{{"info": {{"features": {{"image": {{"_type": "Image"}},
+            "label": {{"names": [{names}], "_type": "ClassLabel"}}}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn classes_are_numbered_by_the_names_of_the_first_file_of_the_train_split() {
+        let column = "OPTIONAL INT64 label;";
+        let file = |names: &str, labels: &[i64]| {
+            let described = named(names);
+            let described = (!names.is_empty()).then_some(described.as_str());
+            labelled(column, described, Cells::Int64(labels.iter().copied().map(Some).collect()))
+        };
+        let cat_dog = r#""cat", "dog""#;
+        let text = |words: &[&'static str]| {
+            let cells = words.iter().copied().map(Some).collect();
+            labelled("OPTIONAL BINARY label (STRING);", None, Cells::Text(cells))
+        };
+        for (train, test, expected) in [
+            (file(cat_dog, &[0, 0, 1]), file(r#""dog", "cat""#, &[0, 1]), "dog cat; cat dog"),
+            (file(r#""dog", "cat""#, &[0]), file(cat_dog, &[0, 1]), "cat dog; dog cat"),
+            // Numbers without names are those of the train split.
+            (file(cat_dog, &[0, 1]), file("", &[1, -1]), "dog -; cat dog"),
+            (file("", &[0, 1]), file(cat_dog, &[1]), "1; 0 1"),
+            // Words and names of numbers meet.
+            (file(cat_dog, &[0, 1]), text(&["dog"]), "dog; cat dog"),
+            (text(&["dog", "ant"]), file(r#""dog", "ant""#, &[1]), "ant; ant dog"),
+            (
+                file(r#""caf\u00e9", "tea""#, &[0]),
+                text(&["cafe\u{301}"]),
+                "caf\u{e9}; caf\u{e9} tea",
+            ),
+            (file(cat_dog, &[0, 1]), file(r#""fox", "dog""#, &[1]), "dog; cat dog"),
+        ] {
+            let folder = folder(&[("train-0.parquet", train), ("test-0.parquet", test)]);
+            let sets = [Split::Train, Split::Test]
+                .map(|split| Parquet::open(folder.path(), split).unwrap());
+            assert_eq!(sets[0].classes(), sets[1].classes());
+            let found =
+                format!("{}; {}", classes(folder.path(), Split::Test), sets[0].classes().join(" "));
+            assert_eq!(found, expected);
+        }
+        // Files of one split, too.
+        let folder_of = |second: Vec<u8>| {
+            folder(&[
+                ("train-00000-of-00002.parquet", file(cat_dog, &[0, 1])),
+                ("train-00001-of-00002.parquet", second),
+            ])
+        };
+        let swapped = folder_of(file(r#""dog", "cat""#, &[0, 0, 1]));
+        assert_eq!(classes(swapped.path(), Split::Train), "cat dog dog dog cat");
+        for (second, expected) in [
+            (
+                file(r#""fox", "cat""#, &[1, 0]),
+                "row 1: \"fox\" is a class that the first file does not have",
+            ),
+            (text(&["owl"]), "row 0: \"owl\" is a class that the first file does not have"),
+        ] {
+            let folder = folder_of(second);
+            let message = Parquet::open(folder.path(), Split::Train).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        for (train, test, expected) in [
+            (
+                file(cat_dog, &[0]),
+                file(r#""fox""#, &[0]),
+                "\"fox\" is a class that the train split does",
+            ),
+            (file("", &[0, 3]), file("", &[4]), "\"4\" is a class that the train split does"),
+            (file(cat_dog, &[0]), file("", &[2]), "has the class 2; it must be 0 to 1"),
+            (file("", &[0, 3]), text(&["cat"]), "\"cat\" is a class that the train split does"),
+        ] {
+            let folder = folder(&[("train.parquet", train), ("test.parquet", test)]);
+            let message = Parquet::open(folder.path(), Split::Test).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_usual_compression_is_read() {
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::ZSTD(ZstdLevel::default()),
+            Compression::GZIP(GzipLevel::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+            Compression::BROTLI(BrotliLevel::default()),
+        ] {
+            let file = write(SCHEMA, Some(CLASSES), compression, &[rows(0..5)]);
+            let folder = folder(&[("x.parquet", file)]);
+            let set = Parquet::open(&folder.path().join("x.parquet"), Split::Train).unwrap();
+            let levels: Vec<u8> = (0..5).map(|index| level(&set, index)).collect();
+            assert_eq!(levels, [0, 1, 2, 3, 4], "{compression}");
+            assert_eq!((set.label(1), set.classes().len()), (Some(1), 2));
+        }
+    }
+
+    #[test]
+    fn images_are_found_under_other_names() {
+        let cells = || Cells::Text(vec![Some("a.png"), Some("b.png")]);
+        let plain = |count: u8| Cells::Bytes((0..count).map(|level| Some(png(level))).collect());
+        for (schema, columns, level_of_1) in [
+            ("OPTIONAL GROUP img { OPTIONAL BINARY bytes; }", vec![images(2)], 1),
+            ("OPTIONAL GROUP picture { OPTIONAL BINARY data; }", vec![images(2)], 1),
+            ("OPTIONAL GROUP x { OPTIONAL BINARY bytes; }", vec![images(2)], 1),
+            (
+                "OPTIONAL GROUP row { OPTIONAL GROUP scan { REQUIRED BINARY bytes; } }",
+                vec![plain(2)],
+                1,
+            ),
+            (
+                "OPTIONAL BINARY file_name (STRING); OPTIONAL GROUP scan { OPTIONAL BINARY tile; }",
+                vec![cells(), images(2)],
+                1,
+            ),
+        ] {
+            let schema = format!("message schema {{ {schema} }}");
+            let file = table(&schema, None, Compression::SNAPPY, &columns);
+            let folder = folder(&[("x.parquet", file)]);
+            let set = Parquet::open(&folder.path().join("x.parquet"), Split::Train).unwrap();
+            assert_eq!((set.len(), level(&set, 1)), (2, level_of_1), "{schema}");
+        }
+    }
+
+    #[test]
+    fn columns_that_are_not_read_are_named() {
+        let schema = format!(
+            "message schema {{ {IMAGE} OPTIONAL BINARY mood (STRING); OPTIONAL GROUP label {{ OPTIONAL \
+             INT64 id; OPTIONAL INT64 super; }} }}"
+        );
+        let numbers = || Cells::Int64(vec![Some(1)]);
+        let columns = [images(1), Cells::Text(vec![Some("glad")]), numbers(), numbers()];
+        // The level of an integer in a struct is 2.
+        let file = table(
+            &schema.replace("OPTIONAL GROUP label", "REQUIRED GROUP label"),
+            None,
+            Compression::SNAPPY,
+            &columns,
+        );
+        let folder = folder(&[("x.parquet", file)]);
+        let set = Parquet::open(folder.path(), Split::Train).unwrap();
+        let expected =
+            "no column is known to hold labels; ignored columns: mood (string), label (struct)";
+        assert_eq!(set.skipped().notes(), [expected]);
+        let coarse = labelled("OPTIONAL INT64 label;", None, Cells::Int64(vec![Some(1)]));
+        let path = folder.path().join("x.parquet");
+        fs::write(&path, coarse).unwrap();
+        assert!(Parquet::open(&path, Split::Train).unwrap().skipped().is_empty());
+    }
+
+    #[test]
+    fn images_that_are_only_named_are_told_at_once() {
+        let only_paths = "message schema {
+            OPTIONAL GROUP image { OPTIONAL BINARY bytes; OPTIONAL BINARY path (STRING); }
+        }";
+        let paths = Cells::Bytes(vec![Some(b"a.png".to_vec()), Some(b"b.png".to_vec())]);
+        let none = Cells::Bytes(vec![None, None]);
+        let text = "message schema { OPTIONAL BINARY image_path (STRING); OPTIONAL INT64 label; }";
+        let names = Cells::Text(vec![Some("a.png")]);
+        for (file, expected) in [
+            (
+                table(only_paths, None, Compression::SNAPPY, &[none, paths]),
+                "its column of images has no bytes in any row: the file only names the images",
+            ),
+            (
+                table(text, None, Compression::SNAPPY, &[names, Cells::Int64(vec![Some(0)])]),
+                "its columns are image_path (string), label (int64); it only names images: write a list",
+            ),
+        ] {
+            let folder = folder(&[("train.parquet", file)]);
+            let message = Parquet::open(folder.path(), Split::Train).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_column_that_divides_a_file_is_refused() {
+        let file = |values: Vec<Option<&'static str>>| {
+            labelled("OPTIONAL BINARY split (STRING);", None, Cells::Text(values))
+        };
+        let mixed = file(vec![Some("train"), Some("val")]);
+        let folder_of = |files: &[(&str, Vec<u8>)]| folder(files);
+        let one = folder_of(&[("x.parquet", mixed)]);
+        let message = Parquet::open(one.path(), Split::Train).unwrap_err().to_string();
+        assert!(
+            message.contains("its column split has rows of the train split and of others"),
+            "{message}"
+        );
+        let both = folder_of(&[
+            ("train.parquet", file(vec![Some("train"), Some("Training")])),
+            ("test.parquet", file(vec![Some("train")])),
+        ]);
+        assert_eq!(Parquet::open(both.path(), Split::Train).unwrap().len(), 2);
+        let message = Parquet::open(both.path(), Split::Test).unwrap_err().to_string();
+        assert!(
+            message.contains("its column split says that the rows are of the train split"),
+            "{message}"
+        );
     }
 
     proptest! {

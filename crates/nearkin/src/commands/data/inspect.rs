@@ -1,5 +1,6 @@
 //! `nearkin data inspect`
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -84,29 +85,33 @@ fn split_row(split: &SplitInspection) -> Vec<String> {
     ]
 }
 
-/// A row for each class, with its images in each split.
+/// A row for each class, with its images in each split. Splits are joined by the names of classes, in
+/// the order of the first split that has them.
 fn classes(splits: &[SplitInspection]) -> String {
-    let Some(longest) = splits.iter().max_by_key(|split| split.classes.len()) else {
-        return String::new();
-    };
-    if longest.classes.is_empty() {
+    let mut names: Vec<&str> = Vec::new();
+    let mut counts: HashMap<(&str, usize), usize> = HashMap::new();
+    for (place, split) in splits.iter().enumerate() {
+        for class in &split.classes {
+            let is_new = (0..=place).all(|split| !counts.contains_key(&(&class.name, split)));
+            if is_new {
+                names.push(&class.name);
+            }
+            *counts.entry((&class.name, place)).or_default() += class.images;
+        }
+    }
+    if names.is_empty() {
         return String::new();
     }
-    let row = |label: usize| {
-        let count = |split: &SplitInspection| {
-            split
-                .classes
-                .get(label)
-                .map_or_else(|| "-".to_owned(), |class| class.images.to_string())
+    let row = |name: &&str| {
+        let count = |split: usize| {
+            counts.get(&(*name, split)).map_or_else(|| "-".to_owned(), ToString::to_string)
         };
-        let name = longest.classes[label].name.clone();
-        std::iter::once(name).chain(splits.iter().map(count)).collect()
+        std::iter::once((*name).to_owned()).chain((0..splits.len()).map(count)).collect()
     };
-    let shown = longest.classes.len().min(SHOWN);
-    let rows: Vec<Vec<String>> = (0..shown).map(row).collect();
+    let rows: Vec<Vec<String>> = names.iter().take(SHOWN).map(row).collect();
     let headers: Vec<&str> =
         std::iter::once("class").chain(splits.iter().map(|split| split.split)).collect();
-    let more = more(longest.classes.len() - shown);
+    let more = more(names.len().saturating_sub(SHOWN));
     format!("\n{}{more}", table::render(&headers, &rows))
 }
 
@@ -125,5 +130,41 @@ fn more(hidden: usize) -> String {
     match hidden {
         0 => String::new(),
         hidden => format!("  and {hidden} more (--json lists all)\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nearkin_data::Skipped;
+    use nearkin_data::inspect::ClassCount;
+
+    use super::*;
+
+    #[test]
+    fn splits_are_joined_by_the_names_of_classes() {
+        let split = |split, counts: &[(&str, usize)]| {
+            let class = |(name, images): &(&str, usize)| ClassCount {
+                name: (*name).into(),
+                images: *images,
+            };
+            SplitInspection {
+                split,
+                images: 0,
+                unlabelled: 0,
+                classes: counts.iter().map(class).collect(),
+                width: None,
+                height: None,
+                unreadable: Vec::new(),
+                skipped: Skipped::default(),
+                notes: Vec::new(),
+            }
+        };
+        let text = classes(&[
+            split("train", &[("cat", 2), ("dog", 1)]),
+            split("test", &[("dog", 5), ("cat", 4), ("fox", 3)]),
+        ]);
+        let rows: Vec<Vec<&str>> =
+            text.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows, [["cat", "2", "4"], ["dog", "1", "5"], ["fox", "-", "3"]]);
     }
 }

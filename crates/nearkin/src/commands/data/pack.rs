@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use nearkin_augment::{Interpolation, Resize, Scratch};
 use nearkin_data::inspect::{detect, splits};
-use nearkin_data::{DataError, Image, ImageSet, PackWriter, open};
+use nearkin_data::{DataError, Image, ImageSet, PackWriter, open, shared_classes};
 
 use super::super::bad_input;
 
@@ -50,8 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             "warning: the images have several labels each, which a packed file does not keep"
         );
     }
-    let classes = sets.iter().map(ImageSet::classes).max_by_key(|names| names.len());
-    let mut writer = PackWriter::create(&arguments.out, classes.unwrap_or_default())?;
+    let classes = shared_classes(&sets)?;
+    let mut writer = PackWriter::create(&arguments.out, classes)?;
     let threads = super::threads(arguments.workers).get();
     let resize = arguments
         .size

@@ -1,0 +1,492 @@
+//! Which columns of a list hold paths, labels and splits.
+//!
+//! Lists come with and without a header, and headers call the same thing by many names. The rules stand
+//! in the documentation of [`list`](crate::list).
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::text::{Fault, Record};
+use crate::classes::{label_rank, meaning, plain};
+use crate::decode::is_image;
+use crate::splits::{Naming, PART_COLUMNS, Part, naming, part_of_file};
+
+/// The usual names of the column of paths, in lower case and letters alone; the clearest first.
+const PATH_NAMES: [&str; 26] = [
+    "imagepath",
+    "imgpath",
+    "filepath",
+    "path",
+    "imagefilepath",
+    "fullpath",
+    "relativepath",
+    "imagefile",
+    "imgfile",
+    "filename",
+    "imagefilename",
+    "fname",
+    "imagename",
+    "imgname",
+    "file",
+    "files",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "photo",
+    "imageid",
+    "imgid",
+    "idcode",
+    "id",
+    "name",
+];
+
+/// Of the names of [`PART_COLUMNS`], the ones that are never labels. Such a column that cannot be read is
+/// no reason to train on all rows.
+const SURE_PART_COLUMNS: usize = 5;
+
+/// What is wrong with a label that is called like an image.
+pub(super) const LABEL_IS_FILE: &str = "the label looks like a file: the path comes first, and one with \
+                                        spaces goes into double quotes";
+
+/// What the columns of a list are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    /// What the first record is.
+    pub(super) header: Header,
+    /// Fields of a record.
+    pub(super) width: usize,
+    pub(super) path: usize,
+    pub(super) label: Option<usize>,
+    pub(super) part: Option<PartColumn>,
+    /// The names of the others.
+    pub(super) ignored: Vec<String>,
+}
+
+/// What the first record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Header {
+    /// A record like the others.
+    None,
+    /// A header, by the names in it.
+    Known,
+    /// A header, since it names no file and the records after it do.
+    Guessed,
+}
+
+/// A column that says which split a row belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartColumn {
+    pub(super) column: usize,
+    pub(super) name: String,
+    /// Of a column such as `is_valid`: the part of the rows for which it is true.
+    flag: Option<Part>,
+}
+
+impl PartColumn {
+    /// The part of a row.
+    pub(super) fn part(&self, value: &str) -> Option<Part> {
+        match self.flag {
+            None => part_of_file(value),
+            Some(part) => Some(match (truth(value)?, part) {
+                (true, part) => part,
+                (false, Part::Train) => Part::Test,
+                (false, _) => Part::Train,
+            }),
+        }
+    }
+}
+
+fn truth(value: &str) -> Option<bool> {
+    match value.trim().to_lowercase().as_str() {
+        "1" | "1.0" | "true" | "t" | "yes" | "y" => Some(true),
+        "0" | "0.0" | "false" | "f" | "no" | "n" => Some(false),
+        _ => None,
+    }
+}
+
+/// What a name in a header speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Path(usize),
+    Label(usize),
+    Part,
+}
+
+fn role(name: &str) -> Option<Role> {
+    let letters = plain(name);
+    let rank = |names: &[&str]| names.iter().position(|known| *known == letters);
+    rank(&PATH_NAMES)
+        .map(Role::Path)
+        .or_else(|| label_rank(name).map(Role::Label))
+        .or_else(|| rank(&PART_COLUMNS).map(|_| Role::Part))
+        .or_else(|| flag(name).map(|_| Role::Part))
+}
+
+/// The part of a column such as `is_valid`.
+fn flag(name: &str) -> Option<Part> {
+    match naming(name) {
+        Naming::Names(part) => Some(part),
+        Naming::Mentions(part) if name.to_lowercase().starts_with("is") => Some(part),
+        _ => None,
+    }
+}
+
+/// Reads the columns from the first records; `exists` tells whether a file is found by a path.
+pub(super) fn choose(
+    sample: &[Record<'_>],
+    exists: &dyn Fn(&str) -> bool,
+) -> Result<Columns, Fault> {
+    let Some((first, rest)) = sample.split_first() else {
+        return Err((1, "has no lines".into()));
+    };
+    let sample = Sample { first: &first.fields, rest, exists };
+    let header = sample.header();
+    match header {
+        Header::None => sample.without_header(first.line),
+        _ => sample.with_header(header).map_err(|reason| (first.line, reason)),
+    }
+}
+
+struct Sample<'a> {
+    first: &'a [Cow<'a, str>],
+    rest: &'a [Record<'a>],
+    exists: &'a dyn Fn(&str) -> bool,
+}
+
+impl Sample<'_> {
+    /// The values of a column in the records after the first.
+    fn values(&self, column: usize) -> impl Iterator<Item = &str> {
+        self.rest.iter().filter_map(move |record| record.fields.get(column).map(AsRef::as_ref))
+    }
+
+    fn exists(&self, value: &str) -> bool {
+        !value.is_empty() && (self.exists)(value)
+    }
+
+    /// Whether the column may be that of paths: half of its values are names of image files, or a few
+    /// of them are found.
+    fn holds_paths(&self, column: usize) -> bool {
+        let images = self.values(column).filter(|value| is_image(Path::new(value))).count();
+        images > 0 && images * 2 >= self.rest.len()
+            || self.values(column).take(3).any(|value| self.exists(value))
+    }
+
+    fn header(&self) -> Header {
+        let repeats = |column: usize| self.values(column).any(|value| value == self.first[column]);
+        let columns = || 0..self.first.len();
+        let roles: Vec<Option<Role>> = self.first.iter().map(|name| role(name)).collect();
+        if self.first.iter().any(|field| is_image(Path::new(field.as_ref()))) {
+            return Header::None;
+        }
+        let path = columns().find(|&c| matches!(roles[c], Some(Role::Path(_))));
+        if let Some(path) = path
+            && !self.exists(&self.first[path])
+        {
+            let is_known = columns().any(|c| c != path && roles[c].is_some());
+            let is_new = columns().all(|c| c == path || !repeats(c));
+            if self.first.len() == 1 || is_known || is_new {
+                return Header::Known;
+            }
+        }
+        let label = columns().find(|&c| matches!(roles[c], Some(Role::Label(_))) && !repeats(c));
+        if let Some(label) = label
+            && columns().any(|c| c != label && self.holds_paths(c) && !self.exists(&self.first[c]))
+        {
+            return Header::Known;
+        }
+        match self.first.len() {
+            1 | 2 if self.is_guessed() => Header::Guessed,
+            _ => Header::None,
+        }
+    }
+
+    /// Whether the first record of one or two fields names no file, while the next ones do and have
+    /// labels of another kind.
+    fn is_guessed(&self) -> bool {
+        let next = || self.values(0).take(3);
+        if self.exists(&self.first[0]) || next().next().is_none() || !next().all(|p| self.exists(p))
+        {
+            return false;
+        }
+        let is_number = |label: &str| label.trim().parse::<f64>().is_ok();
+        let label = self.first.get(1).map_or("", AsRef::as_ref);
+        let labels = || self.values(1).filter(|label| meaning(label).is_some());
+        next().all(|path| is_image(Path::new(path)))
+            || labels().next().is_some() && labels().all(is_number) && !is_number(label)
+    }
+
+    fn with_header(&self, header: Header) -> Result<Columns, Cow<'static, str>> {
+        let names = self.first;
+        let roles: Vec<Option<Role>> = names.iter().map(|name| role(name)).collect();
+        let columns = || 0..names.len();
+        let ranked = |wanted: fn(Role) -> Option<usize>| {
+            let mut found: Vec<(usize, usize)> =
+                columns().filter_map(|column| Some((wanted(roles[column]?)?, column))).collect();
+            found.sort_unstable();
+            found.into_iter().map(|(_, column)| column).collect::<Vec<usize>>()
+        };
+        let paths = ranked(|role| if let Role::Path(rank) = role { Some(rank) } else { None });
+        let labels = ranked(|role| if let Role::Label(rank) = role { Some(rank) } else { None });
+        let path = paths
+            .iter()
+            .copied()
+            .find(|&column| self.holds_paths(column))
+            .or(paths.first().copied())
+            .or_else(|| columns().find(|c| !labels.contains(c) && self.holds_paths(*c)))
+            .or_else(|| columns().find(|c| names.len() <= 2 && !labels.contains(c)))
+            .ok_or_else(|| {
+                let names = names.join(", ");
+                format!("none of the columns {names} is known to hold paths: call that one path")
+            })?;
+        // Tables of pandas begin with a column of row numbers that has no name.
+        let is_index = |column: usize| {
+            let name = plain(&names[column]);
+            name.is_empty() || name.starts_with("unnamed")
+        };
+        let part = self.part_column(path, labels.first().copied(), &is_index);
+        let label = labels.iter().copied().find(|&column| column != path).or_else(|| {
+            let is_other = |&c: &usize| {
+                c != path && !is_index(c) && part.as_ref().is_none_or(|part| part.column != c)
+            };
+            let mut others = columns().filter(is_other);
+            match (others.next(), others.next()) {
+                (Some(other), None) if !self.is_another_path(other, roles[other]) => Some(other),
+                _ => None,
+            }
+        });
+        let is_ignored = |&column: &usize| {
+            column != path
+                && Some(column) != label
+                && part.as_ref().is_none_or(|part| part.column != column)
+        };
+        let name = |column: usize| match names[column].is_empty() {
+            true => "(unnamed)".to_owned(),
+            false => names[column].to_string(),
+        };
+        let ignored = columns().filter(is_ignored).map(name).collect();
+        Ok(Columns { header, width: names.len(), path, label, part, ignored })
+    }
+
+    /// Whether a column that is called like one of paths is different in every record, and so no label.
+    fn is_another_path(&self, column: usize, role: Option<Role>) -> bool {
+        let mut values: Vec<&str> = self.values(column).collect();
+        let count = values.len();
+        values.sort_unstable();
+        values.dedup();
+        matches!(role, Some(Role::Path(_))) && values.len() == count
+    }
+
+    /// The column that says which split a row belongs to: one that is called so, or one whose values
+    /// are words of splits.
+    fn part_column(
+        &self,
+        path: usize,
+        label: Option<usize>,
+        is_index: &dyn Fn(usize) -> bool,
+    ) -> Option<PartColumn> {
+        let others =
+            |column: &usize| *column != path && Some(*column) != label && !is_index(*column);
+        let others: Vec<usize> = (0..self.first.len()).filter(others).collect();
+        let named =
+            |column: usize, flag| PartColumn { column, name: self.first[column].to_string(), flag };
+        let filled = |column: usize| self.values(column).filter(|value| !value.is_empty());
+        let are_words = |column: usize| {
+            filled(column).next().is_some() && filled(column).all(|v| part_of_file(v).is_some())
+        };
+        let are_flags = |column: usize| {
+            filled(column).next().is_some() && filled(column).all(|v| truth(v).is_some())
+        };
+        let by_name =
+            |names: &[&str], column: usize| names.contains(&plain(&self.first[column]).as_str());
+        let find = |is: &dyn Fn(usize) -> bool| others.iter().copied().find(|&column| is(column));
+        if let Some(column) = find(&|c| by_name(&PART_COLUMNS, c) && are_words(c)) {
+            return Some(named(column, None));
+        }
+        if let Some(column) = find(&|c| flag(&self.first[c]).is_some() && are_flags(c)) {
+            return Some(named(column, flag(&self.first[column])));
+        }
+        // The only column beside the path may be one of labels.
+        let sure = match others.len() {
+            1 if label.is_none() => &PART_COLUMNS[..SURE_PART_COLUMNS],
+            _ => &PART_COLUMNS[..],
+        };
+        find(&|c| by_name(sure, c))
+            .or_else(|| find(&|c| (others.len() > 1 || label.is_some()) && are_words(c)))
+            .map(|column| named(column, None))
+    }
+
+    fn without_header(&self, line: usize) -> Result<Columns, Fault> {
+        let width = self.first.len();
+        if width > 2 {
+            let reason = format!(
+                "{width} fields, where a path and a label were expected: what contains the separator \
+                 goes into double quotes; a list of more columns needs a first line with their names, \
+                 such as path and label"
+            );
+            return Err((line, reason.into()));
+        }
+        let are_images = |column: usize| {
+            let first = self.first.get(column).map(AsRef::as_ref);
+            first.into_iter().chain(self.values(column)).map(|value| is_image(Path::new(value)))
+        };
+        if width == 2 && are_images(1).all(|is| is) && !are_images(0).any(|is| is) {
+            return Err((line, LABEL_IS_FILE.into()));
+        }
+        Ok(Columns {
+            header: Header::None,
+            width: 2,
+            path: 0,
+            label: Some(1),
+            part: None,
+            ignored: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::text::records;
+
+    fn is_file(path: &str) -> bool {
+        path.strip_prefix('f').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    }
+
+    /// `path label part; ignored` by the names of the first record, `no header`, or what is wrong.
+    fn chosen(text: &str) -> String {
+        let sample: Vec<Record<'_>> = records(text, "csv").map(Result::unwrap).collect();
+        let columns = match choose(&sample, &is_file) {
+            Ok(columns) => columns,
+            Err((line, reason)) => return format!("{line}: {reason}"),
+        };
+        let name = |column: usize| sample[0].fields[column].to_string();
+        let optional = |column: Option<usize>| column.map_or("-".to_owned(), name);
+        let (path, label) = (name(columns.path), optional(columns.label));
+        let part = optional(columns.part.map(|part| part.column));
+        match columns.header {
+            Header::None => "no header".to_owned(),
+            header => {
+                let header = if header == Header::Guessed { "?" } else { "" };
+                format!("{header}{path} {label} {part}; {}", columns.ignored.join(" "))
+            }
+        }
+    }
+
+    #[test]
+    fn headers_are_known_by_their_usual_names() {
+        for header in [
+            "image_path,label",
+            "img,label",
+            "filename,category",
+            "file,labels",
+            "id_code,diagnosis",
+            "PATH,Label",
+            "File Name,Class Name",
+            "image-id,y",
+            "name,species",
+            "filepath,target",
+            "ID,Breed",
+            "image,dx",
+            "#path,label",
+            "\u{fe}x,label",
+        ] {
+            let (path, label) = header.split_once(',').unwrap();
+            if path.ends_with('x') {
+                // No known name, and no path in the column.
+                assert_eq!(chosen(&format!("{header}\n1,0\n2,1\n")), "no header");
+                continue;
+            }
+            let text = format!("{header}\nx1,0\nx2,2\n");
+            assert_eq!(chosen(&text), format!("{path} {label} -; "), "{header}");
+        }
+        for (text, expected) in [
+            ("file\na.jpg\n", "file - -; "),
+            ("id,has_cactus\na1,0\na2,1\n", "id has_cactus -; "),
+            ("Image,Id\na.jpg,w1\nb.jpg,w1\n", "Image Id -; "),
+            ("id,filename\n1,a.jpg\n2,b.jpg\n", "filename - -; id"),
+            ("label,slide\n0,a.png\n1,b.png\n", "slide label -; "),
+            ("image\nf1\nf2\n", "image - -; "),
+        ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_that_is_like_the_others_is_no_header() {
+        for text in [
+            "a.jpg,1\nb.jpg,2\n",
+            "image.png,label\nb.png,label2\n",
+            "f0,cat\nf1,cat\n",
+            "image,cat\nb,cat\n",
+            "f0,label\nf1,1\n",
+            "gone.jpg,aardvark\nf1.jpg,bee\nf2.jpg,cow\n",
+            "x1,3\nx2,4\n",
+        ] {
+            assert_eq!(chosen(text), "no header", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_that_is_no_file_before_lines_that_are_is_a_header() {
+        for (text, expected) in [
+            ("slide,grade\nf1,3\nf2,2\n", "?slide grade -; "),
+            ("slide,grade\nf1.png,low\nf2.png,high\n", "?slide grade -; "),
+            ("slide\nf1.png\n", "?slide - -; "),
+            // Words before words, and no images: this may well be a file that is not there.
+            ("slide,grade\nf1,low\nf2,high\n", "no header"),
+        ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_best_of_several_columns_is_taken_and_the_others_are_named() {
+        for (text, expected) in [
+            ("id,label,extra\n1,0,x\n2,1,y\n", "id label -; extra"),
+            (",image,label\n0,a.jpg,x\n1,b.jpg,y\n", "image label -; (unnamed)"),
+            ("id,image,target,class\n1,a.jpg,0,x\n", "image class -; id target"),
+            ("image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n", "image - -; MEL NV"),
+            ("lesion_id,image_id,dx,age\nH1,I1,mel,3\n", "image_id dx -; lesion_id age"),
+            ("path,image,label\nx/1,f1,0\nx/2,f2,1\n", "image label -; path"),
+            ("width,slide,label\n4,a.jpg,0\n5,b.jpg,1\n", "slide label -; width"),
+        ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+        let message = chosen("a.jpg,1,2\nb.jpg,1,3\n");
+        assert!(message.starts_with("1: 3 fields, where a path and a label"), "{message}");
+        assert_eq!(chosen("cat,a.jpg\ndog,b.jpg\n"), "1: ".to_owned() + LABEL_IS_FILE);
+    }
+
+    #[test]
+    fn columns_that_tell_splits_are_found_by_name_or_by_value() {
+        for (text, expected) in [
+            ("path,label,split\na.jpg,0,train\nb.jpg,1,val\n", "path label split; "),
+            ("path,label,Set\na.jpg,0,Training\nb.jpg,1,PublicTest\n", "path label Set; "),
+            ("path,split\na.jpg,train\nb.jpg,test\n", "path - split; "),
+            ("path,label,fold\na.jpg,0,1\nb.jpg,1,2\n", "path label fold; "),
+            ("fname,labels,is_valid\na.jpg,0,True\nb.jpg,1,False\n", "fname labels is_valid; "),
+            ("fname,labels,train\na.jpg,0,1\nb.jpg,1,0\n", "fname labels train; "),
+            ("path,label,usage\na.jpg,0,train\nb.jpg,1,test\n", "path label usage; "),
+            ("path,level,split\na.jpg,3,train\nb.jpg,1,test\n", "path level split; "),
+            // Here the column is that of the label.
+            ("path,set\na.jpg,pirates\nb.jpg,city\n", "path set -; "),
+            ("path,class\na.jpg,train\nb.jpg,test\n", "path class -; "),
+            ("path,label,usage\na.jpg,0,free\nb.jpg,1,paid\n", "path label -; usage"),
+        ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+        let column = |flag| PartColumn { column: 0, name: String::new(), flag };
+        for (flag, value, expected) in [
+            (None, "Training", Some(Part::Train)),
+            (None, "trainval", None),
+            (None, "0", None),
+            (Some(Part::Validation), "True", Some(Part::Validation)),
+            (Some(Part::Validation), "0", Some(Part::Train)),
+            (Some(Part::Train), "false", Some(Part::Test)),
+            (Some(Part::Train), "", None),
+        ] {
+            assert_eq!(column(flag).part(value), expected, "{value}");
+        }
+    }
+}
