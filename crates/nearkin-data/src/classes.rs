@@ -1,16 +1,16 @@
-//! From the labels that people write beside their images to numbered classes.
+//! Turns labels as people write them into numbered classes.
 //!
-//! Lists, shards and parquet files name a class by a word or by a number, and each of them could read
-//! the same text in a way of its own. So one meaning stands here:
+//! Lists, shards and parquet files all name classes by words or numbers. One meaning for all of them is
+//! defined here:
 //!
-//! - An empty label, -1 (`-1.0` too), NaN and null say that an image has no label.
-//! - Where all labels are whole numbers from 0, they count the classes: `3` and `3.0` are class 3.
+//! - An empty label, -1 (also `-1.0`), NaN and null mean that an image has no label.
+//! - If all labels are whole numbers from 0, they count the classes: `3` and `3.0` are class 3.
 //! - Other numbers, such as 0.5 and -2, are classes in the order of their values.
-//! - Anything else is the name of a class. Classes are ordered by the bytes of their names, in Unicode
-//!   normalization form C, so that `é` is one class however it was typed.
+//! - Anything else is the name of a class. Names are compared in Unicode normalization form C, so `é` is
+//!   one class however it was typed, and ordered by their bytes.
 //!
-//! Both splits of a set must number alike, or an evaluation would compare unlike things; so the train
-//! split decides ([`Scheme`]), and a label that it does not have is an error.
+//! Both splits of a set must use the same numbers, or an evaluation would compare unlike things. So the
+//! training split defines the [`Scheme`], and a label that it lacks is an error.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -31,7 +31,7 @@ pub(crate) const UNIT: char = '\u{1f}';
 
 /// The usual names of columns and keys that hold labels, in lower case and letters alone; the clearest
 /// first.
-const LABEL_NAMES: [&str; 27] = [
+const LABEL_NAMES: [&str; 28] = [
     "label",
     "labels",
     "finelabel",
@@ -55,6 +55,7 @@ const LABEL_NAMES: [&str; 27] = [
     "diagnosis",
     "dx",
     "labelgroup",
+    "findinglabels",
     "y",
     "tag",
     "tags",
@@ -86,7 +87,8 @@ pub(crate) fn normalized(name: &str) -> Cow<'_, str> {
 
 /// The class that a label names, if it does not say that there is none.
 pub(crate) fn meaning(label: &str) -> Option<Cow<'_, str>> {
-    let label = label.trim();
+    // Some editors put a mark of byte order in front of any text.
+    let label = label.trim_start_matches('\u{feff}').trim();
     let is_none = label.is_empty()
         || label.eq_ignore_ascii_case("null")
         || label.parse::<f64>().is_ok_and(|value| value.is_nan() || value == -1.0);
@@ -315,9 +317,10 @@ fn parts(word: &str, separator: Option<char>) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The value of a label that is a finite number.
+/// The value of a label that is a number, if it can be told from its neighbors.
 fn number(word: &str) -> Option<f64> {
-    word.parse().ok().filter(|value: &f64| value.is_finite())
+    const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    word.parse().ok().filter(|value: &f64| value.abs() < EXACT)
 }
 
 /// Whether a number can count classes.
@@ -387,6 +390,10 @@ mod tests {
         assert_eq!(alone(&["10.5", "2.5", "2.50"]), pair("2.5 10.5", "1 0 0"));
         assert_eq!(alone(&["-2", "10", "2"]), pair("-2 2 10", "0 2 1"));
         assert_eq!(alone(&["2.0", "x"]), pair("2.0 x", "0 1"));
+        // Doubles that are one number are still two names.
+        let ids = ["9007199254740993", "9007199254740992"];
+        assert_eq!(alone(&ids), pair("9007199254740992 9007199254740993", "1 0"));
+        assert_eq!(alone(&["\u{feff}3", "inf"]), pair("3 inf", "0 1"));
         assert_eq!(numbered(&["1.0"], &["1", "0"]), Ok(pair("0 1", "1")));
         let message = numbered(&["0.5"], &["1", "0"]).unwrap_err();
         assert_eq!(message, "0: \"0.5\" is a class that the train split does not have");

@@ -1,15 +1,15 @@
-//! MNIST and sets in the same form: the idx format of its files.
+//! MNIST and other sets in its idx format.
 //!
 //! An idx file is one array. From <https://yann.lecun.org/exdb/mnist/>: two zero bytes, the type of
 //! the elements, the number of dimensions, each dimension as a big-endian integer of 32 bits, and
-//! then the elements by rows. Here images are `(N, H, W)` or `(N, H, W, 3)` of unsigned bytes, and labels
-//! `(N)` of any integers, or `(N, 8)` as in QMNIST, where the first column is the class. The files may be
-//! gzipped, as they are published.
+//! then the elements by rows. Images are `(N, H, W)` or `(N, H, W, 3)` of unsigned bytes. Labels are `(N)`
+//! of any integers, or `(N, 8)` as in QMNIST, where the first column is the class. Files may be gzipped.
 //!
-//! A folder is one data set: the files whose names contain `images` and `labels` and end in `ubyte`,
-//! `idx3` and so on, or `idx2-int` (then perhaps `.gz`). Their split is told by a [word of splits](crate) or
-//! `t10k`. A file may also be in a folder of its own name, as on Kaggle, and all of them in `raw` or
-//! `MNIST/raw`, as torchvision puts them. The sets are small, so they are read into memory.
+//! A folder is one data set: the files whose names contain `images` or `labels` and end in `ubyte`, `idx3`
+//! and so on, or `idx2-int` (then perhaps `.gz`). Their split is named by a
+//! [word of splits](crate#labels-and-splits) or by `t10k`. A file may also be in a folder with its own name,
+//! as on Kaggle, and all of them in `raw` or `MNIST/raw`, as torchvision stores them. The sets are small, so
+//! they are read into memory.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
@@ -148,7 +148,7 @@ impl Idx {
         let numbered = scheme.number(&own).map_err(fault)?;
         let mut skipped = Skipped::new();
         if split == Split::Test && found.has_unused_test() {
-            let reason = "file(s) of the test part, since the validation part is the test split";
+            let reason = "file(s) of the test part (the validation part is the test split)";
             skipped.add_many(reason, 2, path.display().to_string());
         }
         Ok(Self {

@@ -1,44 +1,46 @@
-//! Lists of image files: one path per line, with or without a label.
+//! Lists of image files: a text file with one path per line and optional labels.
 //!
-//! Many sets come as files anywhere plus a list that says which of them belong to a split and what
-//! they show. A list is a text file of UTF-8:
+//! # Format
 //!
-//! - In `.csv` and `.tsv` files a comma or a tab separates the fields, and what contains it goes into
-//!   double quotes; a quote within them is doubled. Semicolons and tabs in a `.csv` are found out. In
-//!   other files white space separates, or tabs or commas where only they do.
-//! - Empty lines are skipped. Lines of a `.txt` that begin with `#` are comments, and are counted.
-//! - Labels are read as [everywhere](crate): numbers count classes, names are ordered by name, and an empty
-//!   one, -1, NaN or null is none.
-//! - Where some label of the train split has a `|` in it, images can show several classes at once,
-//!   such as `cat|dog`; a lone `|` says that an image shows none of them, no label that nothing is known.
+//! - Lists are UTF-8 text. Other encodings are refused by name.
+//! - Fields of `.csv` files are separated by commas, those of `.tsv` files by tabs. Semicolons and tabs in
+//!   a `.csv` are detected. Other files use white space; tabs and commas are detected.
+//! - A field with separators, white space or line breaks in it goes into double quotes; a quote inside it
+//!   is doubled.
+//! - Empty lines are skipped. Lines of a `.txt` that start with `#` are comments and are counted.
+//! - Labels follow the [shared rules](crate#labels-and-splits).
+//! - If any label of the training split contains a `|`, images can have several labels (`cat|dog`). A lone
+//!   `|` means that the image shows none of the classes; no label means that nothing is known.
 //!
 //! # Columns
 //!
-//! Without a header, a line is a path or a path and a label. The first line is a header if
+//! Without a header, a line is a path, or a path and a label. The first line is a header in these cases:
 //!
-//! - it has a usual name of paths (`path`, `image_path`, `file_name`, `image`, `img`, `image_id`, `id`, ...,
-//!   in any case), which is no file, and beside it a usual name of labels (`label`, `category`, `class`,
-//!   `target`, `diagnosis`, `breed`, `y`, ...) or words that occur nowhere below them;
-//! - it has a usual name of labels, and another column holds paths; or
-//! - it is no file while the lines after it are, and these are named like images or have numbers as labels
-//!   where the first has none. This is noted.
+//! - It has a usual name for paths (`path`, `image_path`, `file_name`, `image`, `img`, `image_id`, `id`,
+//!   ..., in any case) that is not a file, and next to it a usual name for labels (`label`, `category`,
+//!   `class`, `target`, `diagnosis`, `breed`, `y`, ...) or words that do not occur further down.
+//! - It has a usual name for labels, and another column holds paths.
+//! - It does not name a file but the next lines do, and those end like images or have numbers as labels
+//!   where the first line has none. A note says so.
 //!
-//! A header may name more columns: the path and the label are read, and the others are named in a note. A
-//! column `split`, `set`, `subset`, `fold`, `is_valid` or one whose values are words of splits says which
-//! rows are of which split; if its values are others, the list is refused.
+//! Lines before a header with usual names for both, and lines that repeat it, are skipped and counted. A
+//! header may name more columns: path and label are read, and a note names the others.
+//!
+//! A column divides the list into splits if it is called `split`, `set`, `subset`, `fold`, `is_valid` or the
+//! like, or if all its values are words of splits. A column `split` or `fold` with other values is refused.
 //!
 //! # Files
 //!
-//! Paths are relative to the folder of the list unless a root is given. Where they do not lead to files,
-//! one way is looked for that does, for the whole list: with the extension of an image, in a folder
-//! beside the list such as `images` or `train_images`, with backslashes as slashes. A file that is not
-//! there is found out when its image is asked for; a list of which no file is there is refused.
+//! Paths are relative to the folder of the list, or to `root`. If they do not lead to files as written,
+//! the reader looks for one rule that fits the whole list: an image extension appended, folders next to the
+//! list such as `images` or `train_images`, backslashes read as slashes. A missing file is reported when
+//! its image is read; a list whose files are all missing is refused.
 //!
 //! # Splits
 //!
-//! A list is the train split, unless a column says otherwise. A folder with lists named `train` and `val`
-//! or `test` (or another [word of splits](crate), such as `Training.csv` and `valid_list.txt`) has two. The
-//! classes of both are those of `train`.
+//! A list is the train split unless a column says otherwise. A folder with lists named `train` and `val` or
+//! `test` (or another [word of splits](crate#labels-and-splits): `Training.csv`, `valid_list.txt`) has both.
+//! The training list defines the classes of both.
 
 mod columns;
 mod place;
@@ -322,7 +324,7 @@ impl Lists {
                 let Some((part, list)) = chosen else {
                     return match unclear.first() {
                         Some(unclear) if split == Split::Train => missing(&format!(
-                            "the name of {} tells several splits; give the list itself",
+                            "{} names several splits; pass the list itself",
                             unclear.display()
                         )),
                         _ => missing("give a folder with the lists train.txt and val.txt"),
@@ -331,12 +333,12 @@ impl Lists {
                 let read = |list: &Path, part| read(list, &root_of(list), part)?.named(list, part);
                 let (entries, mut skipped) = read(&list, part)?;
                 for list in unclear.iter().filter(|_| split == Split::Train) {
-                    let reason = "list(s) whose names tell several splits";
+                    let reason = "list(s) that name several splits";
                     skipped.add(reason, list.display().to_string());
                 }
                 if unused && split == Split::Test {
                     let reason =
-                        "list(s) of the test part, since the validation part is the test split";
+                        "list(s) of the test part (the validation part is the test split)";
                     skipped.add(reason, path.display().to_string());
                 }
                 let train = match train.filter(|_| split == Split::Test) {
@@ -394,9 +396,7 @@ impl Table {
             return Err(DataError::malformed(
                 &list,
                 format!(
-                    "line {line}: its column {name} has the values {values}, which are no words of \
-                     splits such as train and val; rename the column to train on all lines, or keep the \
-                     lines to train on"
+                    "line {line}: its column {name} has the values {values}, which name no split; rename the column to train on all lines, or keep only the lines to train on"
                 ),
             ));
         }
@@ -411,7 +411,7 @@ impl Table {
         } else if present.contains(&Part::Validation) {
             let unused = entries.iter().filter(|entry| entry.part == Some(Part::Test));
             let first = unused.clone().next().map_or(0, |entry| entry.line);
-            let reason = "line(s) of the test part, since the validation part is the test split";
+            let reason = "line(s) of the test part (the validation part is the test split)";
             skipped.add_many(reason, unused.count(), format!("{} line {first}", list.display()));
         }
         let train =
@@ -484,6 +484,10 @@ fn parse_table(
             line: 0,
             values: Vec::new(),
         });
+        let before = records.by_ref().take(columns.before).count();
+        let first = sample[0].line;
+        let reason = "line(s) before the header";
+        table.skipped.add_many(reason, before, format!("{} line {first}", path.display()));
         let header = match columns.header {
             Header::None => None,
             _ => records.next().transpose().map_err(refuse)?,
@@ -491,6 +495,12 @@ fn parse_table(
         let is_blank = records.separator == Separator::Blank;
         for record in records.by_ref() {
             let record = record.map_err(refuse)?;
+            // Lists that were joined have theirs again.
+            if header.as_ref().is_some_and(|header| header.fields == record.fields) {
+                let name = format!("{} line {}", path.display(), record.line);
+                table.skipped.add("line(s) that repeat the header", name);
+                continue;
+            }
             table
                 .push(&record, &columns, is_blank)
                 .map_err(|reason| refuse((record.line, reason)))?;
@@ -558,8 +568,7 @@ impl Table {
             && let Some(Record { line, fields }) = header
         {
             self.skipped.note(format!(
-                "{list}: line {line} ({}) is taken for a header, since it names no file and the lines \
-                 after it do",
+                "{list}: line {line} ({}) is read as a header: it names no file, unlike the next lines",
                 fields.join(", ")
             ));
         }
@@ -618,8 +627,7 @@ fn note_shared(skipped: &mut Skipped, splits: [(&[Entry], &Place); 2]) {
     let shared = || test.iter().enumerate().filter(|(_, print)| train.contains(print));
     if let Some((index, _)) = shared().next() {
         skipped.note(format!(
-            "{} of the {} test images are training images too, so measures on them mean little; the \
-             first: {}",
+            "{} of the {} test images are also in the training list, which inflates test results; the first: {}",
             shared().count(),
             test.len(),
             splits[0].1.path(&splits[0].0[index].path).display()
@@ -723,7 +731,7 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let message = List::open(&list, Some(&root), Split::Train).err().unwrap().to_string();
         assert!(
-            message.contains("all.txt: none of its 2 images is there; line 1 names "),
+            message.contains("all.txt: none of its 2 images exists; line 1 names "),
             "{message}"
         );
         assert!(
@@ -827,11 +835,18 @@ mod tests {
             assert_eq!(set.classes().len(), 11);
             assert_eq!(set.skipped().notes().len(), 0, "{header}");
         }
+        let text = "Export of today\n\nimg,label\nimg/0.png,0\nimg,label\nimg/2.png,2\n";
+        let files = folder(&[&images[..], &[("a.csv", text)]].concat());
+        assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["img/0.png=0", "img/2.png=2"]);
+        let expected = [
+            "skipped 1 line(s) before the header: a.csv line 1",
+            "skipped 1 line(s) that repeat the header: a.csv line 5",
+        ];
+        assert_eq!(notes(&files, "a.csv", Split::Train), expected);
         let files =
             folder(&[("a.png", ""), ("b.png", ""), ("a.csv", "slide,grade\na.png,lo\nb.png,hi\n")]);
         assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=lo", "b.png=hi"]);
-        let expected = "a.csv: line 1 (slide, grade) is taken for a header, since it names no file and the \
-                        lines after it do";
+        let expected = "a.csv: line 1 (slide, grade) is read as a header: it names no file, unlike the next lines";
         assert_eq!(notes(&files, "a.csv", Split::Train), [expected]);
     }
 
@@ -876,13 +891,13 @@ mod tests {
     fn a_list_of_which_nothing_is_there_is_refused() {
         for (text, hint) in [
             ("a.png,1\nb.png,2\n", "a.png: set root to the folder that the paths are relative to"),
-            ("/data/a.png,1\n", "names /data/a.png: the list has paths of another machine"),
-            ("C:\\x\\a.png,1\n", "C:\\x\\a.png: the list has paths of another machine"),
+            ("/data/a.png,1\n", "names /data/a.png: absolute paths of another machine"),
+            ("C:\\x\\a.png,1\n", "C:\\x\\a.png: absolute paths of another machine"),
             ("https://x.org/a.png,1\n", "https://x.org/a.png: download the images"),
         ] {
             let files = folder(&[("a.csv", text)]);
             let message = content(&files, "a.csv", Split::Train).unwrap_err();
-            assert!(message.contains("is there; line 1 names "), "{message}");
+            assert!(message.contains("exists; line 1 names "), "{message}");
             assert!(message.contains(hint), "{message}");
         }
         // One that is missing among others is found out later.
@@ -913,15 +928,15 @@ mod tests {
         let files = folder(&[&images[..], &lists].concat());
         let message = content(&files, "", Split::Train).unwrap_err();
         assert!(
-            message.contains("trainval.txt tells several splits; give the list itself"),
+            message.contains("trainval.txt names several splits; pass the list itself"),
             "{message}"
         );
         assert!(!List::is_at(files.path()));
         fs::write(files.path().join("train.txt"), "a.png\n").unwrap();
         fs::write(files.path().join("val.txt"), "b.png\n").unwrap();
-        let expected = "skipped 1 list(s) whose names tell several splits: trainval.txt";
+        let expected = "skipped 1 list(s) that name several splits: trainval.txt";
         assert_eq!(notes(&files, "", Split::Train), [expected]);
-        let expected = "list(s) of the test part, since the validation part is the test split";
+        let expected = "list(s) of the test part (the validation part is the test split)";
         assert!(notes(&files, "", Split::Test)[0].contains(expected));
         // Notes beside images are no lists.
         let files = folder(&[("a.png", ""), ("train_log.txt", "epoch 1\n")]);
@@ -949,8 +964,7 @@ mod tests {
         assert_eq!(content(&files, "a.csv", Split::Test).unwrap(), ["b.png=-"]);
         let expected = "skipped 1 line(s) of no known split (column split: extra): a.csv line 5";
         assert_eq!(notes(&files, "a.csv", Split::Train), [expected]);
-        let expected = "skipped 1 line(s) of the test part, since the validation part is the test \
-                        split: a.csv line 4";
+        let expected = "skipped 1 line(s) of the test part (the validation part is the test split): a.csv line 4";
         assert_eq!(notes(&files, "a.csv", Split::Test), [expected]);
 
         for text in
@@ -959,7 +973,7 @@ mod tests {
             let message = content(&with(text), "a.csv", Split::Train).unwrap_err();
             assert!(message.contains("a.csv: line 2: its column "), "{message}");
             assert!(
-                message.contains("which are no words of splits such as train and val"),
+                message.contains("which name no split"),
                 "{message}"
             );
         }
@@ -995,7 +1009,7 @@ mod tests {
                         another label; the first is line 3 (./a.png)";
         assert_eq!(notes(&files, "", Split::Train), [expected]);
         let [note] = &notes(&files, "", Split::Test)[..] else { panic!("one note") };
-        assert!(note.starts_with("1 of the 2 test images are training images too"), "{note}");
+        assert!(note.starts_with("1 of the 2 test images are also in the training list"), "{note}");
         assert_eq!(List::open(files.path(), None, Split::Train).unwrap().len(), 4);
     }
 

@@ -1,39 +1,37 @@
-//! Parquet files as on the Hugging Face hub: rows of an image file's bytes and a label.
+//! Parquet files as on the Hugging Face hub: rows with the bytes of an image file and a label.
 //!
 //! # Files and splits
 //!
-//! A path is one file, which is the train split, or a folder of files. Files belong to a split by how
-//! they are called (`train-00000-of-00002.parquet`, `test-...`, `validation-...`) or by a folder of such a
-//! name; where there is both a validation and a test part, the validation part is the test split,
-//! because labels of the other are often withheld. Files beside these whose names tell no split are counted
-//! and left out. The files may be in the folder itself, in `data`, or in the only folder in it that has
-//! any. A set of files of which some are missing, as `-of-00002` tells, is refused.
+//! A path is a file, which is the train split, or a folder of files. The split of a file follows from its
+//! name (`train-00000-of-00002.parquet`, `validation-...`, `test-...`) or from the folder it is in. If there
+//! is a validation and a test part, the validation part is the test split, because labels of test parts are
+//! often withheld. Files that name no split while others do are skipped and counted. Files may be in the
+//! folder itself, in `data`, or in its only subfolder with parquet files. An incomplete set, as told by
+//! `-of-00002`, is refused.
 //!
 //! # Columns
 //!
-//! Images are in a column that the `datasets` library describes as images, in one of a usual name
-//! (`image`, `img`, `jpg`, `image_bytes`, ...), or in one whose first cell is an image; it is binary, or a
-//! struct with `bytes` in it. A cell without bytes is an image that cannot be read.
+//! The image column is the one that the `datasets` library describes as images, one with a usual name
+//! (`image`, `img`, `jpg`, `image_bytes`, ...), or one whose first cell is an image. It is binary, or a
+//! struct with `bytes`. A cell without bytes counts as an unreadable image.
 //!
-//! Labels are in a column that is described as classes, or has a usual name (`label`, `labels`, `class`,
-//! `category`, `target`, `y`, ...). They are integers, floats, decimals, text or booleans, dictionary-encoded
-//! or not, and are read as [everywhere](crate); the names of described classes are used, in their order.
-//! Lists of them say that an image shows several classes. Other columns are named in a note.
-//!
-//! Files that name the classes in another order, the test split above all, are renumbered by name. A
-//! column `split` that speaks of several splits is refused.
+//! The label column is described as classes or has a usual name (`label`, `labels`, `class`, `category`,
+//! `target`, `y`, ...). Integers, floats, decimals, text and booleans are read, dictionary-encoded or not;
+//! lists of them mean several labels. Labels follow the [shared rules](crate#labels-and-splits). Described
+//! classes keep the order of their names. Files that list the same names in another order are renumbered by
+//! name. A note names the columns that are not read. A column `split` with rows of several splits is refused.
 //!
 //! # Reading
 //!
-//! Rows are not meant to be read one by one. They lie in row groups, of some 100 to 1000 images, and
-//! in pages, often as large as the group; what is unpacked is at least a page. Groups that are asked
-//! for again shortly after stay in memory, up to 256 MiB in all, so reading in order unpacks each group
-//! once, and so does training on a set that fits. Shuffled training on a larger one unpacks a page for
-//! every image: with the usual 10 MB that costs as much again as decoding the image, with 100 MB ten
-//! times as much. `nearkin data pack` writes a file that has no such cost.
+//! Rows are stored in row groups of some 100 to 1000 images, and in pages that are often as large as the
+//! group; a page is the least that can be unpacked. Groups that are asked for again soon stay in memory, up
+//! to 256 MiB in all. So reading in order unpacks each group once, and so does training on a set that
+//! fits. Shuffled training on a larger set unpacks a page for every image: with the usual 10 MB that costs as
+//! much as decoding the image, with 100 MB ten times as much. `nearkin data pack` writes a file without this
+//! cost.
 //!
-//! The reader is compiled with the feature `parquet`. Columns may be plain or compressed with Snappy,
-//! zstd, gzip, LZ4 or Brotli.
+//! The reader is compiled with the feature `parquet`. Columns may be plain or compressed with Snappy, zstd,
+//! gzip, LZ4 or Brotli.
 
 #[cfg(feature = "parquet")]
 mod columns;

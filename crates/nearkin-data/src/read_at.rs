@@ -1,4 +1,4 @@
-//! Bytes at a position, of a file or of memory, so that readers are tried on bytes alone.
+//! Reads bytes at a position, from a file or from memory, so that readers can be tested on bytes.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,14 +1,14 @@
-//! Which files of a folder hold which split, for sets that are files of one kind: tar shards and
+//! Finds the files of each split in a folder, for sets that consist of files of one kind: tar shards and
 //! parquet files.
 //!
-//! A file belongs to the part that its name speaks of (`valid-000.tar`, `cc3m-train-0.tar`; see
-//! [`splits`](crate::splits)), or the folder that it is in, at any depth. Where no name speaks of a
-//! part, all files are the train split. Where some do:
+//! A file belongs to the part that its name mentions (`valid-000.tar`, `cc3m-train-0.tar`; see
+//! [`splits`](crate::splits)) or that a folder above it names. If no name mentions a part, all files are
+//! the train split. Otherwise:
 //!
-//! - files that speak of none, or of several such as `trainval-0.tar`, are skipped and counted if there
-//!   are files of the train part, and refused if there are none: they may hold anything;
-//! - a file whose name and folder contradict each other about training is refused;
-//! - the validation part is the test split. Files of a test part beside it are counted and not read.
+//! - Files that mention no part, or several (`trainval-0.tar`), are skipped and counted if there are
+//!   training files, and refused if there are none.
+//! - A file whose name and folder disagree about training is refused.
+//! - The validation part is the test split. Files of a test part next to it are counted and not read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -148,7 +148,7 @@ pub(crate) fn in_folder(folder: &Path, kind: FileKind) -> Result<Option<SplitFil
     for folder in others {
         let files = entries(&folder)?.into_iter().filter(|entry| !entry.is_folder);
         for file in files.map(|entry| entry.path).filter(|file| kind.is(file)) {
-            let reason = format!("{}(s) in folders whose names tell no split", kind.noun);
+            let reason = format!("{}(s) in folders that name no split", kind.noun);
             sorted.unclear.add(reason, file.display().to_string());
         }
     }
@@ -244,7 +244,7 @@ fn sort(files: Vec<(PathBuf, Naming)>, kind: FileKind) -> Result<SplitFiles, Dat
                 Some(Split::Test) => sorted.test.push(file),
                 None => sorted.unused.add(
                     format!(
-                        "{noun}(s) of the test part, since the validation part is the test split"
+                        "{noun}(s) of the test part (the validation part is the test split)"
                     ),
                     shown,
                 ),
@@ -267,12 +267,11 @@ fn sort(files: Vec<(PathBuf, Naming)>, kind: FileKind) -> Result<SplitFiles, Dat
             return Err(DataError::malformed(
                 &file,
                 format!(
-                    "its name tells {what}: put train, val or test into the names of all {noun}s, \
-                     or give the {noun}s to train on"
+                    "its name names {what}: put train, val or test into the names of all {noun}s, or pass only the {noun}s to train on"
                 ),
             ));
         }
-        let reason = format!("{noun}(s) whose names tell {what}, beside others that tell one");
+        let reason = format!("{noun}(s) that name {what}, unlike the others");
         sorted.unclear.add(reason, file.display().to_string());
     }
     Ok(sorted)
@@ -341,40 +340,39 @@ mod tests {
 
     #[test]
     fn what_is_unclear_is_counted_or_refused() {
-        let beside = "skipped 1 shard(s) whose names tell";
+        let beside = "skipped 1 shard(s) that name";
         for (names, expected) in [
             (
                 &["train-0.tar", "extra-0.tar"][..],
-                format!("train-0.tar |  | {beside} no split, beside others that tell one: extra-0.tar"),
+                format!("train-0.tar |  | {beside} no split, unlike the others: extra-0.tar"),
             ),
             (
                 &["train-0.tar", "trainval-0.tar", "val-0.tar"],
                 format!(
-                    "train-0.tar | val-0.tar | {beside} several splits, beside others that tell one: \
+                    "train-0.tar | val-0.tar | {beside} several splits, unlike the others: \
                      trainval-0.tar"
                 ),
             ),
             (
                 &["train/0.tar", "val/0.tar", "extra/0.tar", "other.tar"],
                 format!(
-                    "train/0.tar | val/0.tar | {beside} no split, beside others that tell one: \
-                     other.tar skipped 1 shard(s) in folders whose names tell no split: extra/0.tar"
+                    "train/0.tar | val/0.tar | {beside} no split, unlike the others: \
+                     other.tar skipped 1 shard(s) in folders that name no split: extra/0.tar"
                 ),
             ),
             (
                 &["train.tar", "test.tar", "dev.tar", "._train.tar"],
-                "train.tar | dev.tar | skipped 1 hidden shard(s): ._train.tar skipped 1 shard(s) of \
-                 the test part, since the validation part is the test split: test.tar"
+                "train.tar | dev.tar | skipped 1 hidden shard(s): ._train.tar skipped 1 shard(s) of the test part (the validation part is the test split): test.tar"
                     .to_owned(),
             ),
         ] {
             assert_eq!(sorted(names), expected);
         }
         for (names, expected) in [
-            (&["images-0.tar", "val-0.tar"][..], "images-0.tar: its name tells no split"),
-            (&["trainval-0.tar", "test-0.tar"], "trainval-0.tar: its name tells several splits"),
-            (&["trainval-0.tar"], "trainval-0.tar: its name tells several splits"),
-            (&["trainval/0.tar", "1.tar"], "trainval/0.tar: its name tells several splits"),
+            (&["images-0.tar", "val-0.tar"][..], "images-0.tar: its name names no split"),
+            (&["trainval-0.tar", "test-0.tar"], "trainval-0.tar: its name names several splits"),
+            (&["trainval-0.tar"], "trainval-0.tar: its name names several splits"),
+            (&["trainval/0.tar", "1.tar"], "trainval/0.tar: its name names several splits"),
             (&["train/val-0.tar"], "train/val-0.tar: its name says val, and its folder train"),
             (&["test/train.tar", "train/0.tar"], "its name says train, and its folder test"),
         ] {
@@ -393,7 +391,7 @@ mod tests {
         assert_eq!(named(&["val-0.tar", "val-1.tar"]), Ok([2, 0]));
         assert_eq!(named(&["0.tar", "1.tar"]), Ok([2, 0]));
         assert_eq!(named(&["train-0.tar", "train-1.tar", "val-0.tar"]), Ok([2, 1]));
-        assert!(named(&["val-0.tar", "0.tar"]).unwrap_err().contains("its name tells no split"));
+        assert!(named(&["val-0.tar", "0.tar"]).unwrap_err().contains("its name names no split"));
         assert_eq!(SplitFiles::alone(Path::new("val.tar")).train.len(), 1);
     }
 

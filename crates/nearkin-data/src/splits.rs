@@ -10,6 +10,7 @@
 //! nothing about content (`images`, `set`, `data`). It only *mentions* a split if other words stand
 //! beside it: `bullet train` may well be a class.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::Split;
@@ -173,6 +174,20 @@ pub(crate) fn means_fold(name: &str) -> bool {
 /// alone. The first ones are never labels.
 pub(crate) const PART_COLUMNS: [&str; 9] =
     ["split", "splits", "datasplit", "fold", "folds", "set", "subset", "partition", "phase"];
+
+/// What is wrong with rows of these parts in the files of a split, or in files that are no part of a
+/// divided set.
+pub(crate) fn contradiction(parts: &BTreeSet<Part>, split: Option<Split>) -> Option<&'static str> {
+    let has = |is_train: bool| parts.iter().any(|part| (*part == Part::Train) == is_train);
+    match split {
+        _ if has(true) && has(false) => {
+            Some("mixes training rows with others: write one file per split")
+        }
+        Some(Split::Train) if has(false) => Some("marks its rows as not for training"),
+        Some(Split::Test) if has(true) => Some("marks its rows as for training"),
+        _ => None,
+    }
+}
 
 enum Parts {
     None,

@@ -1,40 +1,38 @@
-//! WebDataset: samples in the order of tar files, the shards.
+//! WebDataset: samples stored in tar files, the shards.
 //!
-//! Sets of millions of images are often kept as some hundred tar files, because file systems and
-//! networks prefer few large files. The rules are those of the library of that name where it has one:
+//! Sets of millions of images are often stored as a few hundred tar files, because file systems and
+//! networks prefer few large files. The rules follow the `webdataset` library where it has one:
 //!
-//! - A member's key is its path up to the first dot of the file name, and its kind the last extension:
-//!   `a.jpg` and `a.1.jpg` have the key `a` and are images. Members with the same key are a sample,
-//!   wherever in the shard they are.
-//! - A sample has one image. A plain one (`a.jpg`) goes before others (`a.mask.png`), and of several plain
-//!   ones a JPEG before the other kinds. Several images of which none is plain are not read, since names
-//!   with dots in them are joined that way too.
-//! - Its label stands in `a.cls` (or `.label`, `.class`, `.cls.txt`), or in `a.json` under a usual name
-//!   (`label`, `cls`, `class`, `category`, ...). Without these in the whole set, `a.txt` is the label if all
-//!   of them are one short line, and either without spaces or with half as many different ones as samples:
-//!   others are descriptions. Labels are read as [everywhere](crate).
-//! - Whatever else is in a shard is counted by its kind, and so is each image or label that cannot be
-//!   used. A label that cannot be read costs that label alone.
-//! - A shard that is cut is read as far as it is whole, with a note.
+//! - A member's key is its path up to the first dot of the file name; its kind is the last extension. So
+//!   `a.jpg` and `a.1.jpg` are both images with the key `a`. Members with the same key form a sample,
+//!   wherever they are in the shard.
+//! - A sample has one image. A plain name (`a.jpg`) is preferred to others (`a.mask.png`), and a JPEG to
+//!   other kinds. A sample with several images but no plain one is skipped, because names with dots
+//!   (`22.05.png`, `22.06.png`) end up in one sample by accident.
+//! - The label is in `a.cls` (or `.label`, `.class`, `.cls.txt`), or in `a.json` under a usual name
+//!   (`label`, `cls`, `class`, `category`, ...). If the whole set has neither, `a.txt` is the label,
+//!   provided that every text is one short line and the texts are single words or repeat; other texts are
+//!   captions. Labels follow the [shared rules](crate#labels-and-splits).
+//! - Everything else in a shard is counted by kind. A label that cannot be read costs only that label.
+//! - A shard that is cut short is read as far as it is whole, with a note.
 //!
-//! Other readers stream shards and shuffle within a buffer. Here the headers of all shards are read
-//! once, which tells where every image lies; then any image can be read by its position, and a set
-//! in shards shuffles as well as one in folders: no order of shards, threads or processes plays a part,
-//! and each process takes its images from the plan of the epoch. This is why shards must not be
-//! compressed.
+//! Other readers stream shards and shuffle within a buffer. This one reads the headers of all shards once
+//! and then reads any image by its position. So shards shuffle as well as folders do, and results do not
+//! depend on the order of shards, threads or processes. This is why shards must not be compressed.
 //!
-//! What is kept of a sample is 16 bytes and its key, so 25 bytes with the usual nine digits: 250 MB for
-//! ten million samples, and 8 bytes each for the permutation of the epoch. While a shard is indexed, its
-//! own samples take some 250 bytes each besides.
+//! Each sample keeps 16 bytes and its key: 25 bytes with the usual nine digits, or 250 MB for ten million
+//! samples, plus 8 bytes each for the permutation of an epoch. While a shard is indexed, each of its
+//! samples needs about 250 bytes more.
 //!
-//! A path is a shard, a pattern of shards such as `train-{000..012}.tar`, or a folder of shards. Their
-//! split is told by their names and folders: `train-000.tar` and `valid-000.tar`, or `train/` and
-//! `validation/`. Shards beside these whose names tell no split are counted and left out. The shards may
-//! be in the folder, in `data` or in the only folder in it that has any.
+//! A path is a shard, a pattern such as `train-{000..012}.tar`, or a folder. Names of shards and folders say
+//! which split a shard belongs to: `train-000.tar` and `valid-000.tar`, or `train/` and `validation/`. Shards
+//! that name no split while others do are skipped and counted. Shards may be in the folder itself, in `data`
+//! or in its only subfolder with shards.
 
 mod archive;
 mod samples;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -46,6 +44,7 @@ use self::samples::{Samples, Text};
 use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::decode::{EXTENSIONS, GIT_LFS_POINTER, decode};
 use crate::split_files::{self, FileKind, SplitFiles};
+use crate::splits::contradiction;
 use crate::{DataError, Image, ImageSet, Skipped, Split};
 
 const SHARDS: FileKind = FileKind { extension: "tar", noun: "shard" };
@@ -105,13 +104,19 @@ impl WebDataset {
             skipped: files.skipped(split).clone(),
         };
         let (mut labels, mut remarks) = (Found::default(), Remarks::default());
+        let mut parts = BTreeSet::new();
         for path in own {
             let mut samples = index_file(path)?;
+            parts.extend(samples.found.iter().filter_map(|sample| sample.part));
             labels.push(&samples.found);
             remarks.push(path, &mut samples);
             set.push(path, samples.found)?;
         }
         set.places.shrink_to_fit();
+        let is_divided = !files.train.is_empty() && !files.test.is_empty();
+        if let Some(reason) = contradiction(&parts, is_divided.then_some(split)) {
+            return Err(DataError::malformed(path, format!("the JSON of its samples {reason}")));
+        }
         let mut train = Found::default();
         if split == Split::Test {
             for path in &files.train {
@@ -319,12 +324,11 @@ impl Remarks {
     fn tell(self, skipped: &mut Skipped, from: Option<LabelSource>) {
         skipped.merge(&self.skipped);
         if let Some((count, first)) = self.texts.filter(|_| from != Some(LabelSource::Texts)) {
-            skipped.add_many("text member(s) that are not read as labels (.txt)", count, first);
+            skipped.add_many("text file(s) not used as labels (.txt)", count, first);
         }
         if let Some((count, first)) = self.cut {
             skipped.note(format!(
-                "{count} shard(s) are cut: they end without the end mark of an archive, so samples may be \
-                 missing; download or write them again; the first: {}",
+                "{count} shard(s) are cut short (no end-of-archive blocks), so samples may be missing: download or write them again; the first: {}",
                 first.display()
             ));
         }
@@ -601,12 +605,12 @@ mod tests {
         assert_eq!(content(shards.path(), Split::Train), ["1: 1, -"]);
         let set = WebDataset::open(shards.path(), Split::Train).unwrap();
         let [skipped] = set.skipped().reasons() else { panic!("{:?}", set.skipped()) };
-        assert!(skipped.to_string().contains("shard(s) whose names tell no split"), "{skipped}");
+        assert!(skipped.to_string().contains("shard(s) that name no split"), "{skipped}");
         let pattern = shards.path().join("{train,val}-{0..0}.tar");
         assert_eq!(content(&pattern, Split::Train), ["1: 1, -"]);
         assert_eq!(content(&pattern, Split::Test), ["2: 2, -"]);
         let shards = folder(&[("0.tar", &[("1.png", &one)]), ("test.tar", &[("2.png", &two)])]);
-        assert!(failure(shards.path(), Split::Train).contains("0.tar: its name tells no split"));
+        assert!(failure(shards.path(), Split::Train).contains("0.tar: its name names no split"));
         assert!(WebDataset::is_at(shards.path()));
         let empty = tempfile::tempdir().unwrap();
         let message = failure(empty.path(), Split::Train);
@@ -681,12 +685,35 @@ mod tests {
     }
 
     #[test]
+    fn samples_of_another_split_are_refused() {
+        let png = png(1);
+        let (train, val): (&[u8], &[u8]) = (br#"{"split": "train"}"#, br#"{"Set": "Validation"}"#);
+        let mixed = folder(&[(
+            "s.tar",
+            &[("1.png", &png), ("1.json", train), ("2.png", &png), ("2.json", val)],
+        )]);
+        let message = failure(mixed.path(), Split::Train);
+        assert!(
+            message.contains("the JSON of its samples mixes training rows with others")
+        );
+        let both = folder(&[
+            ("train.tar", &[("1.png", &png), ("1.json", train)]),
+            ("val.tar", &[("2.png", &png), ("2.json", train)]),
+        ]);
+        assert_eq!(content(both.path(), Split::Train), ["1: 1, -"]);
+        let message = failure(both.path(), Split::Test);
+        assert!(message.contains("marks its rows as for training"), "{message}");
+        let one = folder(&[("s.tar", &[("2.png", &png), ("2.json", val)])]);
+        assert_eq!(content(one.path(), Split::Train), ["2: 1, -"]);
+    }
+
+    #[test]
     fn a_set_without_images_says_what_is_there_instead() {
         let png = png(1);
         let all = folder(&[("all.tar", &[("22.05.png", &png), ("22.06.png", &png)])]);
         let message = failure(&all.path().join("all.tar"), Split::Train);
         assert!(message.contains(
-            "skipped 2 image(s) that share a key, which is the name up to the first dot"
+            "skipped 2 image(s) with dots in their names that share a key"
         ));
         let heic = folder(&[("all.tar", &[("1.heic", b"x")])]);
         let message = failure(heic.path(), Split::Train);
@@ -696,7 +723,7 @@ mod tests {
         );
         fs::write(heic.path().join("all.tar"), b"").unwrap();
         let message = failure(heic.path(), Split::Train);
-        assert!(message.contains("1 shard(s) are cut"), "{message}");
+        assert!(message.contains("1 shard(s) are cut short"), "{message}");
     }
 
     #[test]
@@ -709,7 +736,7 @@ mod tests {
         assert_eq!(content(shards.path(), Split::Train).len(), 3);
         let set = WebDataset::open(shards.path(), Split::Train).unwrap();
         let [note] = set.skipped().notes() else { panic!("{:?}", set.skipped()) };
-        assert!(note.starts_with("1 shard(s) are cut") && note.ends_with("a.tar"), "{note}");
+        assert!(note.starts_with("1 shard(s) are cut short") && note.ends_with("a.tar"), "{note}");
         let reason = set.skipped().reasons()[0].to_string();
         assert!(reason.contains("1 incomplete member(s)") && reason.ends_with("a.tar/2.png"));
     }

@@ -1,7 +1,7 @@
-//! Which columns of a list hold paths, labels and splits.
+//! Finds the columns of a list that hold paths, labels and splits.
 //!
-//! Lists come with and without a header, and headers call the same thing by many names. The rules stand
-//! in the documentation of [`list`](crate::list).
+//! Lists come with and without a header, and headers use many names for the same thing. The rules are in
+//! the documentation of [`list`](crate::list).
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::decode::is_image;
 use crate::splits::{Naming, PART_COLUMNS, Part, naming, part_of_file};
 
 /// The usual names of the column of paths, in lower case and letters alone; the clearest first.
-const PATH_NAMES: [&str; 26] = [
+const PATH_NAMES: [&str; 27] = [
     "imagepath",
     "imgpath",
     "filepath",
@@ -37,6 +37,7 @@ const PATH_NAMES: [&str; 26] = [
     "imageid",
     "imgid",
     "idcode",
+    "imageindex",
     "id",
     "name",
 ];
@@ -52,8 +53,10 @@ pub(super) const LABEL_IS_FILE: &str = "the label looks like a file: the path co
 /// What the columns of a list are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
-    /// What the first record is.
+    /// What the first record is, without those before it.
     pub(super) header: Header,
+    /// Records before the header: a title, say.
+    pub(super) before: usize,
     /// Fields of a record.
     pub(super) width: usize,
     pub(super) path: usize,
@@ -137,15 +140,33 @@ pub(super) fn choose(
     sample: &[Record<'_>],
     exists: &dyn Fn(&str) -> bool,
 ) -> Result<Columns, Fault> {
-    let Some((first, rest)) = sample.split_first() else {
+    let before = records_before_header(sample, exists);
+    let Some((first, rest)) = sample[before..].split_first() else {
         return Err((1, "has no lines".into()));
     };
     let sample = Sample { first: &first.fields, rest, exists };
     let header = sample.header();
-    match header {
+    let columns = match header {
         Header::None => sample.without_header(first.line),
         _ => sample.with_header(header).map_err(|reason| (first.line, reason)),
-    }
+    };
+    columns.map(|columns| Columns { before, ..columns })
+}
+
+/// The records before one that has both a usual name of paths and one of labels or splits, if none of
+/// them is a file.
+fn records_before_header(sample: &[Record<'_>], exists: &dyn Fn(&str) -> bool) -> usize {
+    const MOST: usize = 5;
+    let is_header = |record: &Record<'_>| {
+        let roles: Vec<Role> = record.fields.iter().filter_map(|name| role(name)).collect();
+        let is_path = |role: &Role| matches!(role, Role::Path(_));
+        roles.iter().any(is_path) && !roles.iter().all(is_path)
+    };
+    let is_file = |record: &Record<'_>| {
+        record.fields.iter().any(|f| is_image(Path::new(f.as_ref())) || !f.is_empty() && exists(f))
+    };
+    let first = sample.iter().take(MOST).position(is_header).unwrap_or(0);
+    if sample[..first].iter().any(is_file) { 0 } else { first }
 }
 
 struct Sample<'a> {
@@ -265,7 +286,7 @@ impl Sample<'_> {
             false => names[column].to_string(),
         };
         let ignored = columns().filter(is_ignored).map(name).collect();
-        Ok(Columns { header, width: names.len(), path, label, part, ignored })
+        Ok(Columns { header, before: 0, width: names.len(), path, label, part, ignored })
     }
 
     /// Whether a column that is called like one of paths is different in every record, and so no label.
@@ -335,6 +356,7 @@ impl Sample<'_> {
         }
         Ok(Columns {
             header: Header::None,
+            before: 0,
             width: 2,
             path: 0,
             label: Some(1),

@@ -1,9 +1,8 @@
-//! Where the files of a list are.
+//! Finds the files of a list.
 //!
-//! A list rarely says it all: competitions give an id without an extension, whose image lies in a folder
-//! beside the list; a list written on Windows has backslashes. What completes the paths is found on some
-//! of them and then holds for all, so that no image is taken from one folder and its neighbor from
-//! another.
+//! Lists are often incomplete: competitions give an id without an extension, with the images in a folder
+//! next to the list; lists written on Windows have backslashes. The rule that completes the paths is
+//! chosen on a sample and then used for all, so that images never come from several places by chance.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -22,8 +21,9 @@ const MAX_FOLDERS: usize = 32;
 /// How the path of an image comes from what a list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// What paths are relative to.
-    pub(super) folder: PathBuf,
+    /// What paths are relative to: one folder, or the pieces that the images of a set come in, of which
+    /// the first that has a file counts.
+    folders: Vec<PathBuf>,
     /// What follows them.
     suffix: Box<str>,
     /// Whether backslashes separate folders.
@@ -33,28 +33,37 @@ pub(super) struct Place {
 impl Place {
     /// Paths as they are written, relative to `root`.
     pub(super) fn written(root: &Path) -> Self {
-        Self { folder: root.to_owned(), suffix: Box::default(), has_backslashes: false }
+        Self { folders: vec![root.to_owned()], suffix: Box::default(), has_backslashes: false }
     }
 
     /// The file that a list means.
     pub(super) fn path(&self, written: &str) -> PathBuf {
         let slashed;
-        let written = if self.has_backslashes {
+        let mut written = written;
+        if self.has_backslashes {
             slashed = written.replace('\\', "/");
-            &slashed
-        } else {
-            written
-        };
-        match self.suffix.is_empty() {
-            true => self.folder.join(written),
-            false => self.folder.join(format!("{written}{}", self.suffix)),
+            written = &slashed;
+        }
+        let with_suffix;
+        if !self.suffix.is_empty() {
+            with_suffix = format!("{written}{}", self.suffix);
+            written = &with_suffix;
+        }
+        let mut paths = self.folders.iter().map(|folder| folder.join(written));
+        let first = paths.next().unwrap_or_default();
+        match paths.next() {
+            None => first,
+            Some(second) => {
+                let all = [first.clone(), second].into_iter().chain(paths);
+                all.into_iter().find(|path| path.is_file()).unwrap_or(first)
+            }
         }
     }
 
     fn has(&self, written: &str) -> bool {
         // A path that ends like an image gets no second extension.
         let is_meant = self.suffix.is_empty() || !is_image(Path::new(written));
-        is_meant && fs::metadata(self.path(written)).is_ok_and(|metadata| metadata.is_file())
+        is_meant && self.path(written).is_file()
     }
 }
 
@@ -75,18 +84,15 @@ impl Places {
 
     fn others(&self) -> &[Place] {
         self.others.get_or_init(|| {
-            let lower = EXTENSIONS.iter().map(|extension| format!(".{extension}"));
-            let upper = EXTENSIONS.iter().map(|extension| format!(".{}", extension.to_uppercase()));
-            let suffixes: Vec<String> =
-                std::iter::once(String::new()).chain(lower).chain(upper).collect();
+            let root = self.written.folders.first().map_or(Path::new(""), PathBuf::as_path);
+            let (own, foreign) = folders(root, self.part);
             let mut places = Vec::new();
-            for folder in folders(&self.written.folder, self.part) {
-                for suffix in &suffixes {
-                    for has_backslashes in [false, true] {
-                        let (folder, suffix) = (folder.clone(), suffix.as_str().into());
-                        places.push(Place { folder, suffix, has_backslashes });
-                    }
-                }
+            for folders in own.iter().chain(&foreign).map(std::slice::from_ref) {
+                places.extend(completed(folders));
+            }
+            // The images of a set may come in pieces: images_001, images_002.
+            if own.len() > 1 {
+                places.extend(completed(&own));
             }
             places
         })
@@ -117,10 +123,24 @@ impl Places {
     }
 }
 
-/// The root, and the folders in it that may hold the images of a list: those called like its part,
-/// like images or like another part, and the folder of the same name in such a folder (archives are
-/// often unpacked into one).
-fn folders(root: &Path, part: Part) -> Vec<PathBuf> {
+/// Every way to complete paths in some folders.
+fn completed(folders: &[PathBuf]) -> impl Iterator<Item = Place> {
+    let lower = EXTENSIONS.iter().map(|extension| format!(".{extension}"));
+    let upper = EXTENSIONS.iter().map(|extension| format!(".{}", extension.to_uppercase()));
+    let suffixes = std::iter::once(String::new()).chain(lower).chain(upper);
+    suffixes.flat_map(|suffix| {
+        [false, true].map(|has_backslashes| Place {
+            folders: folders.to_vec(),
+            suffix: suffix.as_str().into(),
+            has_backslashes,
+        })
+    })
+}
+
+/// The folders in which a list of `part` may have its images: the root and those in it that are called
+/// like the part or like images, and apart from these those of other parts. Archives are often unpacked
+/// into a folder of their name that holds one of that name, or `images`.
+fn folders(root: &Path, part: Part) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let mut ranked = Vec::new();
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     for entry in entries {
@@ -140,16 +160,15 @@ fn folders(root: &Path, part: Part) -> Vec<PathBuf> {
     }
     ranked.sort();
     ranked.truncate(MAX_FOLDERS);
-    let mut folders = vec![root.to_owned()];
-    for (_, name) in ranked {
+    let (mut own, mut foreign) = (vec![root.to_owned()], Vec::new());
+    for (rank, name) in ranked {
         let folder = root.join(&name);
-        let inner = folder.join(&name);
-        folders.push(folder);
-        if inner.is_dir() {
-            folders.push(inner);
-        }
+        let inner = [name.as_str(), "images"].map(|inner| folder.join(inner));
+        let found = if rank == 2 { &mut foreign } else { &mut own };
+        found.push(folder);
+        found.extend(inner.into_iter().filter(|inner| inner.is_dir()));
     }
-    folders
+    (own, foreign)
 }
 
 /// Whether a folder is called like images.
@@ -166,12 +185,12 @@ pub(super) fn nothing_found(list: &Path, entries: &[Entry], root: &Path) -> Data
     let hint = if written.contains("://") {
         "download the images, and list their files"
     } else if Path::new(written).is_absolute() || written.get(1..3) == Some(":\\") {
-        "the list has paths of another machine: make them relative, and set root to their folder"
+        "absolute paths of another machine: make them relative, and set root to their folder"
     } else {
         "set root to the folder that the paths are relative to"
     };
     let reason = format!(
-        "none of its {} images is there; line {line} names {}: {hint}",
+        "none of its {} images exists; line {line} names {}: {hint}",
         entries.len(),
         Place::written(root).path(written).display()
     );
@@ -214,6 +233,20 @@ mod tests {
             (&["img/cat/1.png"], train, &["img\\cat\\1.png"], Some("img/cat/1.png")),
             (&["images/cat/1.png"], train, &["cat\\1.png"], Some("images/cat/1.png")),
             (&["a\\b.png"], train, &["a\\b.png"], Some("a\\b.png")),
+            // A set in pieces.
+            (
+                &["images_001/images/1.png", "images_002/images/2.png"],
+                train,
+                &["2.png", "1.png"],
+                Some("images_002/images/2.png"),
+            ),
+            (
+                &["ham_images_part_1/i1.jpg", "ham_images_part_2/i2.jpg"],
+                train,
+                &["i2", "i1"],
+                Some("ham_images_part_2/i2.jpg"),
+            ),
+            (&["train/1.jpg", "test/2.jpg"], train, &["2", "1"], Some("train/2.jpg")),
             // The place where more of them are.
             (&["1.jpg", "images/1.jpg", "images/2.jpg"], train, &["1", "2"], Some("images/1.jpg")),
             (&["a.b.jpg"], train, &["a.b"], Some("a.b.jpg")),

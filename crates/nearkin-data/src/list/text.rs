@@ -1,7 +1,7 @@
-//! From the bytes of a list to its records and their fields.
+//! Splits the text of a list into records and fields.
 //!
-//! Tables of this kind are written by spreadsheets, by pandas and by hand, so their separator is
-//! detected where the usual one does not fit, and what cannot be read is refused with the line.
+//! Lists are written by spreadsheets, by pandas and by hand. So the separator is detected where the usual
+//! one does not fit, and errors name the line.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -63,7 +63,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, String> {
         let zeros = pairs.iter().filter(|pair| pair.contains(&0)).count();
         return Err(match zeros * 4 > pairs.len() * 3 {
             true => "seems to be UTF-16 text; save the list as UTF-8".to_owned(),
-            false => format!("line {}: has a zero byte: the file is no text, or damaged", line(at)),
+            false => format!("line {}: has a zero byte: the file is not text, or is damaged", line(at)),
         });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {

@@ -1,6 +1,6 @@
-//! Which columns of a file hold images, labels and splits.
+//! Finds the columns of a file that hold images, labels and splits.
 //!
-//! The rules stand in the documentation of [`parquet`](crate::parquet).
+//! The rules are in the documentation of [`parquet`](crate::parquet).
 
 use ::parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use ::parquet::file::metadata::KeyValue;
@@ -253,11 +253,11 @@ impl Columns {
                 })
         });
         let hint = match names_images {
-            true => "; it only names images: write a list (dataset = \"list\") of the files",
+            true => "; it only names image files: use a list of them (dataset = \"list\")",
             false => "",
         };
         format!(
-            "has no column of images, which is binary or a struct with bytes in it; its columns are \
+            "has no image column (binary, or a struct with bytes); its columns are \
              {}{hint}",
             columns.join(", ")
         )

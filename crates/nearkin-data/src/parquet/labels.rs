@@ -1,4 +1,4 @@
-//! From the cells of a column to labels as they are written.
+//! Reads the cells of a label column.
 
 use std::collections::HashMap;
 

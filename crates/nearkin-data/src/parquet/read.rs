@@ -23,7 +23,7 @@ use super::labels::{Labels as LabelWriter, Levels, Row, rows};
 use crate::classes::{Fault, Labels, Scheme, UNIT, Written};
 use crate::decode::{GIT_LFS_POINTER, decode, guarded};
 use crate::read_at::ReadAt;
-use crate::splits::{Part, part_of_file};
+use crate::splits::{Part, contradiction, part_of_file};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 /// Unpacked row groups in memory, at most.
@@ -279,8 +279,7 @@ impl Table {
         if rows == 0 {
             return Ok(());
         }
-        let reason = "its column of images has no bytes in any row: the file only names the images. Give \
-                      their folder, or write the file again with the images in it";
+        let reason = "its image column has no bytes, only names of files: pass the folder of the images, or write the images into the file";
         Err(self.malformed(reason))
     }
 
@@ -506,13 +505,13 @@ impl Parquet {
         let counts = reference.names.is_none() && reference.is_counted();
         if counts && own.names.is_some() {
             self.skipped.note(
-                "the classes of the train split have no names: those of the test split are not used",
+                "the training files have no class names, so those of the test files are not used",
             );
         }
         let names = if counts { None } else { reference.names.or(own.names) };
         if own.has_unnamed_files() && names.is_some() {
             self.skipped.note(format!(
-                "classes without names in {} are counted by the names of {}",
+                "{} has no class names; its class numbers are read with the names in {}",
                 own.files.first().map(|table| table.path.display().to_string()).unwrap_or_default(),
                 reference.path().display()
             ));
@@ -566,7 +565,7 @@ impl Parquet {
         let table = &self.files[group.file];
         let missing = || {
             let name = PathBuf::from(self.name(index));
-            DataError::malformed(&name, "its cell has no bytes: the set only names its image files")
+            DataError::malformed(&name, "its cell has no bytes, perhaps only the name of a file")
         };
         let cut = || {
             let reason = format!("row group {} ends before row {row}", group.number);
@@ -645,7 +644,7 @@ impl<'a> Labelled<'a> {
         let is_list = |table: &Table| table.columns.labels.as_ref().map(|labels| labels.is_list);
         if let Some(other) = files.iter().find(|table| is_list(table) != is_list(first)) {
             let shown = first.path.display();
-            let reason = format!("its labels are not of the kind of those in {shown}");
+            let reason = format!("its labels differ in kind from those in {shown}");
             return Err(other.malformed(&reason));
         }
         let names = |table: &'a Table| table.columns.class_names();
@@ -710,18 +709,10 @@ fn refuse_other_parts<R: ReadAt + ?Sized + 'static>(
 ) -> Result<(), DataError> {
     let parts = table.parts(open)?;
     let Some((_, name)) = &table.columns.part else { return Ok(()) };
-    let splits =
-        |split: Split| parts.iter().any(|part| (*part == Part::Train) == (split == Split::Train));
-    let (train, test) = (splits(Split::Train), splits(Split::Test));
-    let reason = match split {
-        _ if train && test => {
-            "has rows of the train split and of others: write a file for each split"
-        }
-        Some(Split::Train) if test => "says that the rows are not of the train split",
-        Some(Split::Test) if train => "says that the rows are of the train split",
-        _ => return Ok(()),
-    };
-    Err(table.malformed(&format!("its column {name} {reason}")))
+    match contradiction(&parts, split) {
+        Some(reason) => Err(table.malformed(&format!("its column {name} {reason}"))),
+        None => Ok(()),
+    }
 }
 
 /// Reads any bytes as a file: its metadata, its classes and the first images of every row group.
@@ -942,7 +933,7 @@ mod tests {
             (sound[..sound.len() - 9].to_vec(), "cannot read it as a parquet file"),
             (
                 write("message schema { OPTIONAL INT64 label; }", None, none, &[rows(0..1)]),
-                "has no column of images, which is binary or a struct with bytes in it; its columns are \
+                "has no image column (binary, or a struct with bytes); its columns are \
                  label (int64)",
             ),
             (
@@ -1441,11 +1432,11 @@ mod tests {
         for (file, expected) in [
             (
                 table(only_paths, None, Compression::SNAPPY, &[none, paths]),
-                "its column of images has no bytes in any row: the file only names the images",
+                "its image column has no bytes, only names of files",
             ),
             (
                 table(text, None, Compression::SNAPPY, &[names, Cells::Int64(vec![Some(0)])]),
-                "its columns are image_path (string), label (int64); it only names images: write a list",
+                "its columns are image_path (string), label (int64); it only names image files: use a list",
             ),
         ] {
             let folder = folder(&[("train.parquet", file)]);
@@ -1464,7 +1455,7 @@ mod tests {
         let one = folder_of(&[("x.parquet", mixed)]);
         let message = Parquet::open(one.path(), Split::Train).unwrap_err().to_string();
         assert!(
-            message.contains("its column split has rows of the train split and of others"),
+            message.contains("its column split mixes training rows with others"),
             "{message}"
         );
         let both = folder_of(&[
@@ -1474,7 +1465,7 @@ mod tests {
         assert_eq!(Parquet::open(both.path(), Split::Train).unwrap().len(), 2);
         let message = Parquet::open(both.path(), Split::Test).unwrap_err().to_string();
         assert!(
-            message.contains("its column split says that the rows are of the train split"),
+            message.contains("its column split marks its rows as for training"),
             "{message}"
         );
     }

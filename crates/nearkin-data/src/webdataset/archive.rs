@@ -1,8 +1,7 @@
-//! The members of a tar archive and where each begins.
+//! Walks the members of a tar archive.
 //!
-//! Only headers are read, one after the other. Unlike a program that unpacks, this reader wants to know
-//! how an archive ends: one that was cut while it was copied has lost samples, and says so only by the
-//! zero blocks that are not there.
+//! Only headers are read. Unlike a program that unpacks, this reader reports how an archive ends: one that
+//! was cut while it was copied has lost samples, and only the missing end-of-archive blocks show it.
 
 use std::io;
 

@@ -1,16 +1,19 @@
-//! From the members of a shard to its samples.
+//! Joins the members of a shard into samples.
 //!
-//! The rules stand in the documentation of [`webdataset`](crate::webdataset).
+//! The rules are in the documentation of [`webdataset`](crate::webdataset).
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::archive::{Archive, End, Fault, Kind, MAX_TEXT_BYTES, Member};
-use crate::classes::label_rank;
+use crate::classes::{label_rank, plain};
 use crate::entry;
 use crate::image_file::MAX_IMAGE_BYTES;
 use crate::read_at::ReadAt;
+use crate::splits::{PART_COLUMNS, Part, part_of_file};
 use crate::{DataError, Skipped};
 
 /// The extensions of images in the order in which one of several is chosen: a photograph before what is
@@ -36,6 +39,8 @@ pub struct Sample {
     pub label: Option<Box<str>>,
     /// What stands in its text file.
     pub(super) text: Text,
+    /// The part of which its JSON says that it is.
+    pub(super) part: Option<Part>,
 }
 
 /// The content of a text file, which may be a label or a description.
@@ -80,12 +85,12 @@ pub(super) fn find<R: ReadAt + ?Sized>(
         End::Cut(member) => {
             samples.is_cut = true;
             if let Some(member) = member {
-                let reason = "incomplete member(s) at the end of shards that are cut";
+                let reason = "incomplete member(s) at the end of shards that are cut short";
                 samples.skipped.add(reason, shown(path, member));
             }
         }
         End::GoesOn => {
-            let reason = "part(s) of shards behind the end mark of their archive";
+            let reason = "tail(s) of shards after the end-of-archive blocks";
             samples.skipped.add(reason, path.display().to_string());
         }
     }
@@ -130,6 +135,7 @@ struct Partial {
     /// Labels in JSON.
     metadata: Vec<Field<Box<str>>>,
     text: Text,
+    part: Option<Part>,
     is_labelled: bool,
 }
 
@@ -204,8 +210,12 @@ impl<'a> Join<'a> {
             let label = content(member, text)?.map_or(Reading::Unreadable, |c| text_label(&c));
             self.label(key, name, label, |run| &mut run.labels, prefix, rank);
         } else if let Some((prefix, rank)) = rank(&["json"]) {
-            let label = content(member, text)?.map_or(Reading::Unreadable, |c| json_label(&c));
+            let json = content(member, text)?.and_then(|content| json(&content));
+            let label = json.as_ref().map_or(Reading::Unreadable, json_label);
             self.label(key, name, label, |run| &mut run.metadata, prefix, rank);
+            if let Some(part) = json.as_ref().and_then(json_part) {
+                self.run(key).part = Some(part);
+            }
         } else if field == "txt" {
             let content = content(member, text)?;
             let first = shown(self.shard, name);
@@ -269,14 +279,13 @@ impl<'a> Join<'a> {
                 return;
             }
             (0, 2..) => {
-                let reason = "image(s) that share a key, which is the name up to the first dot \
-                              (replace other dots, or call the one to read KEY.jpg)";
+                let reason = "image(s) with dots in their names that share a key, the name up to the first dot (rename them without dots, or name the image to read KEY.jpg)";
                 let first = shown(self.shard, &named);
                 self.samples.skipped.add_many(reason, run.images.len(), first);
                 return;
             }
             (_, count) => {
-                let reason = "further image(s) of samples, of which one is read";
+                let reason = "further image(s) of samples (one is read)";
                 let first = shown(self.shard, &named);
                 self.samples.skipped.add_many(reason, count - 1, first);
                 &run.images[0]
@@ -292,12 +301,12 @@ impl<'a> Join<'a> {
             Picked::One(label) => Some(label.into()),
             Picked::None => None,
             Picked::Several => {
-                self.skip("label(s) of samples with several, none of them plain", &named);
+                self.skip("label(s) of samples with several label files, none named KEY.cls", &named);
                 None
             }
         };
-        let (key, text) = (run.key.into(), run.text);
-        self.samples.found.push(Sample { key, offset, bytes, label, text });
+        let (key, text, part) = (run.key.into(), run.text, run.part);
+        self.samples.found.push(Sample { key, offset, bytes, label, text, part });
     }
 
     /// Counts members that are not read, each of the most frequent kinds on its own.
@@ -333,6 +342,7 @@ fn joined(mut runs: Vec<Partial>) -> Vec<Partial> {
                 run.labels.extend(later.labels);
                 run.metadata.extend(later.metadata);
                 run.is_labelled |= later.is_labelled;
+                run.part = run.part.or(later.part);
                 if run.text == Text::None {
                     run.text = later.text;
                 }
@@ -367,7 +377,7 @@ fn pick<'a>(labels: &'a [Field<Box<str>>], prefix: &str) -> Picked<'a> {
 
 fn reason_of_kind(kind: Kind) -> &'static str {
     match kind {
-        Kind::Link => "link(s) in shards, which hold no image themselves",
+        Kind::Link => "link(s) in shards",
         Kind::Sparse => "sparse file(s) in shards",
         _ => "member(s) that are not files",
     }
@@ -381,7 +391,7 @@ fn reason_of_name(name: &str) -> Option<&'static str> {
         return Some("member(s) in folders of the operating system");
     }
     if parts.any(|folder| folder.starts_with("PaxHeader")) {
-        return Some("extended header(s) that were unpacked as files (PaxHeader)");
+        return Some("extended header(s) unpacked as files (PaxHeader)");
     }
     if file.starts_with("._") {
         return Some("AppleDouble file(s) (._*)");
@@ -437,34 +447,42 @@ fn word(content: &[u8]) -> Text {
     }
 }
 
-/// The label under the usual keys of an object, or a bare name or number.
-fn json_label(content: &[u8]) -> Reading {
-    use serde_json::Value;
-    let parsed = serde_json::from_slice(content).ok().or_else(|| {
+fn json(content: &[u8]) -> Option<Value> {
+    serde_json::from_slice(content).ok().or_else(|| {
         // Python writes numbers that JSON does not have.
         let text = std::str::from_utf8(content).ok()?;
         let text = text.replace("-Infinity", "null").replace("Infinity", "null");
         serde_json::from_str(&text.replace("NaN", "null")).ok()
-    });
-    let label = match parsed {
-        None => return Reading::Unreadable,
-        Some(Value::Object(entries)) => entries
-            .into_iter()
+    })
+}
+
+/// The label under the usual keys of an object, or a bare name or number.
+fn json_label(value: &Value) -> Reading {
+    let label = match value {
+        Value::Object(entries) => entries
+            .iter()
             .filter(|(_, value)| !value.is_null())
-            .filter_map(|(key, value)| Some((label_rank(&key)?, value)))
+            .filter_map(|(key, value)| Some((label_rank(key)?, value)))
             .min_by_key(|(rank, _)| *rank)
-            .map_or(Value::Null, |(_, value)| value),
+            .map_or(&Value::Null, |(_, value)| value),
         // A list of objects, or the like, is no label.
-        Some(Value::Array(_)) => Value::Null,
-        Some(value) => value,
+        Value::Array(_) => &Value::Null,
+        value => value,
     };
     match label {
         Value::Null => Reading::None,
-        Value::String(name) => Reading::Label(name.into()),
+        Value::String(name) => Reading::Label(name.as_str().into()),
         Value::Number(number) => Reading::Label(number.to_string().into()),
         Value::Bool(truth) => Reading::Label(truth.to_string().into()),
         Value::Array(_) | Value::Object(_) => Reading::Unreadable,
     }
+}
+
+/// The part under a usual key of an object.
+fn json_part(value: &Value) -> Option<Part> {
+    let is_part = |(key, _): &(&String, &Value)| PART_COLUMNS.contains(&plain(key).as_str());
+    let mut values = value.as_object()?.iter().filter(is_part);
+    values.find_map(|(_, value)| part_of_file(value.as_str()?))
 }
 
 #[cfg(test)]
@@ -522,12 +540,11 @@ mod tests {
             ("22.06.png", "Y"),
         ]);
         assert_eq!(samples, ["a=A 0", "b=B -"]);
-        let share = "image(s) that share a key, which is the name up to the first dot (replace other \
-                     dots, or call the one to read KEY.jpg)";
+        let share = "image(s) with dots in their names that share a key, the name up to the first dot (rename them without dots, or name the image to read KEY.jpg)";
         assert_eq!(
             skipped,
             [
-                "skipped 2 further image(s) of samples, of which one is read; the first: s.tar/a"
+                "skipped 2 further image(s) of samples (one is read); the first: s.tar/a"
                     .to_owned(),
                 format!("skipped 4 {share}; the first: s.tar/c"),
             ]
@@ -551,7 +568,7 @@ mod tests {
         assert_eq!(samples, ["a=A 7", "b=B -"]);
         assert_eq!(
             skipped,
-            ["skipped 1 further image(s) of samples, of which one is read: s.tar/a"]
+            ["skipped 1 further image(s) of samples (one is read): s.tar/a"]
         );
     }
 
@@ -593,7 +610,7 @@ mod tests {
             ("c.coarse.cls", "1"),
         ]);
         assert_eq!(samples, ["a=A 0", "b=B 1", "c=C -"]);
-        let expected = "skipped 1 label(s) of samples with several, none of them plain: s.tar/c";
+        let expected = "skipped 1 label(s) of samples with several label files, none named KEY.cls: s.tar/c";
         assert_eq!(skipped, [expected]);
     }
 
@@ -646,7 +663,7 @@ mod tests {
                 "skipped 1 AppleDouble file(s) (._*): s.tar/._1.png",
                 "skipped 2 member(s) in folders of the operating system; the first: \
                  s.tar/__MACOSX/1.png",
-                "skipped 1 extended header(s) that were unpacked as files (PaxHeader): \
+                "skipped 1 extended header(s) unpacked as files (PaxHeader): \
                  s.tar/PaxHeaders.7/1.png",
                 "skipped 2 hidden file(s); the first: s.tar/a/.hidden.png",
                 "skipped 1 member(s) without an extension: s.tar/README",
@@ -678,7 +695,7 @@ mod tests {
         assert_eq!(
             skipped,
             [
-                "skipped 2 link(s) in shards, which hold no image themselves; the first: s.tar/2.png",
+                "skipped 2 link(s) in shards; the first: s.tar/2.png",
                 "skipped 1 member(s) that are not files: s.tar/pipe.png",
             ]
         );
@@ -707,12 +724,12 @@ mod tests {
         let reason = cut(2 * 1024 + 513).skipped.reasons()[0].to_string();
         assert_eq!(
             reason,
-            "skipped 1 incomplete member(s) at the end of shards that are cut: s.tar/2.png"
+            "skipped 1 incomplete member(s) at the end of shards that are cut short: s.tar/2.png"
         );
         // Archives that were written one behind the other.
         let (samples, skipped) = found(&[&whole[..], &whole].concat());
         assert_eq!(samples.len(), 2);
-        let expected = "skipped 1 part(s) of shards behind the end mark of their archive: s.tar";
+        let expected = "skipped 1 tail(s) of shards after the end-of-archive blocks: s.tar";
         assert_eq!(skipped, [expected]);
     }
 
