@@ -25,6 +25,7 @@
 
 pub mod cifar;
 mod classes;
+mod content;
 pub mod decode;
 pub mod folder;
 #[cfg(feature = "fuzzing")]
@@ -34,10 +35,12 @@ pub mod idx;
 mod image;
 mod image_file;
 pub mod inspect;
+mod jpeg;
 pub mod list;
 pub mod packed;
 pub mod parquet;
 pub mod pickle;
+mod png;
 pub mod random;
 pub mod scan;
 mod set;
@@ -46,9 +49,11 @@ mod skipped;
 mod source;
 mod splits;
 pub mod stl10;
+mod tiff;
 pub mod tolerant;
 pub mod voc;
 pub mod webdataset;
+mod webp;
 
 pub use cifar::{Cifar, CifarVersion};
 pub use folder::Folder;
