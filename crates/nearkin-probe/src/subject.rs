@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nearkin_data::{BadImages, DataError, ImageSet, Skipped, Split, skipped_lines};
 use nearkin_eval::EvaluationError;
-use nearkin_model::{Encoder, ProjectorFound, Report, load_encoder};
+use nearkin_model::{
+    Encoder, ProjectorFound, Report, WeightsError, load_backbone, load_encoder,
+};
 use nearkin_recipe::Recipe;
 use nearkin_report::RunFolder;
 use nearkin_train::Checkpoint;
@@ -146,13 +148,13 @@ impl Subject {
 
     /// A new encoder with these weights, read as [`load_encoder`] does.
     pub fn encoder(&self, device: Device) -> Result<Encoder, ProbeError> {
-        Ok(self.load(device)?.0)
+        Ok(self.load(device, load_backbone)?.0)
     }
 
     /// The same with the weights of the projector; refuses a file that does not have the projector of
     /// the recipe.
     pub fn encoder_with_projector(&self, device: Device) -> Result<Encoder, ProbeError> {
-        match self.load(device)? {
+        match self.load(device, load_encoder)? {
             (encoder, ProjectorFound::Loaded) => Ok(encoder),
             (_, found) => {
                 let problem = match found {
@@ -169,9 +171,14 @@ impl Subject {
         self.report.get().map(Report::changes).unwrap_or_default()
     }
 
-    fn load(&self, device: Device) -> Result<(Encoder, ProjectorFound), ProbeError> {
+    /// `read` copies what is needed of a file into an encoder.
+    fn load(
+        &self,
+        device: Device,
+        read: impl Fn(&Path, &Encoder) -> Result<Report, WeightsError>,
+    ) -> Result<(Encoder, ProjectorFound), ProbeError> {
         let encoder = Encoder::new(&self.recipe.model, 0, device, Kind::Float)?;
-        let report = load_encoder(&self.weights, &encoder)?;
+        let report = read(&self.weights, &encoder)?;
         let projector = report.projector.clone();
         // The same for every reading.
         let _ = self.report.set(report);

@@ -117,7 +117,7 @@ fn every_epoch_says_what_it_cost() {
     let tag = b"epoch/model_flop_per_second";
     assert!(events.windows(tag.len()).any(|window| window == tag), "TensorBoard has it too");
     let report = place.read("run/report.html");
-    for row in [">Model<", " of what products of matrices reach", ">Peak memory<"] {
+    for row in [">Model<", " of the measured matrix-multiply rate", ">Peak memory<"] {
         assert!(report.contains(row), "{row} is missing");
     }
 }

@@ -385,7 +385,7 @@ fn one_rule_for_all_commands_says_how_many_images_may_be_damaged() {
         "embed run photos --device cpu --bad-image-limit LIMIT --out OUT.npy",
         "data pack photos OUT.packed --bad-image-limit LIMIT",
         "eval knn run --device cpu --bad-image-limit LIMIT",
-        "eval all run --only knn --device cpu --bad-image-limit LIMIT --out OUT",
+        "eval all run --only knn --device cpu --bad-image-limit LIMIT --out OUT-all",
     ];
     let said = |command: &str, limit: &str, out: &str| {
         place.nearkin(&command.replace("LIMIT", limit).replace("OUT", out))

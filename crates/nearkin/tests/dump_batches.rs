@@ -288,5 +288,5 @@ fn what_cannot_be_written_is_refused() {
     place.write("file", "");
     let said = place.pretrain("tiny.toml --dump-batches 1 file");
     assert_eq!(said.code, Some(1));
-    assert!(said.stderr.starts_with("error: file: "), "{}", said.stderr);
+    assert!(said.stderr.starts_with("error: cannot write file: "), "{}", said.stderr);
 }

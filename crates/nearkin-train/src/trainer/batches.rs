@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use nearkin_augment::Batch;
 use nearkin_objective::mix;
+use nearkin_report::ReportError;
 use tch::Tensor;
 
 use super::encode::Prepared;
 use super::{Trainer, blame};
 use crate::TrainError;
-use crate::tensors::{damaged, save_with_metadata};
+use crate::tensors::save_with_metadata;
 
 /// The name of the file for a batch, counted from 1; several processes write one each.
 pub fn batch_file(number: u64, rank: usize, processes: usize) -> String {
@@ -48,7 +49,8 @@ impl Trainer {
     }
 
     fn write_batches(&mut self, count: NonZeroU64, folder: &Path) -> Result<u64, TrainError> {
-        std::fs::create_dir_all(folder).map_err(|error| damaged(folder, error.to_string()))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|source| ReportError::Write { path: folder.to_owned(), source })?;
         let per_step = self.setup.recipe.training.accumulate_batches.get();
         let mut loader = self.loader()?;
         let mut written = 0;

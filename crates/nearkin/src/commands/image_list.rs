@@ -30,6 +30,7 @@ pub(super) fn write_image_list(
     let here = std::env::current_dir().context("cannot find the current folder")?;
     // Names of older files are relative to the folder in which nearkin embed ran.
     let beside = here.join(features.parent().unwrap_or(Path::new("")));
+    let beside = std::fs::canonicalize(&beside).unwrap_or(beside);
     let [in_here, in_beside] = [&here, &beside].map(|base| missing(base, chosen));
     let (base, missing) = match in_beside.len() < in_here.len() {
         true => (beside, in_beside),
