@@ -1,5 +1,6 @@
 //! What is evaluated: the encoder of a run, or weights from a file with a recipe that describes them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// [`DataError::Read`] if the file of weights cannot be read.
+    /// [`ProbeError::Weights`] if the file of weights cannot be read.
     pub fn evaluation(&self) -> Result<Evaluation, ProbeError> {
         let bytes = digest_of(&self.weights)
             .map_err(|source| DataError::Read { path: self.weights.clone(), source })?;
