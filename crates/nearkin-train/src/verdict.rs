@@ -214,6 +214,7 @@ mod tests {
             temperature = 0.2
             [model]
             backbone = \"resnet18\"
+            stem = \"cifar\"
             projector = [{ width = 8 }]
             [momentum_encoder]
             momentum = 0.99

@@ -119,8 +119,7 @@ fn help_of_eval() {
       semi      Accuracy after fine-tuning the whole network with the labels of a few images
       transfer  Accuracy on other data sets: logistic regression on frozen features, and fine-tuning
       quality   Measures of the features that need no labels, and a warning where they have collapsed
-      all       Everything that the data allows, as one table; of several runs mean and standard
-                deviation
+      all       Run every applicable evaluation and print one table
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -321,6 +320,8 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
     let place = Place::new();
     let said = place.pretrain("tiny.toml --out run").done();
     insta::with_settings!({ filters => [
+        // Whether 8 steps are worth something is checked below.
+        (r"(?s)The trained encoder does not beat .*?\n\n", ""),
         (r" +\d+\.\d\d %", "  [share]"),
         (r"trained at \d+ images", "trained at [number] images"),
         (r"\d+\.\d+ (GFLOP/s|%)", "[number] $1"),
@@ -333,7 +334,8 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
                 5, 0.1  [share]  [share]  [share]
 
         trained at [number] images/s (mean over epochs, evaluation not counted)
-        model:       [number] GFLOP/s, [number] % of what products of matrices reach
+        model:       [number] GFLOP/s, [number] % of this machine's measured matrix-multiply rate
+        kin purity:  [number] % of the targets (chance [number] %)
         data wait:   [number] % of the time
         peak memory: [number] MiB
 
@@ -360,6 +362,17 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
     assert!(steps.iter().all(|record| record["loss"].as_f64().is_some_and(|loss| loss > 0.0)));
     assert_eq!(steps[0]["learning_rate"], 0.05);
     assert_eq!(of_kind("epoch").len(), 2);
+    let accuracy = |features: &str, step: u64| {
+        let knn = of_kind("knn").into_iter();
+        let mut own = knn.filter(|own| own["features"] == features && own["step"] == step);
+        own.next().and_then(|record| record["accuracy"].as_f64()).expect("an accuracy")
+    };
+    let trained = accuracy("backbone", 8);
+    let is_poor = trained <= accuracy("raw pixels", 0) || trained <= accuracy("backbone", 0);
+    for text in [&said, &place.read("run/report.html")] {
+        assert_eq!(text.contains("The trained encoder does not beat "), is_poor, "{text}");
+        assert_eq!(text.contains("64 images are a short training"), is_poor, "{text}");
+    }
     let measured: Vec<_> = of_kind("knn")
         .iter()
         .map(|record| format!("{} of {}", record["step"], record["features"]))
