@@ -15,6 +15,7 @@ const NAMED: usize = 3;
 /// What is not a key of the recipe.
 const STEP: &str = "step";
 const IMAGES: &str = "training images";
+const DATA: &str = "training data";
 
 /// Runs that are repetitions of each other.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,6 +41,9 @@ pub struct KeyDifference {
     pub own: Option<String>,
 }
 
+/// Digits of a digest that tell data sets apart.
+const DIGITS_SHOWN: usize = 12;
+
 /// The keys of a group with their values.
 type Keys = Vec<(String, String)>;
 
@@ -48,8 +52,16 @@ pub(crate) fn groups(evaluations: &[Evaluation]) -> (Vec<Group>, Vec<usize>) {
     let mut groups: Vec<Group> = Vec::new();
     let mut identities: Vec<(Option<Keys>, &str)> = Vec::new();
     let mut places = Vec::with_capacity(evaluations.len());
-    for evaluation in evaluations {
-        let keys = keys(evaluation);
+    let all: Vec<Option<Keys>> = evaluations.iter().map(keys).collect();
+    for (evaluation, own) in evaluations.iter().zip(&all) {
+        let mut keys = own.clone();
+        // Earlier versions did not record it: then the number of images has to do.
+        let mut alike = evaluations.iter().zip(&all).filter(|(_, other)| *other == own);
+        if let (Some(keys), Some(data)) = (&mut keys, &evaluation.training_data)
+            && alike.all(|(other, _)| other.training_data.is_some())
+        {
+            keys.push((DATA.to_owned(), data.chars().take(DIGITS_SHOWN).collect()));
+        }
         // Files of weights, and runs of which nothing is known, are groups of their own.
         let subject = if keys.is_some() { "" } else { evaluation.subject.as_str() };
         let identity = (keys, subject);
@@ -147,7 +159,7 @@ fn names(all: &[&Keys]) -> Vec<String> {
 fn telling(all: &[&Keys]) -> Vec<String> {
     // What the number of steps and of images follow from says more than they do.
     let (mut keys, rest): (Vec<String>, Vec<String>) =
-        differing(all).into_iter().partition(|key| ![STEP, IMAGES].contains(&key.as_str()));
+        differing(all).into_iter().partition(|key| ![STEP, IMAGES, DATA].contains(&key.as_str()));
     let own = keys.len();
     keys.extend(rest);
     let is_enough = |count: usize| {
@@ -244,6 +256,21 @@ mod tests {
         let long = [SCE.as_slice(), &[("training.epochs", "2")]].concat();
         let long = Evaluation { step: Some(16), ..run("b", 1, &long) };
         assert_eq!(named(&[run("a", 0, &short), long]), ["training.epochs=1", "training.epochs=2"]);
+    }
+
+    #[test]
+    fn runs_on_other_images_are_another_group_where_that_is_known() {
+        let on = |data: Option<&str>, seed| {
+            let training_data = data.map(str::to_owned);
+            Evaluation { training_data, ..run("a", seed, &SCE) }
+        };
+        let [one, other, old] = [on(Some("abc"), 0), on(Some("def"), 1), on(None, 2)];
+        assert_eq!(
+            named(&[one.clone(), other.clone()]),
+            ["training data=abc", "training data=def"]
+        );
+        assert_eq!(named(&[one.clone(), one.clone(), old]), [""]);
+        assert_eq!(named(&[one.clone(), one]), [""]);
     }
 
     /// More keys than a name has room for, the last of which is the only one that differs between two.

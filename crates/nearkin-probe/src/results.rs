@@ -30,6 +30,9 @@ pub struct Evaluation {
     /// Images of the training, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training_images: Option<usize>,
+    /// Digest of the names of these images, unless the seed chose among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_data: Option<String>,
     /// Images that could not be read and count nowhere, of all sets together.
     pub images_left_out: usize,
     /// What was measured.

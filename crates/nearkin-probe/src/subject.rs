@@ -28,6 +28,8 @@ pub struct Subject {
     weights: PathBuf,
     step: Option<u64>,
     training_images: Option<usize>,
+    /// Digest of the names of these images.
+    training_data: Option<String>,
     /// What the weights were found to be, once they were read.
     report: Arc<OnceLock<Report>>,
     bad_images: Arc<BadImages>,
@@ -46,6 +48,7 @@ impl Subject {
             weights: checkpoint.model()?,
             step: Some(checkpoint.progress.step),
             training_images: Some(checkpoint.progress.training_images),
+            training_data: checkpoint.progress.images.map(|images| images.names().to_owned()),
             report: Arc::default(),
             bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
             skipped: Arc::default(),
@@ -57,8 +60,17 @@ impl Subject {
         let name = path.display().to_string();
         let bad_images = Arc::new(BadImages::unwritten());
         let (weights, skipped, report) = (path.to_owned(), Arc::default(), Arc::default());
-        let (step, training_images) = (None, None);
-        Self { name, recipe, weights, step, training_images, report, bad_images, skipped }
+        Self {
+            name,
+            recipe,
+            weights,
+            step: None,
+            training_images: None,
+            training_data: None,
+            report,
+            bad_images,
+            skipped,
+        }
     }
 
     /// Run folder or file, and how far it was trained if that is known.
@@ -95,6 +107,10 @@ impl Subject {
             weights: bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
             training_seed: self.recipe.seed,
             training_images: self.training_images,
+            training_data: self
+                .training_data
+                .clone()
+                .filter(|_| self.recipe.limit_images.is_none()),
             images_left_out: self.bad_images.met(),
             scores: Vec::new(),
             recipe: recipe.into_iter().map(|(key, value)| (key, value.into())).collect(),

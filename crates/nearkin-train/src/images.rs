@@ -33,6 +33,11 @@ pub struct ImagesDigest {
 }
 
 impl ImagesDigest {
+    /// SHA-256 of the names of the training images, in hexadecimal.
+    pub fn names(&self) -> &str {
+        &self.names
+    }
+
     /// Digests of names and labels, of sets that were opened at `path`.
     pub(crate) fn of_names(
         path: Option<&Path>,
