@@ -202,7 +202,7 @@ fn fill(
             }
             _ => (Vec::new(), None),
         };
-        let hint = hint.or_else(|| shard_hint(path));
+        let hint = shard_hint(path).or(hint);
         return Err(WeightsError::Mismatch { path: path.to_owned(), problems, differing, hint });
     }
     report.loaded = copies.0.len();

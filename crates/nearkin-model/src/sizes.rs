@@ -25,6 +25,10 @@ impl Sizes {
                 .take_while(|block| shape(&format!("layer{stage}.{block}.conv1.weight")).is_some())
                 .count()
         });
+        // Parts of a network are not another network.
+        if blocks.contains(&0) {
+            return None;
+        }
         let is_bottleneck = shape("layer1.0.conv3.weight").is_some();
         let inner = shape("layer1.0.conv1.weight")?.first().copied()?;
         let grouped = shape("layer1.0.conv2.weight")?.get(1).is_some_and(|&inputs| inputs != inner);
