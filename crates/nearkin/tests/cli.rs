@@ -68,30 +68,34 @@ fn help_of_pretrain() {
       [RECIPE]  The recipe, a TOML file. Not needed with --resume RUN
 
     Options:
-          --data <PATH>          Where the images are
-          --out <RUN>            The run's folder; if absent, a new one under runs/
-          --init <FILE>          Start with the backbone of this file, made by `nearkin import`,
-                                 `nearkin export` or a run
-          --set <KEY=VALUE>      Override a key of the recipe, for example optimizer.learning_rate=0.03.
-                                 May be repeated
-          --resume [<RUN>]       Continue the run in this folder (or in --out) from its newest
-                                 checkpoint, bit by bit. With `auto`, continue the run in --out if it
-                                 was begun, else begin it
-          --device <DEVICE>      auto (the first CUDA device if there is one), cpu or cuda:N [default:
-                                 auto]
-          --seed <N>             Seed of every random number (overrides the recipe's seed)
-          --limit-images <N>     Train on this many images, drawn with the seed (overrides limit_images)
-          --epochs <N>           Number of epochs (overrides training.epochs)
-          --workers <N>          Threads that read and augment images; no result depends on it. auto:
-                                 chosen with --threads, and 1 beside a given number of threads [default:
-                                 auto]
-          --threads <N>          Threads of libtorch. auto: what the resumed run began with; for a new
-                                 run the split of the cores between the two that is measured to be
-                                 fastest [default: auto]
-          --timeout-seconds <N>  With several processes: how long each waits for the others before it
-                                 gives up [default: 600]
-          --quiet                Show no progress
-      -h, --help                 Print help
+          --data <PATH>             Where the images are
+          --out <RUN>               The run's folder; if absent, a new one under runs/
+          --init <FILE>             Start with the backbone of this file, made by `nearkin import`,
+                                    `nearkin export` or a run
+          --set <KEY=VALUE>         Override a key of the recipe, for example
+                                    optimizer.learning_rate=0.03. May be repeated
+          --resume [<RUN>]          Continue the run in this folder (or in --out) from its newest
+                                    checkpoint, bit by bit. With `auto`, continue the run in --out if it
+                                    was begun, else begin it
+          --device <DEVICE>         auto (the first CUDA device if there is one), cpu or cuda:N
+                                    [default: auto]
+          --seed <N>                Seed of every random number (overrides the recipe's seed)
+          --limit-images <N>        Train on this many images, drawn with the seed (overrides
+                                    limit_images)
+          --epochs <N>              Number of epochs (overrides training.epochs)
+          --workers <N>             Threads that read and augment images; no result depends on it. auto:
+                                    chosen with --threads, and 1 beside a given number of threads
+                                    [default: auto]
+          --threads <N>             Threads of libtorch. auto: what the resumed run began with; for a
+                                    new run the split of the cores between the two that is measured to
+                                    be fastest [default: auto]
+          --timeout-seconds <N>     With several processes: how long each waits for the others before it
+                                    gives up [default: 600]
+          --dump-batches <N> <DIR>  Write the first N batches of the run into DIR, as the networks get
+                                    them, and train nothing: one safetensors file each, with pixels,
+                                    indices and labels. With --resume, the next N batches
+          --quiet                   Show no progress
+      -h, --help                    Print help
 
     The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,
     checkpoints and report.html. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop the run with a
@@ -102,6 +106,7 @@ fn help_of_pretrain() {
       nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce
       nearkin pretrain recipes/sce/cifar10.toml --data DIR --set method.coefficient=0.3 --seed 1
       nearkin pretrain --resume runs/sce
+      nearkin pretrain recipes/demo.toml --dump-batches 3 batches
       nearkin launch --nproc 2 -- pretrain RECIPE --data DIR --out runs/sce --resume auto
     ");
 }
@@ -275,6 +280,10 @@ fn a_method_is_explained() {
         variant = "paper"
         symmetric = false
         global_views = 2
+
+    Where the authors' code differs
+        - the own key takes part in the relations with similarity 0: variant = "leaky"
+        - its momentum encoder starts from random weights of its own, here from the online encoder's
 
     The same as a free combination
         [method]

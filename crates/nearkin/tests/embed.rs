@@ -103,7 +103,10 @@ fn features_are_written_in_every_format() {
     assert_eq!(array(&place, "again.npy"), array(&place, "train.npy"));
     place.nearkin("export run --format torchvision --out out").done();
     for (arguments, said) in [
-        ("out/model.safetensors --recipe tiny.toml --projector --out x.npy", "embed without --projector"),
+        (
+            "out/model.safetensors --recipe tiny.toml --projector --out x.npy",
+            "embed without --projector",
+        ),
         ("out/model.safetensors --recipe tiny.toml --momentum-encoder --out x.npy", "leave out"),
         ("out/model.safetensors --out x.npy", "say with --recipe FILE"),
         ("run --out x.csv", "these end in .npy, .safetensors or .parquet"),
@@ -210,10 +213,8 @@ fn rectified(rows: usize) -> Vec<[f32; 16]> {
 }
 
 fn write_rows(place: &Place, file: &str, rows: &[[f32; 16]]) {
-    let text = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 16), }}",
-        rows.len()
-    );
+    let text =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 16), }}", rows.len());
     let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
     bytes.extend(format!("{text:<117}\n").bytes());
     bytes.extend(rows.iter().flatten().flat_map(|value| value.to_le_bytes()));
@@ -237,7 +238,8 @@ fn features_are_centered_unless_that_is_switched_off() {
     let raw = place.nearkin("dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt");
     assert_eq!(raw.code, Some(2));
     assert!(raw.stdout.contains("; 1 images are kept\n"), "{}", raw.stdout);
-    let warning = "warning: one group has 61 images, 100.0 % of all; near-duplicates are rarely that many";
+    let warning =
+        "warning: one group has 61 images, 100.0 % of all; near-duplicates are rarely that many";
     assert!(raw.stderr.contains(warning), "{}", raw.stderr);
     let refusal = "error: kept.txt was not written: it would keep 1 of 61 images, less than half";
     assert!(raw.stderr.contains(refusal), "{}", raw.stderr);
@@ -253,10 +255,14 @@ fn features_are_centered_unless_that_is_switched_off() {
         let rows = said.lines().filter_map(|line| line.split_whitespace().nth(1));
         rows.filter(|cell| cell.parse::<f32>().is_ok()).map(str::to_owned).collect()
     };
-    let (own, other) = (similarities("--query 3 --top-k 5"), similarities("--query query.npy --top-k 6"));
+    let (own, other) =
+        (similarities("--query 3 --top-k 5"), similarities("--query query.npy --top-k 6"));
     assert_eq!((other[0].as_str(), &other[1..]), ("1.0000", &own[..]));
     let raw = similarities("--query 3 --top-k 5 --no-center");
-    assert!(raw.iter().all(|cell| cell.starts_with("0.99")) && own[4] < "0.95".to_owned(), "{own:?}");
+    assert!(
+        raw.iter().all(|cell| cell.starts_with("0.99")) && own[4] < "0.95".to_owned(),
+        "{own:?}"
+    );
 
     for (options, measure) in [("", "(centered cosine)"), (" --no-center", "(cosine)")] {
         let select = format!("select rows.npy --count 9 --method k-center --out s.txt{options}");
@@ -265,7 +271,11 @@ fn features_are_centered_unless_that_is_switched_off() {
     }
     write_rows(&place, "two.npy", &rows[..2]);
     let said = place.nearkin("dedupe two.npy --out g.csv");
-    assert!(said.stderr.starts_with("note: 2 images are too few to be centered"), "{}", said.stderr);
+    assert!(
+        said.stderr.starts_with("note: 2 images are too few to be centered"),
+        "{}",
+        said.stderr
+    );
     assert!(said.done().contains("(cosine of 0.9 or more)"));
 }
 
@@ -340,12 +350,12 @@ fn the_lists_of_dedupe_and_select_are_data_sets() {
     for features in ["../features/photos.npy", "../photos.safetensors", "../photos.parquet"] {
         for end in ["txt", "csv", "tsv"] {
             // Neither the folder in which the list is written nor that in which it is read matters.
-            let select = format!(
-                "select {features} --count 11 --method k-center --out ../lists/all.{end}"
-            );
+            let select =
+                format!("select {features} --count 11 --method k-center --out ../lists/all.{end}");
             place.write("lists/empty", "");
             let said = place.nearkin_in("elsewhere", &select);
-            let warning = "lacks 2 of 11 images: a list cannot hold names with line breaks or bytes";
+            let warning =
+                "lacks 2 of 11 images: a list cannot hold names with line breaks or bytes";
             assert!(said.stderr.contains(warning), "{features}: {}", said.stderr);
             said.done();
             for folder in ["", "lists"] {
@@ -354,17 +364,26 @@ fn the_lists_of_dedupe_and_select_are_data_sets() {
                 let found = place.nearkin_in(folder, &inspect).done();
                 let found: serde_json::Value = serde_json::from_str(&found).unwrap();
                 let split = &found["splits"][0];
-                assert_eq!((&split["images"], split["unreadable"].as_array().map(Vec::len)), (&serde_json::json!(9), Some(0)), "{found}");
+                assert_eq!(
+                    (&split["images"], split["unreadable"].as_array().map(Vec::len)),
+                    (&serde_json::json!(9), Some(0)),
+                    "{found}"
+                );
             }
         }
     }
-    let dedupe = "dedupe features/photos.npy --similarity 0.99 --out g.csv --keep-list kept.txt --force";
+    let dedupe =
+        "dedupe features/photos.npy --similarity 0.99 --out g.csv --keep-list kept.txt --force";
     place.nearkin(dedupe).done();
     let recipe = support::tiny_on("list");
     place.write("list.toml", recipe);
     // The names beside an array are such a list too.
     let said = place.nearkin("data inspect features/photos.names.txt").done();
-    assert!(said.contains("dataset = \"list\"") && said.contains("unreadable images of the train split: 2"), "{said}");
+    assert!(
+        said.contains("dataset = \"list\"")
+            && said.contains("unreadable images of the train split: 2"),
+        "{said}"
+    );
 }
 
 #[test]

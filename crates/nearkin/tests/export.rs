@@ -10,8 +10,8 @@ use std::fs;
 use insta::assert_snapshot;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use tch::Tensor;
 use support::{Place, tiny_with};
+use tch::Tensor;
 
 #[test]
 fn a_run_is_exported_imported_and_started_from() {
@@ -95,10 +95,13 @@ fn wrong_weights_are_refused_and_leave_nothing_behind() {
     assert!(message.contains("\nhint: in the recipe's [model], set base_width = 4\n"), "{message}");
     assert!(!place.path("second").exists());
 
-    let message = place.nearkin("import out/model.safetensors --backbone resnet34 --out y.safetensors");
+    let message =
+        place.nearkin("import out/model.safetensors --backbone resnet34 --out y.safetensors");
     let message = message.refused();
     assert!(message.ends_with("\nhint: give --backbone resnet18\n"), "{message}");
-    for command in ["pretrain tiny.toml --out second --init", "embed --recipe tiny.toml --out x.npy"] {
+    for command in
+        ["pretrain tiny.toml --out second --init", "embed --recipe tiny.toml --out x.npy"]
+    {
         place.write("weights.pth", b"PK\x03\x04");
         let message = place.nearkin(&format!("{command} weights.pth")).refused();
         assert!(message.contains("hint: convert it with nearkin import FILE"), "{message}");
@@ -168,7 +171,10 @@ fn weights_of_any_precision_are_read_by_every_command() {
         let file = format!("{name}.safetensors");
         changed(&place, &file, |_, tensor| tensor.to_kind(kind));
         for said in notes_of_all(&place, &file, "tiny.toml", "resnet18") {
-            assert!(said.contains(&format!("100 tensors converted from {name} to float32")), "{said}");
+            assert!(
+                said.contains(&format!("100 tensors converted from {name} to float32")),
+                "{said}"
+            );
         }
         let found = format!("search expected.npy --queries {file}.npy --top-k 1 --out found.csv");
         place.nearkin(&found).done();
@@ -216,7 +222,8 @@ fn transformers_for_another_image_size_are_read_by_every_command() {
     changed(&place, "half.safetensors", |_, tensor| tensor.to_kind(tch::Kind::Half));
     let resampled = "position embeddings resampled from 8 x 8 to 4 x 4 patches";
     for file in ["large.safetensors", "half.safetensors"] {
-        let [embed, eval, pretrain, imported] = notes_of_all(&place, file, "small.toml", "vit-tiny");
+        let [embed, eval, pretrain, imported] =
+            notes_of_all(&place, file, "small.toml", "vit-tiny");
         for said in [embed, eval, pretrain] {
             assert!(said.contains(resampled), "{said}");
         }
@@ -224,7 +231,8 @@ fn transformers_for_another_image_size_are_read_by_every_command() {
         assert!(imported.contains("image_size = 32"), "{imported}");
     }
     place.write("other.toml", transformer(16, 8, 2));
-    let refused = place.nearkin("embed large.safetensors --recipe other.toml --out x.npy").refused();
+    let refused =
+        place.nearkin("embed large.safetensors --recipe other.toml --out x.npy").refused();
     let hint = "\nhint: in the recipe's [model], set vision_transformer.patch_size = 4, \
                 vision_transformer.depth = 1\n";
     assert!(refused.ends_with(hint), "{refused}");
