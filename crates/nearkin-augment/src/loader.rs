@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use nearkin_data::{DataError, ImageSet, Random};
 
 use crate::canvas::Scratch;
@@ -22,6 +22,9 @@ use crate::cpu_time::of_this_thread;
 use crate::drawn::Unfinished;
 use crate::order::Plan;
 use crate::view::View;
+
+/// How often the caller is asked whether it still waits for a batch.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How far, and by how many, batches are made ahead.
 ///
@@ -304,6 +307,21 @@ impl Pool {
         }
     }
 
+    /// Waits for the next batch; `None` if there is none, or once `stop` says so.
+    fn receive(&mut self, stop: &dyn Fn() -> bool) -> Option<Result<Made, LoadError>> {
+        let Pending { images, reply } = self.pending.pop_front()?;
+        loop {
+            match reply.recv_timeout(LOOK) {
+                Ok(made) => return Some(Ok(made)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some(Err(LoadError::Panic { images }));
+                }
+                Err(RecvTimeoutError::Timeout) if stop() => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     /// Waits for the threads, each of which stops after the image that it is at.
     fn stop(self, source: &Source) {
         source.stopping.store(true, Ordering::Relaxed);
@@ -369,27 +387,27 @@ impl Loader {
         Duration::from_nanos(self.source.worked.load(Ordering::Relaxed))
     }
 
-    fn stop(&mut self) {
-        if let Work::Threads(pool) = std::mem::replace(&mut self.work, Work::Ended) {
-            pool.stop(&self.source);
+    /// The next batch; `None` at the end, and once `stop` says so. It is asked before and, with worker
+    /// threads, while the batch is waited for; after it said so, the loader has no more batches.
+    pub fn next_unless(&mut self, stop: &dyn Fn() -> bool) -> Option<Result<Batch, LoadError>> {
+        if stop() {
+            self.stop();
+            return None;
         }
-    }
-}
-
-impl Iterator for Loader {
-    type Item = Result<Batch, LoadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
         let start = Instant::now();
         let result = loop {
             let made = match &mut self.work {
                 Work::Here(scratch) => Ok(self.source.batch(&self.plan.next()?, scratch)),
-                Work::Threads(pool) => {
-                    let Pending { images, reply } = pool.pending.pop_front()?;
-                    let made = reply.recv().map_err(|_| LoadError::Panic { images });
-                    pool.fill(&mut self.plan);
-                    made
-                }
+                Work::Threads(pool) => match pool.receive(stop) {
+                    Some(made) => {
+                        pool.fill(&mut self.plan);
+                        made
+                    }
+                    None => {
+                        self.stop();
+                        return None;
+                    }
+                },
                 Work::Ended => return None,
             };
             let result = made.and_then(|made| {
@@ -407,6 +425,20 @@ impl Iterator for Loader {
             self.stop();
         }
         Some(result)
+    }
+
+    fn stop(&mut self) {
+        if let Work::Threads(pool) = std::mem::replace(&mut self.work, Work::Ended) {
+            pool.stop(&self.source);
+        }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_unless(&|| false)
     }
 }
 
@@ -589,6 +621,28 @@ mod tests {
         assert_eq!(drawn(&travelling, 0), drawn(&mixed, 0));
         // The crop of the second view was made on the host, and drew its numbers there.
         assert_eq!(drawn(&travelling, 1)[1..], drawn(&mixed, 1));
+    }
+
+    #[test]
+    fn a_caller_that_was_asked_to_stop_does_not_wait_for_a_batch() {
+        // The images of a batch take a second together.
+        let delay = Duration::from_millis(250);
+        for workers in [0, 2] {
+            let set = Arc::new(Drawn { images: 16, delay, ..Drawn::default() });
+            let mut loader = start(set, workers);
+            let asked = std::cell::Cell::new(0);
+            let stop = || {
+                asked.set(asked.get() + 1);
+                asked.get() > 2
+            };
+            let mut batches = 0;
+            while loader.next_unless(&stop).is_some() {
+                batches += 1;
+            }
+            // Without threads it is asked before each batch, with threads also on the way.
+            assert_eq!(batches, if workers == 0 { 2 } else { 0 });
+            assert!(loader.next().is_none());
+        }
     }
 
     #[test]

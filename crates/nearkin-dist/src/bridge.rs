@@ -13,7 +13,7 @@ pub(crate) mod ffi {
         fn open_store(
             host: &str,
             port: u16,
-            serve: bool,
+            listener: i32,
             prefix: &str,
             timeout_milliseconds: u64,
         ) -> Result<UniquePtr<Store>>;
@@ -39,6 +39,7 @@ pub(crate) mod ffi {
             device: i32,
             timeout_milliseconds: u64,
         ) -> Result<UniquePtr<Group>>;
+        fn maximum(self: &Group, number: i64) -> Result<i64>;
         unsafe fn sum(self: &Group, tensor: *const Tensor) -> Result<()>;
         unsafe fn broadcast(self: &Group, tensor: *const Tensor) -> Result<()>;
         unsafe fn gather(self: &Group, rows: *const Tensor) -> Result<*mut Tensor>;

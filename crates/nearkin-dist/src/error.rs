@@ -1,5 +1,6 @@
 //! Why processes cannot train together.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Why processes cannot train together.
@@ -36,11 +37,25 @@ pub enum DistError {
         /// What the store said.
         reason: String,
     },
+    /// The name of the first process's host means nothing here.
+    #[error(
+        "cannot resolve {address:?}, the host of process 0 (MASTER_ADDR, or the first node of the job): \
+         {reason}"
+    )]
+    Resolve {
+        /// MASTER_ADDR.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The first process cannot listen.
     #[error(
-        "process 0 cannot serve the others on port {port} ({reason}); give a free port as MASTER_PORT"
+        "process 0 cannot listen on {address}, port {port}: {reason}; choose a free port with MASTER_PORT, \
+         or with --port of nearkin launch"
     )]
     Serve {
+        /// Where it tried to.
+        address: IpAddr,
         /// MASTER_PORT.
         port: u16,
         /// What the system said.

@@ -22,7 +22,8 @@ pub struct Launch {
     pub local_rank: usize,
     /// How many processes this host has, if the launcher says it.
     pub local_size: Option<usize>,
-    /// The host of process 0.
+    /// The host of process 0. Its store listens on this address only, so a loopback address keeps it
+    /// within one host.
     pub address: String,
     /// The port of the store there.
     pub port: u16,

@@ -1,6 +1,8 @@
 //! Processes joined by c10d: Gloo between CPUs, NCCL between GPUs.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -18,6 +20,10 @@ const FIRST_BUCKET_BYTES: usize = 1 << 20;
 /// As torch's DDP.
 const BUCKET_BYTES: usize = 25 << 20;
 
+/// How long the name of process 0's host is looked up: where hosts start together, a name server may not
+/// know it yet.
+const LOOK_UP: Duration = Duration::from_secs(10);
+
 /// So long process 0 waits for the others at the end.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -29,6 +35,8 @@ pub struct Processes {
     launch: Launch,
     store: UniquePtr<ffi::Store>,
     group: Arc<UniquePtr<ffi::Group>>,
+    /// Between hosts' memories; the same as `group` where that is Gloo.
+    host: Arc<UniquePtr<ffi::Group>>,
     /// Collective operations on this device's tensors go through the host's memory.
     staged: bool,
     /// Messages shared so far, which gives each a place of its own in the store.
@@ -40,6 +48,9 @@ impl Processes {
     /// Meets the other processes; every one of them must do so. `device` is where this process's
     /// tensors live: with a GPU, and a libtorch that has NCCL at build time, NCCL is used, else Gloo.
     ///
+    /// Process 0 serves the others where its host has the launch's address, and nowhere else: see
+    /// [`Launch::address`].
+    ///
     /// Fails if process 0 cannot be reached, or others do not come, within the launch's timeout.
     pub fn join(launch: Launch, device: Device) -> Result<Self, DistError> {
         let serve = launch.rank == 0 && !launch.served_by_launcher;
@@ -49,21 +60,16 @@ impl Processes {
             true => "nearkin".to_owned(),
             false => format!("nearkin/{}", launch.attempt),
         };
-        let store = ffi::open_store(&launch.address, launch.port, serve, &prefix, milliseconds)
-            .map_err(|error| {
-                let reason = first_line(error.what());
-                let port = launch.port;
-                if serve {
-                    return DistError::Serve { port, reason };
-                }
-                DistError::Unreachable {
-                    rank: launch.rank,
-                    size: launch.size,
-                    address: launch.address.clone(),
-                    port,
-                    timeout: launch.timeout,
-                    reason,
-                }
+        let addresses = resolve(&launch)?;
+        let listener = if serve { listen(&launch, &addresses)?.into_raw_fd() } else { -1 };
+        let store = ffi::open_store(&launch.address, launch.port, listener, &prefix, milliseconds)
+            .map_err(|error| DistError::Unreachable {
+                rank: launch.rank,
+                size: launch.size,
+                address: launch.address.clone(),
+                port: launch.port,
+                timeout: launch.timeout,
+                reason: first_line(error.what()),
             })?;
         if Watch::knows(launch.rank, &store)? {
             return Err(DistError::Again { rank: launch.rank, size: launch.size });
@@ -72,17 +78,17 @@ impl Processes {
         let (rank, size) = (launch.rank as i32, launch.size as i32);
         let address = own_address(&launch, &store)?;
         let nccl = matches!(device, Device::Cuda(_)) && ffi::has_nccl();
+        let interface = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
+        let host = ffi::gloo(&store, rank, size, &address.to_string(), &interface, milliseconds)?;
+        let host = Arc::new(host);
         let group = match device {
             Device::Cuda(number) if nccl => {
-                ffi::nccl(&store, rank, size, number as i32, milliseconds)?
+                Arc::new(ffi::nccl(&store, rank, size, number as i32, milliseconds)?)
             }
-            _ => {
-                let interface = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
-                ffi::gloo(&store, rank, size, &address.to_string(), &interface, milliseconds)?
-            }
+            _ => Arc::clone(&host),
         };
         let staged = device != Device::Cpu && !nccl;
-        Ok(Self { launch, store, group: Arc::new(group), staged, shared: AtomicU64::new(0), watch })
+        Ok(Self { launch, store, group, host, staged, shared: AtomicU64::new(0), watch })
     }
 
     /// Owns what a function of the bridge returned.
@@ -196,9 +202,57 @@ fn own_address(launch: &Launch, store: &ffi::Store) -> Result<IpAddr, DistError>
     }
 }
 
+/// The addresses of process 0's host.
+fn resolve(launch: &Launch) -> Result<Vec<SocketAddr>, DistError> {
+    let begun = Instant::now();
+    loop {
+        let reason = match (launch.address.as_str(), launch.port).to_socket_addrs() {
+            Ok(addresses) if addresses.len() > 0 => return Ok(addresses.collect()),
+            Ok(_) => "it has no address".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if begun.elapsed() > LOOK_UP.min(launch.timeout) {
+            return Err(DistError::Resolve { address: launch.address.clone(), reason });
+        }
+        thread::sleep(10 * LOOK);
+    }
+}
+
+/// The socket on which process 0 serves the others.
+///
+/// The store asks nobody who they are, so it should be in reach of the job's hosts only: it listens where
+/// this host has the launch's address. Some hosts know themselves by other addresses than the rest of the
+/// job does: Debian's take a loopback address for their own name, and others are behind a translation.
+/// There the store listens everywhere, or the others would not reach it.
+fn listen(launch: &Launch, addresses: &[SocketAddr]) -> Result<TcpListener, DistError> {
+    let means_loopback = launch.address.eq_ignore_ascii_case("localhost")
+        || launch.address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let mine = addresses.iter().map(SocketAddr::ip);
+    let mine = mine.filter(|address| means_loopback || !address.is_loopback());
+    let anywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    let port = launch.port;
+    let mut refused = None;
+    for address in mine.chain(anywhere) {
+        match TcpListener::bind((address, port)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => {
+                let of_port =
+                    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+                let reason = error.to_string();
+                refused = Some(DistError::Serve { address, port, reason });
+                // Otherwise the address is another host's, or of a family that this one does not have.
+                if of_port {
+                    break;
+                }
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| DistError::Engine("no address to listen on".to_owned())))
+}
+
 fn towards(host: &str, port: u16) -> Result<IpAddr, DistError> {
     let route = || {
-        let there = (host, port).to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+        let there = (host, port).to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
         let any: SocketAddr = match there {
             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
             SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
@@ -258,6 +312,10 @@ impl World for Processes {
         unsafe { self.group.broadcast(pointer(tensor)) }.map_err(|error| failure(&error))
     }
 
+    fn maximum(&self, number: i64) -> Result<i64, TchError> {
+        self.host.maximum(number).map_err(|error| failure(&error))
+    }
+
     fn share(&self, name: &str, message: &[u8]) -> Result<Vec<Vec<u8>>, DistError> {
         let number = self.shared.fetch_add(1, Ordering::Relaxed);
         share(&self.launch, &self.store, &format!("{name}/{number}"), message)
@@ -281,6 +339,14 @@ impl World for Processes {
 
     fn report(&self, at: &str) {
         self.watch.report(at);
+    }
+
+    fn ask_to_stop(&self, signal: i32) {
+        self.watch.ask_to_stop(signal);
+    }
+
+    fn asked_to_stop(&self) -> Option<i32> {
+        self.watch.asked_to_stop()
     }
 
     fn fail(&self, error: &str) {

@@ -5,7 +5,7 @@
 //! second; after a failure, those whose number no longer grows are the lost ones. The store lives in
 //! process 0: where the store itself does not answer, that is the one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ use crate::bridge::ffi::Store;
 
 /// Where the first process that fails says so.
 pub(crate) const FAILED: &str = "failed";
+
+/// Where a process that was asked to stop says by which signal.
+const STOP: &str = "stop";
 
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,8 @@ pub(crate) struct Watch {
     at: Arc<Mutex<String>>,
     /// What the first process that failed said, once it was seen.
     news: Arc<Mutex<Option<String>>>,
+    /// The signal by which some process was asked to stop, once this one knows; 0 before.
+    asked_to_stop: Arc<AtomicI32>,
     stop: Arc<AtomicBool>,
 }
 
@@ -52,9 +57,11 @@ impl Watch {
             store: Arc::new(store.another()?),
             at: Arc::new(Mutex::new("start".to_owned())),
             news: Arc::default(),
+            asked_to_stop: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let (at, news) = (Arc::clone(&watch.at), Arc::clone(&watch.news));
+        let asked = Arc::clone(&watch.asked_to_stop);
         let (stop, store) = (Arc::clone(&watch.stop), store.another()?);
         // The thread is not joined: it may be inside a call to a store that never answers.
         thread::spawn(move || {
@@ -62,10 +69,13 @@ impl Watch {
             while !stop.load(Ordering::Relaxed) {
                 let sign_of_life = format!("{count} {}", inner(&at));
                 let told = store.set(&sign(rank), sign_of_life.as_bytes());
-                match told.and_then(|()| said(&store)) {
-                    Ok(None) => {}
-                    Ok(said) => *inner(&news) = said,
-                    Err(_) => break,
+                let heard = told.and_then(|()| Ok((said(&store)?, stop_signal(&store)?)));
+                let Ok((failure, signal)) = heard else { break };
+                if failure.is_some() {
+                    *inner(&news) = failure;
+                }
+                if let Some(signal) = signal {
+                    asked.store(signal, Ordering::Relaxed);
                 }
                 count += 1;
                 thread::sleep(SIGN_OF_LIFE);
@@ -81,6 +91,18 @@ impl Watch {
 
     pub(crate) fn report(&self, at: &str) {
         at.clone_into(&mut inner(&self.at));
+    }
+
+    /// Says once that this process was asked to stop. A store that does not answer is no news here: the
+    /// next collective operation fails by itself.
+    pub(crate) fn ask_to_stop(&self, signal: i32) {
+        if self.asked_to_stop.swap(signal, Ordering::Relaxed) == 0 {
+            let _ = self.store.set(STOP, signal.to_string().as_bytes());
+        }
+    }
+
+    pub(crate) fn asked_to_stop(&self) -> Option<i32> {
+        Some(self.asked_to_stop.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
     }
 
     /// Says that this process failed, if no other did before. Comes back once the others have had
@@ -204,6 +226,15 @@ pub(crate) fn said(store: &Store) -> Result<Option<String>, cxx::Exception> {
     }
     let value = store.get(FAILED, STORE_ANSWERS_WITHIN.as_millis() as u64)?;
     Ok(Some(String::from_utf8_lossy(&value).into_owned()))
+}
+
+/// The signal by which some process was asked to stop.
+fn stop_signal(store: &Store) -> Result<Option<i32>, cxx::Exception> {
+    if !store.has(STOP)? {
+        return Ok(None);
+    }
+    let value = store.get(STOP, STORE_ANSWERS_WITHIN.as_millis() as u64)?;
+    Ok(std::str::from_utf8(&value).ok().and_then(|signal| signal.parse().ok()))
 }
 
 fn say(store: &Store, message: &str) -> Result<(), cxx::Exception> {

@@ -27,6 +27,9 @@ pub trait World: Send + Sync + std::fmt::Debug {
     /// Makes a tensor that of process 0, in place.
     fn broadcast(&self, tensor: &mut Tensor) -> Result<(), TchError>;
 
+    /// The largest number of all processes. It is exchanged between hosts: no GPU is waited for.
+    fn maximum(&self, number: i64) -> Result<i64, TchError>;
+
     /// What every process has to say, in rank order; errors call it by `name`. If a process fails
     /// instead of saying it, this is its error.
     fn share(&self, name: &str, message: &[u8]) -> Result<Vec<Vec<u8>>, DistError>;
@@ -36,6 +39,13 @@ pub trait World: Send + Sync + std::fmt::Debug {
 
     /// Says how far this process is, for the others to tell should it be lost.
     fn report(&self, at: &str);
+
+    /// Says to the others that this process was asked to stop, by a signal. They hear of it within
+    /// about a second, at moments of their own: where to stop is agreed on with [`maximum`](Self::maximum).
+    fn ask_to_stop(&self, signal: i32);
+
+    /// The signal by which another process was asked to stop, once this one has heard of it.
+    fn asked_to_stop(&self) -> Option<i32>;
 
     /// Says to the others that this process failed, and why.
     fn fail(&self, error: &str);
@@ -84,6 +94,10 @@ impl World for Alone {
         Ok(())
     }
 
+    fn maximum(&self, number: i64) -> Result<i64, TchError> {
+        Ok(number)
+    }
+
     fn share(&self, _: &str, message: &[u8]) -> Result<Vec<Vec<u8>>, DistError> {
         Ok(vec![message.to_vec()])
     }
@@ -93,6 +107,12 @@ impl World for Alone {
     }
 
     fn report(&self, _: &str) {}
+
+    fn ask_to_stop(&self, _: i32) {}
+
+    fn asked_to_stop(&self) -> Option<i32> {
+        None
+    }
 
     fn fail(&self, _: &str) {}
 
@@ -127,6 +147,7 @@ mod tests {
             assert_eq!(same, rows);
         }
         assert_eq!(Alone.share("greeting", b"hello").unwrap(), [b"hello"]);
+        assert_eq!(Alone.maximum(7).unwrap(), 7);
         assert_eq!((Alone.rank(), Alone.size()), (0, 1));
     }
 }

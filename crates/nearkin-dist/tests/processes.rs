@@ -1,6 +1,7 @@
 //! Collective operations between real processes, and what they say when one is lost.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -172,21 +173,112 @@ fn a_process_that_dies_is_named() {
     }
 }
 
-#[test]
-fn an_unreachable_first_process_is_named_in_time() {
-    let test = "an_unreachable_first_process_is_named_in_time";
+/// What process `rank` of two says that cannot join the other; `None` in that process.
+fn refusal(test: &str, rank: usize, address: &str, port: u16) -> Option<String> {
     if std::env::var("NEARKIN_TEST").is_ok_and(|running| running == test) {
         let error = join(Duration::from_secs(2)).err().unwrap();
         println!("{error}");
-        return;
+        return None;
     }
-    let port = free_port();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    place(&mut command, 1, 2, port);
+    place(&mut command, rank, 2, port);
+    command.env("MASTER_ADDR", address);
     command.args([test, "--exact", "--nocapture"]).env("NEARKIN_TEST", test);
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let expected =
-        format!("process 1 of 2 cannot reach the first process at 127.0.0.1:{port} within 2 s");
-    assert!(said.contains(&expected), "{said}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn an_unreachable_first_process_is_named_in_time() {
+    let port = free_port();
+    let test = "an_unreachable_first_process_is_named_in_time";
+    if let Some(said) = refusal(test, 1, "127.0.0.1", port) {
+        let expected =
+            format!("process 1 of 2 cannot reach the first process at 127.0.0.1:{port} within 2 s");
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_resolved_is_named() {
+    let test = "a_host_that_cannot_be_resolved_is_named";
+    for rank in [0, 1] {
+        let Some(said) = refusal(test, rank, "no-such-host.invalid", free_port()) else { return };
+        let expected =
+            "cannot resolve \"no-such-host.invalid\", the host of process 0 (MASTER_ADDR";
+        assert!(said.contains(expected) && !said.contains("frame #"), "{said}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    if let Some(said) = refusal("a_port_in_use_is_named", 0, "127.0.0.1", port) {
+        let expected =
+            format!("process 0 cannot listen on 127.0.0.1, port {port}: Address already");
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+/// Addresses, as the system writes them, at which this process waits for connections.
+fn listening() -> Vec<String> {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let sockets: Vec<String> = links
+        .filter_map(|link| {
+            Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').into())
+        })
+        .collect();
+    let mut found = Vec::new();
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        for line in std::fs::read_to_string(table).unwrap_or_default().lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..] else { continue };
+            if state == "0A" && sockets.iter().any(|socket| socket == inode) {
+                found.push(local.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Nobody outside of this host has a way in: neither the store nor Gloo asks who calls.
+#[test]
+fn on_a_loopback_address_nothing_listens_to_the_network() {
+    if let Some(world) = together("on_a_loopback_address_nothing_listens_to_the_network", 2) {
+        let listening = listening();
+        assert!(!listening.is_empty());
+        for address in listening {
+            assert!(address.starts_with("0100007F:"), "process {}: {address}", world.rank());
+        }
+        world.share("both have looked", b"").unwrap();
+    }
+}
+
+#[test]
+fn processes_agree_on_the_largest_number() {
+    in_two_and_three("processes_agree_on_the_largest_number", |world| {
+        let rank = world.rank() as i64;
+        assert_eq!(world.maximum(10 * rank).unwrap(), 10 * (world.size() as i64 - 1));
+        assert_eq!(world.maximum(-rank).unwrap(), 0);
+    });
+}
+
+#[test]
+fn all_processes_hear_that_one_was_asked_to_stop() {
+    in_two_and_three("all_processes_hear_that_one_was_asked_to_stop", |world| {
+        assert_eq!(world.asked_to_stop(), None);
+        world.share("nobody was asked yet", b"").unwrap();
+        if world.rank() == 1 {
+            world.ask_to_stop(15);
+        }
+        let begun = Instant::now();
+        while world.asked_to_stop() != Some(15) {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // The store is there until all have heard.
+        world.share("all have heard", b"").unwrap();
+    });
 }

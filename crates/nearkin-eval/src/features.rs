@@ -37,6 +37,9 @@ pub enum EvaluationError {
         /// Of which set, with a space behind it; nothing if there is but one.
         which: &'static str,
     },
+    /// The evaluation was asked to stop before it had a result.
+    #[error("the evaluation was interrupted")]
+    Interrupted,
     /// A process would have nothing to evaluate.
     #[error(
         "{test} test images are too few for {processes} processes: each needs a labelled one; use fewer \
@@ -86,6 +89,9 @@ pub fn check_classes(train: &dyn ImageSet, test: &dyn ImageSet) -> Result<(), Ev
     Err(EvaluationError::Classes { train: describe(train), test: describe(test) })
 }
 
+/// Says whether an evaluation should stop before it has a result; it is asked before every batch.
+pub type Stop<'a> = &'a dyn Fn() -> bool;
+
 /// How features are computed; none of it changes them.
 #[derive(Clone, Copy, Debug)]
 pub struct FeatureOptions {
@@ -128,8 +134,21 @@ pub fn stream(
     options: FeatureOptions,
     mut each: impl FnMut(Tensor, Tensor) -> Result<(), TchError>,
 ) -> Result<(), EvaluationError> {
+    stream_until(source, set, view, options, &|| false, |rows, labels| Ok(each(rows, labels)?))
+}
+
+/// [`stream`], which ends with [`EvaluationError::Interrupted`] before the batch at which `stop` says
+/// so.
+pub(crate) fn stream_until(
+    source: FeatureSource<'_>,
+    set: &Arc<dyn ImageSet>,
+    view: &View,
+    options: FeatureOptions,
+    stop: Stop<'_>,
+    mut each: impl FnMut(Tensor, Tensor) -> Result<(), EvaluationError>,
+) -> Result<(), EvaluationError> {
     let set = labelled(set);
-    stream_raw(source, &set, view, options, |rows, images| {
+    stream_raw_until(source, &set, view, options, stop, |rows, images| {
         let labels = labels_of(&*set, images)?.f_to_device(rows.device())?;
         each(unit_rows(&rows)?, labels)
     })
@@ -144,14 +163,26 @@ pub fn stream_raw(
     options: FeatureOptions,
     mut each: impl FnMut(Tensor, &[usize]) -> Result<(), TchError>,
 ) -> Result<(), EvaluationError> {
+    let each = |rows, images: &[usize]| Ok(each(rows, images)?);
+    stream_raw_until(source, set, view, options, &|| false, each)
+}
+
+fn stream_raw_until(
+    source: FeatureSource<'_>,
+    set: &Arc<dyn ImageSet>,
+    view: &View,
+    options: FeatureOptions,
+    stop: Stop<'_>,
+    mut each: impl FnMut(Tensor, &[usize]) -> Result<(), EvaluationError>,
+) -> Result<(), EvaluationError> {
     let plan = Sequential::new(set.len(), options.batch_size);
     let loading = LoaderOptions { workers: options.workers, prefetch_batches: 2 };
     let views = Arc::from([view.clone()]);
-    for batch in Loader::start(Arc::clone(set), views, 0, plan, loading)? {
-        let batch = batch?;
+    let mut loader = Loader::start(Arc::clone(set), views, 0, plan, loading)?;
+    while let Some(batch) = loader.next_unless(stop).transpose()? {
         each(source.features(&batch.views[0])?, &batch.images)?;
     }
-    Ok(())
+    if stop() { Err(EvaluationError::Interrupted) } else { Ok(()) }
 }
 
 /// Rows divided by their Euclidean length; rows of zeros stay.

@@ -9,7 +9,9 @@ use nearkin_data::{ImageSet, Subset};
 use nearkin_dist::{Alone, World};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::features::{EvaluationError, FeatureOptions, FeatureSource, check_labels, stream};
+use crate::features::{
+    EvaluationError, FeatureOptions, FeatureSource, Stop, check_labels, stream_until,
+};
 use crate::quality::{Spread, spread};
 
 /// One way to vote: `k` neighbours, each with weight exp(cosine / temperature).
@@ -83,14 +85,25 @@ impl Search {
     }
 
     /// Adds unit rows, `[some, length]`, of the classes `labels`, `[some]`, to the bank.
-    pub fn add(&mut self, rows: Tensor, labels: Tensor) -> Result<(), TchError> {
+    pub fn add(&mut self, rows: Tensor, labels: Tensor) -> Result<(), EvaluationError> {
+        self.add_until(rows, labels, &|| false)
+    }
+
+    /// [`add`](Self::add), which ends with [`EvaluationError::Interrupted`] where `stop` says so; then
+    /// the search has no result.
+    fn add_until(
+        &mut self,
+        rows: Tensor,
+        labels: Tensor,
+        stop: Stop<'_>,
+    ) -> Result<(), EvaluationError> {
         self.waiting.push((rows, labels));
         let waiting: i64 = self.waiting.iter().map(|(rows, _)| rows.size()[0]).sum();
-        if waiting < BANK_AT_ONCE { Ok(()) } else { self.merge() }
+        if waiting < BANK_AT_ONCE { Ok(()) } else { self.merge(stop) }
     }
 
     /// Compares the queries with the rows that wait and keeps the nearest.
-    fn merge(&mut self) -> Result<(), TchError> {
+    fn merge(&mut self, stop: Stop<'_>) -> Result<(), EvaluationError> {
         let (rows, labels): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
         if rows.is_empty() {
             return Ok(());
@@ -100,6 +113,9 @@ impl Search {
         let (mut cosines, mut classes) = (Vec::new(), Vec::new());
         let images = self.queries.size()[0];
         for start in (0..images).step_by(QUERIES_AT_ONCE as usize) {
+            if stop() {
+                return Err(EvaluationError::Interrupted);
+            }
             let count = QUERIES_AT_ONCE.min(images - start);
             let part = |of: &Tensor| of.f_narrow(0, start, count);
             let all = part(&self.queries)?.f_matmul(&columns)?;
@@ -118,7 +134,6 @@ impl Search {
 
     /// Every process has searched its part of the bank for the same queries: the nearest of all parts.
     fn join(&mut self, world: &dyn World) -> Result<(), TchError> {
-        self.merge()?;
         let (queries, found) = self.cosines.size2()?;
         // A part may be smaller than the number of neighbours; what is infinitely far has no vote.
         let kind = (self.cosines.kind(), self.cosines.device());
@@ -137,8 +152,8 @@ impl Search {
     }
 
     /// Lets the neighbours vote; `classes` is the number of classes.
-    pub fn finish(mut self, classes: i64) -> Result<Vec<KnnResult>, TchError> {
-        self.merge()?;
+    pub fn finish(mut self, classes: i64) -> Result<Vec<KnnResult>, EvaluationError> {
+        self.merge(&|| false)?;
         let truth = self.truth.f_unsqueeze(1)?;
         let images = truth.size()[0] as f64;
         let result = |votes: &Votes| {
@@ -164,11 +179,13 @@ pub fn knn(
     votes: &[Votes],
     options: FeatureOptions,
 ) -> Result<Knn, EvaluationError> {
-    knn_together(source, sets, view, votes, options, &Alone)
+    knn_together(source, sets, view, votes, options, &Alone, &|| false)
 }
 
 /// The same by several processes, all of which get the result: each computes the features of its part
-/// of both sets, and searches its part of the bank.
+/// of both sets, and searches its part of the bank. Once `stop` says so in one of them, all end with
+/// [`EvaluationError::Interrupted`]: that one after the batch under way, the others where they would
+/// exchange something next.
 pub fn knn_together(
     source: FeatureSource<'_>,
     [train, test]: [&Arc<dyn ImageSet>; 2],
@@ -176,6 +193,7 @@ pub fn knn_together(
     votes: &[Votes],
     options: FeatureOptions,
     world: &dyn World,
+    stop: Stop<'_>,
 ) -> Result<Knn, EvaluationError> {
     check_labels(train, test)?;
     let parts = NonZeroUsize::MIN.saturating_add(world.size() - 1);
@@ -184,11 +202,12 @@ pub fn knn_together(
         Arc::new(Subset::part(Arc::clone(set), world.rank(), parts))
     };
     let (mut queries, mut truth) = (Vec::new(), Vec::new());
-    stream(source, &part(test), view, options, |rows, labels| {
+    let streamed = stream_until(source, &part(test), view, options, stop, |rows, labels| {
         queries.push(rows);
         truth.push(labels);
         Ok(())
-    })?;
+    });
+    ended_everywhere(streamed, world)?;
     if queries.is_empty() {
         return Err(match world.size() {
             1 => EvaluationError::NoneReadable { images: test.len(), which: "test " },
@@ -204,10 +223,11 @@ pub fn knn_together(
     let device = rows.device();
     let mut search = Search::new(rows, truth, votes)?;
     let mut bank = 0;
-    stream(source, &part(train), view, options, |rows, labels| {
+    let streamed = stream_until(source, &part(train), view, options, stop, |rows, labels| {
         bank += rows.size()[0];
-        search.add(rows, labels)
-    })?;
+        search.add_until(rows, labels, stop)
+    });
+    ended_everywhere(streamed.and_then(|()| search.merge(stop)), world)?;
     if world.size() > 1 {
         let parts = world.gather(&Tensor::f_from_slice(&[bank])?.f_to_device(device)?)?;
         bank = parts.f_sum(Kind::Int64)?.f_int64_value(&[])?;
@@ -220,6 +240,21 @@ pub fn knn_together(
     }
     let results = search.finish(train.classes().len() as i64)?;
     Ok(Knn { results, spread, images: [bank as usize, tested] })
+}
+
+/// Passes on what came of a part of the work, unless it was interrupted in another process.
+fn ended_everywhere(
+    result: Result<(), EvaluationError>,
+    world: &dyn World,
+) -> Result<(), EvaluationError> {
+    let interrupted = matches!(result, Err(EvaluationError::Interrupted));
+    if !interrupted {
+        result?;
+    }
+    match world.maximum(i64::from(interrupted))? {
+        0 => Ok(()),
+        _ => Err(EvaluationError::Interrupted),
+    }
 }
 
 /// The rows and labels of all processes in rank order; each may have another number.

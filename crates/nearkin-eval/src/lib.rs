@@ -8,7 +8,7 @@ mod knn;
 mod quality;
 
 pub use features::{
-    EvaluationError, FeatureOptions, FeatureSource, Features, check_classes, check_labels,
+    EvaluationError, FeatureOptions, FeatureSource, Features, Stop, check_classes, check_labels,
     labels_of, stream, stream_raw, unit_rows,
 };
 pub use knn::{Knn, KnnResult, Search, Votes, knn, knn_together, scores};

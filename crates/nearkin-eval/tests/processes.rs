@@ -24,7 +24,8 @@ fn serial_processes_vote_as_one_does() {
         let sets = [&train, &test];
         let pixels = FeatureSource::Pixels;
         let alone = knn(pixels, sets, &view, &votes, options).unwrap();
-        let together = knn_together(pixels, sets, &view, &votes, options, &world).unwrap();
+        let together =
+            knn_together(pixels, sets, &view, &votes, options, &world, &|| false).unwrap();
         assert_eq!(alone, together);
         assert_eq!(together.images, [37, 11]);
         return;

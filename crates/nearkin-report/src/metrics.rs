@@ -248,8 +248,18 @@ impl MetricsWriter {
     ///
     /// [`ReportError::Write`].
     pub fn append(&mut self, record: &Record) -> Result<(), ReportError> {
-        let line = format!("{record}\n");
-        self.file.write_all(line.as_bytes()).map_err(ReportError::writing(&self.path))
+        self.append_all(std::slice::from_ref(record))
+    }
+
+    /// Appends records that belong together in one write: a process that is killed has written all or
+    /// none of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Write`].
+    pub fn append_all(&mut self, records: &[Record]) -> Result<(), ReportError> {
+        let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+        self.file.write_all(lines.as_bytes()).map_err(ReportError::writing(&self.path))
     }
 }
 

@@ -104,6 +104,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Where the newest checkpoint of a run is, if it has one.
+    pub(crate) fn newest_path(run: &RunFolder) -> Option<PathBuf> {
+        list(&run.checkpoints()).ok()?.pop()
+    }
+
     /// The newest checkpoint of a run, if it has one.
     pub fn latest(run: &RunFolder) -> Result<Option<Self>, TrainError> {
         list(&run.checkpoints())?.pop().map(Self::read).transpose()

@@ -1,6 +1,6 @@
 //! Why a run cannot start or go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nearkin_augment::{LoadError, ViewError};
 use nearkin_data::DataError;
@@ -98,9 +98,8 @@ pub enum TrainError {
     },
     /// Too many steps in a row had a non-finite loss or gradient.
     #[error(
-        "{in_a_row} steps in a row had a non-finite loss or gradient, the last one step {step}; \
-         what made them is in {}; a smaller optimizer.learning_rate or a longer \
-         schedule.warmup_epochs is the usual remedy", dump.display()
+        "{in_a_row} steps in a row had a non-finite loss or gradient, the last one step {step} (its inputs: \
+         {}); {}", dump.display(), after_divergence(last_good.as_deref())
     )]
     NotFinite {
         /// Skipped steps in a row.
@@ -109,15 +108,19 @@ pub enum TrainError {
         step: u64,
         /// Where inputs and values were written.
         dump: PathBuf,
+        /// The newest checkpoint.
+        last_good: Option<PathBuf>,
     },
-    /// The weights themselves are not finite.
+    /// The weights themselves, or what else a checkpoint holds, are not finite.
     #[error(
-        "the weights are not finite after step {step}: the run has diverged; a smaller \
-         optimizer.learning_rate or a longer schedule.warmup_epochs is the usual remedy"
+        "the run has diverged: weights or optimizer state are not finite after step {step}; {}",
+        after_divergence(last_good.as_deref())
     )]
     Diverged {
         /// Steps done.
         step: u64,
+        /// The newest checkpoint, which was written before.
+        last_good: Option<PathBuf>,
     },
     /// The loader had no batch for a step, which its plan rules out.
     #[error("the loader ended before step {step}; please report this")]
@@ -154,4 +157,17 @@ pub enum TrainError {
         /// Now.
         now: usize,
     },
+}
+
+/// What is left of a run that diverged, and what to do.
+fn after_divergence(last_good: Option<&Path>) -> String {
+    let remedy = "hint: start a new run with a smaller optimizer.learning_rate or a longer \
+                  schedule.warmup_epochs";
+    match last_good.map(Path::display) {
+        Some(path) => format!(
+            "the last good checkpoint is {path}\n{remedy}; --init {path}/model.safetensors begins with its \
+             backbone"
+        ),
+        None => format!("there is no checkpoint from before\n{remedy}"),
+    }
 }

@@ -74,13 +74,18 @@ pub(crate) fn read_together(numbers: [Option<Tensor>; 2]) -> Result<[f64; 2], Tc
     Ok(numbers.map(|number| number.and_then(|_| read.next()).unwrap_or_default()))
 }
 
-/// Whether all trained weights and running statistics are finite.
-pub(crate) fn weights_are_finite(parameters: &Parameters) -> Result<bool, TchError> {
-    let norms = parameters
-        .iter()
-        .map(|entry| entry.tensor.f_norm())
-        .collect::<Result<Vec<_>, TchError>>()?;
-    Ok(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
+/// Whether all numbers of these tensors are finite, however large. The host waits once for `device`, where
+/// they are.
+pub(crate) fn are_finite(
+    tensors: impl IntoIterator<Item = Tensor>,
+    device: Device,
+) -> Result<bool, TchError> {
+    let finite = |tensor: Tensor| tensor.f_isfinite()?.f_all()?.f_to_device(device);
+    let finite = tensors.into_iter().map(finite).collect::<Result<Vec<_>, TchError>>()?;
+    if finite.is_empty() {
+        return Ok(true);
+    }
+    Ok(Tensor::f_stack(&finite, 0)?.f_all()?.f_double_value(&[])? == 1.0)
 }
 
 /// Dumps that are kept of a run.
@@ -151,4 +156,23 @@ fn forget_old(folder: &Path) -> Result<(), TrainError> {
         std::fs::remove_file(path).map_err(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_finite_and_one_that_is_not_is_found() {
+        let finite = |numbers: &[f32]| {
+            let tensors = [Tensor::from_slice(&[1_i64, 2]), Tensor::from_slice(numbers)];
+            are_finite(tensors, Device::Cpu).unwrap()
+        };
+        assert!(are_finite([], Device::Cpu).unwrap());
+        // Their squares are not.
+        assert!(finite(&[1e30, -f32::MAX, 0.0, f32::MIN_POSITIVE]));
+        for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!finite(&[1.0, number]), "{number}");
+        }
+    }
 }

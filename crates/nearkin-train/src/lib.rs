@@ -8,6 +8,7 @@
 mod checkpoint;
 mod error;
 mod guard;
+mod interrupt;
 mod meter;
 mod monitor;
 mod optimizer;
@@ -20,6 +21,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes};
 pub use error::TrainError;
+pub use interrupt::Interrupt;
 pub use meter::{matmul_rate, peak_memory};
 pub use monitor::{Baselines, KnnAccuracy, evaluate_knn};
 pub use optimizer::Optimizer;
@@ -28,4 +30,4 @@ pub use schedule::{LearningRate, Momentum};
 pub use setup::{Setup, SetupError};
 pub use tensors::{load_tensors, save_tensors};
 pub use threads::{Threads, choose};
-pub use trainer::{Benchmark, Interrupt, Outcome, Resume, RunOptions, Trainer};
+pub use trainer::{Benchmark, Outcome, Resume, RunOptions, Trainer};

@@ -8,7 +8,8 @@ use nearkin_augment::View;
 use nearkin_data::ImageSet;
 use nearkin_dist::World;
 use nearkin_eval::{
-    EvaluationError, FeatureOptions, FeatureSource, Knn, KnnResult, Spread, Votes, knn_together,
+    EvaluationError, FeatureOptions, FeatureSource, Knn, KnnResult, Spread, Stop, Votes,
+    knn_together,
 };
 use nearkin_recipe::Neighbours;
 use nearkin_report::{
@@ -50,6 +51,20 @@ pub fn evaluate_knn(
     options: FeatureOptions,
     world: &dyn World,
 ) -> Result<Vec<KnnAccuracy>, EvaluationError> {
+    evaluate_knn_until(source, [train, test], view, neighbours, options, world, &|| false)
+}
+
+/// [`evaluate_knn`], which ends with [`EvaluationError::Interrupted`] in all processes once `stop` says
+/// so in one.
+pub(crate) fn evaluate_knn_until(
+    source: FeatureSource<'_>,
+    [train, test]: [&Arc<dyn ImageSet>; 2],
+    view: &View,
+    neighbours: &[Neighbours],
+    options: FeatureOptions,
+    world: &dyn World,
+    stop: Stop<'_>,
+) -> Result<Vec<KnnAccuracy>, EvaluationError> {
     let votes: Vec<Votes> = neighbours
         .iter()
         .map(|votes| Votes { k: votes.k.get(), temperature: votes.temperature.get() })
@@ -59,7 +74,7 @@ pub fn evaluate_knn(
         FeatureSource::Pixels => "pixels",
     };
     let Knn { results, spread, images } =
-        knn_together(source, [train, test], view, &votes, options, world)?;
+        knn_together(source, [train, test], view, &votes, options, world, stop)?;
     let define = |result: KnnResult| KnnAccuracy {
         spread,
         definition: format!(
@@ -74,6 +89,18 @@ pub fn evaluate_knn(
         result,
     };
     Ok(results.into_iter().map(define).collect())
+}
+
+/// Whether a run has a record of the backbone's k-NN accuracy after this step.
+pub(crate) fn has_knn(run: &RunFolder, step: u64) -> Result<bool, ReportError> {
+    let path = run.metrics();
+    if !path.exists() {
+        return Ok(false);
+    }
+    let is_it = |record: &Record| {
+        record.kind == Kind::Knn && record.step == step && record.text(FEATURES) == Some(BACKBONE)
+    };
+    Ok(read_metrics(&path)?.iter().any(is_it))
 }
 
 /// k-NN accuracies of a run, by way to vote.
@@ -326,9 +353,9 @@ impl Monitor {
         classes: usize,
     ) -> Result<(), ReportError> {
         let Some(records) = &mut self.records else { return Ok(()) };
-        for accuracy in accuracies {
+        let record = |accuracy: &KnnAccuracy| {
             let KnnResult { votes, top_1, top_5 } = accuracy.result;
-            let mut record = at
+            let record = at
                 .record(Kind::Knn)
                 .with_text(names::DEFINITION, &accuracy.definition)
                 .with_text(FEATURES, features)
@@ -337,20 +364,24 @@ impl Monitor {
                 .with(names::ACCURACY, top_1)
                 .with(TOP_5, top_5)
                 .with(names::CHANCE_ACCURACY, 1.0 / classes.max(1) as f64);
-            if let Some(spread) = accuracy.spread {
-                record = record
+            match accuracy.spread {
+                Some(spread) => record
                     .with(names::RANK_ME, spread.rank_me)
-                    .with(names::FEATURE_DEVIATION, spread.deviation);
+                    .with(names::FEATURE_DEVIATION, spread.deviation),
+                None => record,
             }
-            records.metrics.append(&record)?;
+        };
+        // Together: a continued run takes one record as a sign that the evaluation is done.
+        records.metrics.append_all(&accuracies.iter().map(record).collect::<Vec<_>>())?;
+        for KnnAccuracy { result, definition, .. } in accuracies {
+            let KnnResult { votes, top_1, top_5 } = result;
             let tag = format!("knn/{features} k={} temperature={}", votes.k, votes.temperature);
-            records.events.scalars(at.step, &[(&tag, top_1)])?;
+            records.events.scalars(at.step, &[(&tag, *top_1)])?;
             self.progress.message(&format!(
-                "epoch {}  top-1 {:.2} %  top-5 {:.2} %  ({})",
+                "epoch {}  top-1 {:.2} %  top-5 {:.2} %  ({definition})",
                 at.epoch,
                 100.0 * top_1,
                 100.0 * top_5,
-                accuracy.definition
             ));
         }
         if let Some(warning) = accuracies.iter().find_map(|accuracy| accuracy.spread?.warning()) {

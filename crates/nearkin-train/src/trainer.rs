@@ -6,11 +6,11 @@ mod initial;
 mod late;
 mod placed;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
@@ -28,14 +28,17 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
-use crate::guard::{BadStep, Buffers, dump, read_together, sum_of_norms, weights_are_finite};
+use crate::guard::{BadStep, Buffers, are_finite, dump, read_together, sum_of_norms};
+use crate::interrupt::Unfinished;
 use crate::meter::{Meter, matmul_rate};
-use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
+use crate::monitor::{
+    BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn_until, has_knn,
+};
 use crate::phases::{Phase, Phases};
 use crate::threads::{Threads, measure};
 use crate::trainer::late::{Late, obstacle};
 use crate::trainer::placed::Placed;
-use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
+use crate::{Interrupt, LearningRate, Momentum, Optimizer, Setup, TrainError};
 
 pub use bench::Benchmark;
 
@@ -66,18 +69,17 @@ pub enum Resume {
     From(RunFolder),
 }
 
-/// A flag that ends a run after the step under way.
-pub type Interrupt = Arc<AtomicBool>;
-
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All epochs are done.
     Finished,
-    /// It was interrupted after this step; a checkpoint was written.
+    /// It was interrupted after this step; if any was made, there is a checkpoint of it.
     Interrupted {
         /// Steps done.
         step: u64,
+        /// The signal that asked for it.
+        signal: i32,
     },
 }
 
@@ -111,11 +113,15 @@ pub struct Trainer {
     mixing_blocks: usize,
     step: u64,
     skipped_in_a_row: u64,
+    /// The step at which the running statistics were last those of all processes.
+    settled_at: Cell<u64>,
     /// Of training, up to the beginning of this process.
     seconds_before: f64,
     /// Processes with which the run was trained so far.
     processes_before: Option<usize>,
     begun: Instant,
+    /// Of the run or benchmark under way.
+    interrupt: Interrupt,
     epoch_sums: EpochSums,
     /// No other run may write to the folder; of several processes, the first holds it.
     _lock: Option<File>,
@@ -141,7 +147,7 @@ struct Made {
 }
 
 /// What should happen after a step, in any of the processes and therefore in all.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Wishes {
     /// End the run.
     interrupted: bool,
@@ -305,10 +311,12 @@ impl Trainer {
             phases: Phases::default(),
             mixing_blocks,
             step: 0,
+            settled_at: Cell::new(0),
             skipped_in_a_row: 0,
             seconds_before: 0.0,
             processes_before: None,
             begun: Instant::now(),
+            interrupt: Interrupt::default(),
             epoch_sums: EpochSums::default(),
             _lock: lock,
         };
@@ -323,6 +331,7 @@ impl Trainer {
         if let Some(progress) = start.progress {
             let Progress { step, seconds, skipped_in_a_row, queue_next, epoch_sums, .. } = progress;
             (trainer.step, trainer.seconds_before) = (step, seconds);
+            trainer.settled_at.set(step);
             trainer.skipped_in_a_row = skipped_in_a_row;
             trainer.epoch_sums = epoch_sums;
             trainer.processes_before = Some(progress.world_size);
@@ -340,11 +349,18 @@ impl Trainer {
 
     /// Trains to the end, or until some process is interrupted.
     pub fn run(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
-        self.train(interrupt).map_err(|error| blame(self.world.as_ref(), error))
+        self.interrupt = interrupt.clone();
+        let result = self.train();
+        if matches!(result, Err(TrainError::NotFinite { .. } | TrainError::Diverged { .. })) {
+            // It shows what led there; the error itself matters more than one of the report.
+            let _ = self.report();
+        }
+        result.map_err(|error| blame(self.world.as_ref(), error))
     }
 
-    fn train(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
-        if self.step == self.total_steps {
+    fn train(&mut self) -> Result<Outcome, TrainError> {
+        let evaluation_is_missing = self.evaluation_is_missing()?;
+        if self.step == self.total_steps && !evaluation_is_missing {
             self.report()?;
             return Ok(Outcome::Finished);
         }
@@ -353,7 +369,6 @@ impl Trainer {
         let mut checkpointed = Instant::now();
         if self.step == 0 {
             self.describe(&mut monitor)?;
-            self.evaluate(&mut monitor)?;
         } else {
             let message = format!(
                 "continued after step {} on {:?} with {} thread(s)",
@@ -362,23 +377,24 @@ impl Trainer {
             monitor.event(self.position(), &message)?;
             self.describe_processes(&mut monitor)?;
         }
+        if (self.step == 0 || evaluation_is_missing) && !self.evaluate(&mut monitor)? {
+            return self.end_interrupted(monitor);
+        }
         self.describe_waiting(&mut monitor)?;
         monitor.restart_clocks(true);
         let mut loader = self.loader()?;
         while self.step < self.total_steps {
-            if self.step == 0 && self.world.size() == 1 && interrupt.load(Ordering::Relaxed) {
-                // Nothing was trained yet, and a resumed run begins at the beginning.
-                monitor.finish();
-                return Ok(Outcome::Interrupted { step: 0 });
-            }
             self.world.report(&format!("step {}", self.step + 1));
             let saving = self.setup.recipe.checkpoint;
-            let wishes = Wishes {
-                interrupted: interrupt.load(Ordering::Relaxed),
-                by_time: checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get(),
+            let by_time = checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get();
+            let Some(wishes) = self.one_step(&mut loader, &mut monitor, by_time)? else {
+                self.settle(&mut monitor)?;
+                if self.step > 0 {
+                    self.save(&mut monitor)?;
+                }
+                return self.end_interrupted(monitor);
             };
-            let Wishes { interrupted, by_time } =
-                self.one_step(&mut loader, &mut monitor, wishes)?;
+            let Wishes { interrupted, by_time } = wishes;
             let epoch_ends = self.step.is_multiple_of(self.steps_per_epoch);
             let epochs_done = self.step / self.steps_per_epoch;
             let last = self.step == self.total_steps;
@@ -388,38 +404,41 @@ impl Trainer {
             if epoch_ends {
                 monitor.epoch(self.position())?;
             }
-            let every = self.setup.recipe.evaluation.every_epochs;
-            if epoch_ends && every > 0 && (last || epochs_done.is_multiple_of(every)) {
-                self.evaluate(&mut monitor)?;
+            let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
+            // Before the evaluation, which may take longer than whoever ends this process will wait.
+            if last || interrupted || by_epoch || by_time {
+                self.save(&mut monitor)?;
+                checkpointed = Instant::now();
+            } else if epoch_ends {
+                self.refuse_divergence(&mut monitor)?;
+            }
+            if self.evaluation_is_due() && (interrupted || !self.evaluate(&mut monitor)?) {
+                self.save(&mut monitor)?;
+                return self.end_interrupted(monitor);
             }
             if epoch_ends && let Some(news) = self.bad_images.news() {
                 monitor.event(self.position(), &news)?;
-            }
-            let by_epoch = epoch_ends && epochs_done.is_multiple_of(saving.every_epochs.get());
-            if last || interrupted || by_epoch || by_time {
-                self.settle_statistics()?;
-                // Weights that are not finite must not push out the last good ones.
-                if weights_are_finite(self.online.parameters())? {
-                    self.save(monitor.epoch_sums())?;
-                } else if last || interrupted {
-                    return Err(TrainError::Diverged { step: self.step });
-                }
-                checkpointed = Instant::now();
             }
             if epoch_ends || by_time {
                 monitor.restart_clocks(epoch_ends);
             }
             if interrupted && !last {
-                monitor.finish();
-                self.report()?;
-                // Launchers end all processes once the first has gone.
-                let _ = self.world.share("end of an interrupted run", b"")?;
-                return Ok(Outcome::Interrupted { step: self.step });
+                return self.end_interrupted(monitor);
             }
         }
         monitor.finish();
         self.report()?;
         Ok(Outcome::Finished)
+    }
+
+    /// The end of all processes of a run that continues after this step.
+    fn end_interrupted(&self, monitor: Monitor) -> Result<Outcome, TrainError> {
+        monitor.finish();
+        self.report()?;
+        // Launchers end all processes once the first has gone.
+        let _ = self.world.share("end of an interrupted run", b"")?;
+        let signal = self.interrupt.signal().unwrap_or_default();
+        Ok(Outcome::Interrupted { step: self.step, signal })
     }
 
     fn report(&self) -> Result<(), TrainError> {
@@ -429,22 +448,60 @@ impl Trainer {
         }
     }
 
-    /// A step, and what all processes want after it.
+    /// A step, and what all processes want after it; `None` if it was abandoned.
     fn one_step(
         &mut self,
         loader: &mut Loader,
         monitor: &mut Monitor,
-        wishes: Wishes,
-    ) -> Result<Wishes, TrainError> {
-        if self.reads_next_late() {
-            self.step_late(loader, monitor)?;
-            return Ok(wishes);
+        by_time: bool,
+    ) -> Result<Option<Wishes>, TrainError> {
+        let made = match self.reads_next_late() {
+            true => {
+                self.step_late(loader, monitor).map(|()| Wishes { interrupted: false, by_time })
+            }
+            false => self.step_waited_for(loader, monitor, by_time),
+        };
+        match made {
+            Ok(mut wishes) => {
+                if self.world.size() == 1 {
+                    wishes.interrupted = self.interrupt.signal().is_some();
+                }
+                Ok(Some(wishes))
+            }
+            Err(Unfinished::Stopped) => Ok(None),
+            Err(Unfinished::Failed(error)) => Err(error),
         }
+    }
+
+    fn step_waited_for(
+        &mut self,
+        loader: &mut Loader,
+        monitor: &mut Monitor,
+        by_time: bool,
+    ) -> Result<Wishes, Unfinished> {
         self.settle(monitor)?;
-        let gradients = self.gradients(loader, wishes)?;
+        let gradients = self.gradients(loader, by_time);
+        if matches!(gradients, Err(Unfinished::Stopped)) {
+            self.buffers.restore()?;
+        }
+        let gradients = gradients?;
         let wishes = gradients.wishes;
         self.apply(gradients, monitor)?;
         Ok(wishes)
+    }
+
+    /// The next batch of the loader, and a stop point.
+    fn next_batch(&self, loader: &mut Loader) -> Result<Batch, Unfinished> {
+        let world = self.world.as_ref();
+        let batch = loader.next_unless(&|| self.interrupt.is_known(world)).transpose()?;
+        self.interrupt.stop_point(world)?;
+        Ok(batch.ok_or(TrainError::NoBatch { step: self.step })?)
+    }
+
+    /// A stop point at every call.
+    fn stop_points(&self) -> impl Fn() -> Result<(), Unfinished> + use<> {
+        let (interrupt, world) = (self.interrupt.clone(), Arc::clone(&self.world));
+        move || interrupt.stop_point(world.as_ref())
     }
 
     /// What is known of the next step beforehand.
@@ -460,7 +517,8 @@ impl Trainer {
     }
 
     /// Gradients of one step, averaged over its batches; nothing but running statistics changes.
-    fn gradients(&mut self, loader: &mut Loader, wishes: Wishes) -> Result<Gradients, TrainError> {
+    fn gradients(&mut self, loader: &mut Loader, by_time: bool) -> Result<Gradients, Unfinished> {
+        let stop_point = self.stop_points();
         self.buffers.save()?;
         self.optimizer.zero_gradients();
         let batches = self.setup.recipe.training.accumulate_batches.get();
@@ -477,13 +535,12 @@ impl Trainer {
                 loss += share * before.f_double_value(&[])?;
             }
             self.phases.end(Phase::Other);
-            let batch =
-                loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
+            let batch = self.next_batch(loader)?;
             self.phases.end(Phase::Load);
             let prepared = self.prepare(&batch, number)?;
             images.extend(batch.images);
             self.phases.end(Phase::Other);
-            let encoded = self.encode(&prepared)?;
+            let encoded = self.encode(&prepared, &stop_point)?;
             let labels = prepared.labels;
             if f64::is_finite(loss) {
                 views = prepared.views;
@@ -501,7 +558,8 @@ impl Trainer {
             drop((terms, exact));
             self.phases.end(Phase::Loss);
             let last = number + 1 == batches;
-            self.backward(&evaluated.loss.f_mul_scalar(share)?, &encoded, last)?;
+            let share_of_loss = evaluated.loss.f_mul_scalar(share)?;
+            self.backward(&share_of_loss, &encoded, last, &stop_point)?;
             self.phases.end(Phase::Backward);
             unread = Some(evaluated.loss.f_detach()?);
             if self.queue.is_some() {
@@ -514,7 +572,7 @@ impl Trainer {
         let norms = sum_of_norms(&self.optimizer)?;
         let [last_loss, norms] = read_together([unread, norms])?;
         loss += share * last_loss;
-        let wishes = self.exchange(&mut loss, measured.as_mut(), wishes)?;
+        let wishes = self.exchange(&mut loss, measured.as_mut(), by_time)?;
         let metrics = StepMetrics {
             loss,
             reference_loss: measured.as_ref().map(Measures::reference_loss),
@@ -535,14 +593,15 @@ impl Trainer {
         &self,
         loss: &mut f64,
         measures: Option<&mut Measures>,
-        wishes: Wishes,
+        by_time: bool,
     ) -> Result<Wishes, TchError> {
+        let interrupted = self.interrupt.signal().is_some();
         if self.world.size() == 1 {
-            return Ok(wishes);
+            return Ok(Wishes { interrupted, by_time });
         }
         let processes = self.world.size() as f64;
         let flag = |wish| f64::from(u8::from(wish));
-        let mut numbers = vec![*loss / processes, flag(wishes.interrupted), flag(wishes.by_time)];
+        let mut numbers = vec![*loss / processes, flag(interrupted), flag(by_time)];
         numbers.extend(measures.iter().flat_map(|measures| measures.numbers()));
         let mut sums = Tensor::f_from_slice(&numbers)?.f_to_device(self.options.device)?;
         self.world.sum(&mut sums)?;
@@ -552,7 +611,9 @@ impl Trainer {
             measures.set_numbers(&numbers[3..]);
         }
         *loss = numbers[0];
-        Ok(Wishes { interrupted: numbers[1] > 0.0, by_time: numbers[2] > 0.0 })
+        // The processes that were not asked learn here by which signal the others were.
+        let interrupted = numbers[1] > 0.0 && self.interrupt.is_agreed(self.world.as_ref())?;
+        Ok(Wishes { interrupted, by_time: numbers[2] > 0.0 })
     }
 
     /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
@@ -636,9 +697,11 @@ impl Trainer {
         )?;
         if self.skipped_in_a_row >= self.setup.recipe.training.maximum_skipped_steps.get() {
             let (in_a_row, step) = (self.skipped_in_a_row, at.step);
-            return Err(TrainError::NotFinite { in_a_row, step, dump });
+            let last_good = Checkpoint::newest_path(&self.run);
+            return Err(TrainError::NotFinite { in_a_row, step, dump, last_good });
         }
-        Ok(())
+        // The step may be bad because the weights are.
+        self.refuse_divergence(monitor)
     }
 
     /// Labels of a batch's images, and of the keys in the queue.
@@ -827,12 +890,14 @@ impl Trainer {
     }
 
     /// Running statistics that each process keeps for its own images become those of all. They follow
-    /// the batches linearly, so averages now are what averages after every step would have been.
+    /// the batches linearly, so averages now are what averages after every step would have been. Only the
+    /// first call after a step changes anything: an average of equal numbers can differ in its last digit.
     fn settle_statistics(&self) -> Result<(), TchError> {
         let alone = self.world.size() == 1;
         let synchronized = self.setup.recipe.training.synchronize_batch_norm;
         let groups = self.setup.momentum_encoder.map_or(1, |own| own.batch_norm_splits.get());
-        if alone || (synchronized && groups == 1) {
+        let settled = self.settled_at.replace(self.step) == self.step;
+        if alone || (synchronized && groups == 1) || settled {
             return Ok(());
         }
         let statistics = self.buffers.live();
@@ -851,32 +916,61 @@ impl Trainer {
         Ok(())
     }
 
-    /// k-NN accuracy where the data allows it; at step 0 of the pixels too.
-    fn evaluate(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+    /// Whether an evaluation follows this step.
+    fn evaluation_is_due(&self) -> bool {
+        let every = self.setup.recipe.evaluation.every_epochs;
+        let last = self.step == self.total_steps;
+        self.test.is_some()
+            && every > 0
+            && self.step > 0
+            && self.step.is_multiple_of(self.steps_per_epoch)
+            && (last || (self.step / self.steps_per_epoch).is_multiple_of(every))
+    }
+
+    /// Whether the evaluation after this step, which follows its checkpoint, did not come to its end.
+    fn evaluation_is_missing(&self) -> Result<bool, TrainError> {
+        if !self.evaluation_is_due() {
+            return Ok(false);
+        }
+        let missing = self.world.rank() == 0 && !has_knn(&self.run, self.step)?;
+        Ok(self.world.maximum(i64::from(missing))? > 0)
+    }
+
+    /// k-NN accuracy where the data allows it; at step 0 of the pixels too. False if it was interrupted.
+    fn evaluate(&self, monitor: &mut Monitor) -> Result<bool, TrainError> {
         self.settle_statistics()?;
-        let Some(test) = &self.test else { return Ok(()) };
+        let Some(test) = &self.test else { return Ok(true) };
         self.world.report("the k-NN evaluation");
         let batch_size = NonZeroUsize::MIN.saturating_add(255);
         let options = FeatureOptions { batch_size, workers: self.workers };
+        let world = self.world.as_ref();
         let knn = |source: FeatureSource<'_>, view: &View| {
             let neighbours = &self.setup.recipe.evaluation.neighbours;
-            evaluate_knn(
+            let stop = || self.interrupt.is_known(world);
+            match evaluate_knn_until(
                 source,
                 [&self.train, test],
                 view,
                 neighbours,
                 options,
-                self.world.as_ref(),
-            )
+                world,
+                &stop,
+            ) {
+                Err(EvaluationError::Interrupted) => Ok(None),
+                result => result.map(Some),
+            }
         };
         let classes = self.train.classes().len();
         if self.step == 0 {
-            let pixels = knn(FeatureSource::Pixels, &self.setup.recipe.pixel_view()?)?;
+            let Some(pixels) = knn(FeatureSource::Pixels, &self.setup.recipe.pixel_view()?)? else {
+                return Ok(false);
+            };
             monitor.knn(self.position(), PIXELS, &pixels, classes)?;
         }
         let backbone = FeatureSource::Backbone(&self.online);
-        let backbone = knn(backbone, &self.setup.evaluation_view)?;
-        Ok(monitor.knn(self.position(), BACKBONE, &backbone, classes)?)
+        let Some(backbone) = knn(backbone, &self.setup.evaluation_view)? else { return Ok(false) };
+        monitor.knn(self.position(), BACKBONE, &backbone, classes)?;
+        Ok(true)
     }
 
     /// All tensors of the state, by file of a checkpoint.
@@ -896,7 +990,24 @@ impl Trainer {
         files
     }
 
-    fn save(&self, epoch_sums: EpochSums) -> Result<(), TrainError> {
+    /// Ends the run if something that a checkpoint holds is not finite in some process.
+    fn refuse_divergence(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let tensors = self.files().into_iter().flat_map(|(_, tensors)| tensors);
+        let finite = are_finite(tensors.map(|(_, tensor)| tensor), self.options.device)?;
+        if self.world.maximum(i64::from(!finite))? == 0 {
+            return Ok(());
+        }
+        let message = format!("weights or optimizer state are not finite after step {}", self.step);
+        monitor.event(self.position(), &message)?;
+        let last_good = Checkpoint::newest_path(&self.run);
+        Err(TrainError::Diverged { step: self.step, last_good })
+    }
+
+    fn save(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        self.settle_statistics()?;
+        // It would push out the last good checkpoint.
+        self.refuse_divergence(monitor)?;
+        let epoch_sums = monitor.epoch_sums();
         if self.world.rank() > 0 {
             return Ok(());
         }
@@ -1156,12 +1267,14 @@ mod tests {
         let mut trainer = new_trainer(&recipe, &folder.path().join("run"));
         let mut loader = trainer.loader().unwrap();
         let batch = loader.next().unwrap().unwrap();
-        let encoded = trainer.encode(&trainer.prepare(&batch, 0).unwrap()).unwrap().encoded;
+        let encoded =
+            trainer.encode(&trainer.prepare(&batch, 0).unwrap(), || Ok::<_, TchError>(()));
+        let encoded = encoded.unwrap().encoded;
         let embeddings = encoded.online.iter().chain(&encoded.momentum).flatten();
         let kinds: Vec<Kind> = embeddings.map(|embedding| embedding.local.kind()).collect();
         assert_eq!(kinds, [Kind::Float; 2]);
         drop(encoded);
-        trainer.gradients(&mut loader, Wishes::default()).unwrap();
+        trainer.gradients(&mut loader, false).unwrap();
         assert!(trainer.optimizer.gradients().all(|(_, gradient)| gradient.kind() == Kind::Float));
     }
 
@@ -1197,14 +1310,14 @@ mod tests {
         let next_key = |trainer: &Trainer| trainer.queue.as_ref().map(Queue::next);
 
         let before = state(&trainer);
-        let mut gradients = trainer.gradients(&mut loader, Wishes::default()).unwrap();
+        let mut gradients = trainer.gradients(&mut loader, false).unwrap();
         assert!(state(&trainer) != before, "the forward pass moves the running statistics");
         gradients.made.metrics.loss = f64::NAN;
         trainer.apply(gradients, &mut monitor).unwrap();
         assert!(state(&trainer) == before);
         assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (1, 1, Some(0)));
 
-        let gradients = trainer.gradients(&mut loader, Wishes::default()).unwrap();
+        let gradients = trainer.gradients(&mut loader, false).unwrap();
         trainer.apply(gradients, &mut monitor).unwrap();
         let after = state(&trainer);
         let changed = |name: &str| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nearkin_dist::Alone;
 use nearkin_recipe::Source;
 use nearkin_report::read_metrics;
-use nearkin_train::{Outcome, Resume, RunOptions, Setup, Trainer};
+use nearkin_train::{Interrupt, Outcome, Resume, RunOptions, Setup, Trainer};
 use tch::Device;
 
 const RECIPE: &str = "
@@ -98,7 +98,7 @@ fn resident_memory_does_not_grow_with_the_epochs() {
             seen
         }
     });
-    let outcome = trainer.run(&Arc::new(AtomicBool::new(false)));
+    let outcome = trainer.run(&Interrupt::default());
     let at_the_end = resident();
     done.store(true, Ordering::Relaxed);
     assert_eq!(outcome.unwrap(), Outcome::Finished);

@@ -12,13 +12,14 @@ mod common;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use nearkin_dist::testing::together;
 use nearkin_dist::{Alone, World};
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
-use nearkin_train::{Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors};
+use nearkin_train::{
+    Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors,
+};
 use tch::{Device, Tensor};
 use toml::{Table, Value};
 
@@ -92,7 +93,7 @@ fn options() -> RunOptions {
 
 fn train(table: &Table, run: &Path, world: Arc<dyn World>) -> Result<Outcome, TrainError> {
     let mut trainer = Trainer::new(setup(table), &Resume::New(run.to_owned()), options(), world)?;
-    trainer.run(&Arc::new(AtomicBool::new(false)))
+    trainer.run(&Interrupt::default())
 }
 
 /// What a run wrote of its steps, and every tensor of its first and last checkpoint.

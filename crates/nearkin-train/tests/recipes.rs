@@ -12,12 +12,11 @@ mod common;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use nearkin_dist::Alone;
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, Record, RunFolder, names, read_metrics};
-use nearkin_train::{Outcome, Resume, RunOptions, Setup, Trainer, load_tensors};
+use nearkin_train::{Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, load_tensors};
 use tch::{Device, Tensor};
 use toml::{Table, Value};
 
@@ -94,7 +93,7 @@ fn every_recipe_learns_with_all_its_weights() {
         let trainer = Trainer::new(setup, &resume, options, Arc::new(Alone));
         assert!(trainer.is_ok(), "{shown}: {}", trainer.err().unwrap());
         let mut trainer = trainer.unwrap();
-        let outcome = trainer.run(&Arc::new(AtomicBool::new(false)));
+        let outcome = trainer.run(&Interrupt::default());
         assert_eq!(outcome.unwrap(), Outcome::Finished, "{shown}");
 
         let run = trainer.run_folder();

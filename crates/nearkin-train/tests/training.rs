@@ -5,13 +5,12 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nearkin_dist::Alone;
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
 use nearkin_train::{
-    Checkpoint, Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors,
+    Checkpoint, Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors,
 };
 use tch::{Device, Tensor};
 
@@ -74,7 +73,7 @@ fn trainer(setup: Setup, run: &Path, workers: usize) -> Trainer {
 }
 
 fn train(setup: Setup, run: &Path, workers: usize) -> Result<Outcome, TrainError> {
-    trainer(setup, run, workers).run(&Arc::new(AtomicBool::new(false)))
+    trainer(setup, run, workers).run(&Interrupt::default())
 }
 
 fn weights(run: &Path) -> Vec<(String, Tensor)> {
@@ -301,7 +300,7 @@ fn a_diverged_run_stops_and_says_what_made_it() {
     let changes =
         ["optimizer.learning_rate=1e38", "training.maximum_skipped_steps=3", "training.epochs=9"];
     let error = train(setup(SCE, &changes), &run, 1).unwrap_err();
-    let TrainError::NotFinite { in_a_row: 3, step, dump } = &error else {
+    let TrainError::NotFinite { in_a_row: 3, step, dump, .. } = &error else {
         unreachable!("{error}");
     };
     assert!(error.to_string().contains("learning_rate"), "{error}");
@@ -377,7 +376,7 @@ fn a_diverged_run_that_is_read_late_stops_at_the_same_step() {
         ];
         let path = folder.path().join(late);
         let error = train(setup(SCE, &changes), &path, 1).unwrap_err();
-        let TrainError::NotFinite { in_a_row: 3, step, dump } = error else {
+        let TrainError::NotFinite { in_a_row: 3, step, dump, .. } = error else {
             unreachable!("{error}");
         };
         let told: serde_json::Value =
@@ -436,25 +435,27 @@ fn options(workers: usize, threads: Option<usize>) -> RunOptions {
     }
 }
 
+const SIGTERM: i32 = 15;
+
 /// Trains as many steps as there are, stopping and starting again after every one or two.
 fn train_in_pieces(setup: impl Fn() -> Setup, run: &Path) {
     let mut resume = Resume::New(run.to_owned());
     loop {
         let mut trainer =
             Trainer::new(setup(), &resume, options(2, Some(1)), Arc::new(Alone)).unwrap();
-        let interrupt = Arc::new(AtomicBool::new(false));
-        let later = Arc::clone(&interrupt);
+        let interrupt = Interrupt::default();
+        let later = interrupt.clone();
         let metrics = trainer.run_folder().metrics();
         let before = steps_recorded(&metrics);
         // Asks for an end as soon as a step was made.
         let watcher = std::thread::spawn(move || {
-            while steps_recorded(&metrics) <= before && !later.load(Ordering::Relaxed) {
+            while steps_recorded(&metrics) <= before && later.signal().is_none() {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
-            later.store(true, Ordering::Relaxed);
+            later.request(SIGTERM);
         });
         let outcome = trainer.run(&interrupt).unwrap();
-        interrupt.store(true, Ordering::Relaxed);
+        interrupt.request(SIGTERM);
         watcher.join().unwrap();
         if outcome == Outcome::Finished {
             return;
@@ -510,7 +511,7 @@ fn a_run_goes_on_with_another_form_of_its_steps() {
         let resume = Resume::From(run);
         let mut trainer =
             Trainer::new(of_form(second), &resume, options(1, Some(1)), Arc::new(Alone)).unwrap();
-        trainer.run(&Arc::new(AtomicBool::new(false))).unwrap();
+        trainer.run(&Interrupt::default()).unwrap();
         assert!(last.exists());
         for ((name, expected), (_, got)) in whole.iter().zip(weights(&path)) {
             assert!(got.allclose(expected, 1e-8, 1e-8, false), "{first}, {second}: {name}");

@@ -1,6 +1,4 @@
-//! How errors are shown, and which are the user's to mend (exit code 2) or failures (exit code 1).
-
-use std::process::ExitCode;
+//! How errors are shown, and with which exit code the program ends because of them.
 
 use nearkin_augment::LoadError;
 use nearkin_data::DataError;
@@ -39,13 +37,34 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
     })
 }
 
-pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(if is_bad_input(error) { 2 } else { 1 })
+/// Another attempt may succeed: a process was lost, a disk was full.
+pub(crate) const FAILURE: u8 = 1;
+/// Arguments, recipe or data have to change.
+pub(crate) const INPUT: u8 = 2;
+/// Another attempt with the same recipe and data would end in the same way.
+pub(crate) const FINAL: u8 = 3;
+
+/// The program's exit code after this error. Jobs that start again by themselves rely on it.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(is_input) {
+        INPUT
+    } else if error.chain().any(is_final) {
+        FINAL
+    } else {
+        FAILURE
+    }
 }
 
-/// Whether the user's input is what has to change.
-pub(crate) fn is_bad_input(error: &anyhow::Error) -> bool {
-    error.chain().any(is_input)
+/// Whether an attempt that goes on from the same checkpoint comes to the same error.
+fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(
+            TrainError::NotFinite { .. }
+                | TrainError::Diverged { .. }
+                | TrainError::Checkpoint { .. }
+        )
+    )
 }
 
 fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -77,7 +96,7 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
         return of_report(error);
     }
     if let Some(error) = error.downcast_ref::<DistError>() {
-        return matches!(error, DistError::Variable { .. });
+        return matches!(error, DistError::Variable { .. } | DistError::Resolve { .. });
     }
     if let Some(error) = error.downcast_ref::<ExportError>() {
         return matches!(error, ExportError::Unsupported { .. } | ExportError::View(_));

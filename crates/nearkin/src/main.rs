@@ -1,10 +1,11 @@
-//! The command line: it reads arguments, calls the library crates, and says what came of it.
+//! The command line: it reads arguments, calls the library crates, and reports the result.
 //!
-//! Exit codes: 0 done, 1 failure, 2 wrong usage or input.
+//! `failure` and `signals` define the exit codes.
 
 mod commands;
 mod failure;
 mod openmp;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Pretrain image encoders without labels.
 #[derive(Parser)]
 #[command(name = "nearkin", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage or input.\n\n\
+#[command(after_help = "Exit codes:\n  \
+    0      done\n  \
+    1      failure; another attempt may succeed\n  \
+    2      wrong usage or input\n  \
+    3      the run would fail again in the same way, for example because it diverged\n  \
+    128+N  ended by signal N (129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM);\n  \
+           training that had begun has written a checkpoint\n\n\
     First steps:\n  \
     nearkin methods\n  \
     nearkin methods --explain sce\n  \
@@ -91,7 +98,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", failure::message(&error));
-            failure::exit_code(&error)
+            ExitCode::from(failure::exit_code(&error))
         }
     }
 }

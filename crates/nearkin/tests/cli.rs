@@ -41,7 +41,13 @@ fn help_of_the_program() {
       -h, --help     Print help
       -V, --version  Print version
 
-    Exit codes: 0 done, 1 failure, 2 wrong usage or input.
+    Exit codes:
+      0      done
+      1      failure; another attempt may succeed
+      2      wrong usage or input
+      3      the run would fail again in the same way, for example because it diverged
+      128+N  ended by signal N (129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM);
+             training that had begun has written a checkpoint
 
     First steps:
       nearkin methods
@@ -88,7 +94,8 @@ fn help_of_pretrain() {
       -h, --help                 Print help
 
     The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,
-    checkpoints and report.html. Ctrl-C writes a checkpoint and stops.
+    checkpoints and report.html. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop the run with a
+    checkpoint; a second Ctrl-C or SIGTERM, more than a second later, stops it at once.
 
     Examples:
       nearkin pretrain recipes/demo.toml

@@ -179,7 +179,7 @@ fn serial_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on() {
     let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(interrupted.unwrap().success());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(&format!("nearkin pretrain --resume {}", path(&broken))), "{said}");
 

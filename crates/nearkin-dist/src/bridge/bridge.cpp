@@ -111,7 +111,7 @@ std::unique_ptr<Store> Store::another() const {
   return std::make_unique<Store>(store_->clone());
 }
 
-std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, bool serve, rust::Str prefix,
+std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, int32_t listener, rust::Str prefix,
                                   uint64_t timeout_milliseconds) {
   // Lost connections are reported as errors; torch's warnings about them are pages of C++ frames.
   if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) {
@@ -119,12 +119,23 @@ std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, bool serve, rus
   }
   c10d::TCPStoreOptions options;
   options.port = port;
-  options.isServer = serve;
+  options.isServer = listener >= 0;
+  if (options.isServer) {
+    options.masterListenFd = listener;
+  }
   options.waitWorkers = false;
   options.timeout = milliseconds(timeout_milliseconds);
   auto store = c10::make_intrusive<c10d::TCPStore>(std::string(host), options);
   return std::make_unique<Store>(
       c10::make_intrusive<c10d::PrefixStore>(std::string(prefix), std::move(store)));
+}
+
+int64_t Group::maximum(int64_t number) const {
+  std::vector<at::Tensor> numbers{at::full({1}, number, at::kLong).to(home_)};
+  c10d::AllreduceOptions options;
+  options.reduceOp = c10d::ReduceOp::MAX;
+  group_->allreduce(numbers, options)->wait();
+  return numbers[0].item<int64_t>();
 }
 
 void Group::sum(const at::Tensor* tensor) const {

@@ -34,7 +34,9 @@ class Store {
   c10::intrusive_ptr<c10d::Store> store_;
 };
 
-std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, bool serve, rust::Str prefix,
+// Serves the store on `listener`, a socket that already listens and now belongs to the store; with -1 another
+// process serves it.
+std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, int32_t listener, rust::Str prefix,
                                   uint64_t timeout_milliseconds);
 
 // The processes.
@@ -42,6 +44,8 @@ class Group {
  public:
   Group(c10::intrusive_ptr<c10d::ProcessGroup> group, at::Device home)
       : group_(std::move(group)), home_(home) {}
+  // The largest number of all processes.
+  int64_t maximum(int64_t number) const;
   void sum(const at::Tensor* tensor) const;
   void broadcast(const at::Tensor* tensor) const;
   at::Tensor* gather(const at::Tensor* rows) const;

@@ -1,12 +1,11 @@
 //! The training loop with a clock at every border: what `nearkin bench` shows.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Interrupt, Trainer, Wishes, blame};
+use super::{Trainer, Wishes, blame};
 use crate::meter::{Meter, peak_memory};
 use crate::phases::{Phase, Phases};
-use crate::{Threads, TrainError};
+use crate::{Interrupt, Threads, TrainError};
 
 /// What some steps of training took; of several processes, what the first one saw.
 #[derive(Clone, Debug)]
@@ -61,16 +60,12 @@ impl Trainer {
         steps: u64,
         interrupt: &Interrupt,
     ) -> Result<Option<Benchmark>, TrainError> {
-        let result = self.measure_steps(warm_up, steps, interrupt);
+        self.interrupt = interrupt.clone();
+        let result = self.measure_steps(warm_up, steps);
         result.map_err(|error| blame(self.world.as_ref(), error))
     }
 
-    fn measure_steps(
-        &mut self,
-        warm_up: u64,
-        steps: u64,
-        interrupt: &Interrupt,
-    ) -> Result<Option<Benchmark>, TrainError> {
+    fn measure_steps(&mut self, warm_up: u64, steps: u64) -> Result<Option<Benchmark>, TrainError> {
         self.total_steps = self.step + warm_up + steps;
         let mut monitor = self.monitor()?;
         let mut loader = self.loader()?;
@@ -81,13 +76,11 @@ impl Trainer {
                 self.phases = Phases::of(self.options.device, self.late.is_some());
                 (worked, ended) = (loader.worked(), Instant::now());
             }
-            let interrupted = interrupt.load(Ordering::Relaxed);
-            let wishes = Wishes { interrupted, by_time: false };
-            let Wishes { interrupted, .. } = self.one_step(&mut loader, &mut monitor, wishes)?;
+            let wishes = self.one_step(&mut loader, &mut monitor, false)?;
             if number + 1 == warm_up || number + 1 == warm_up + steps {
                 self.settle(&mut monitor)?;
             }
-            if interrupted {
+            if wishes.is_none_or(|Wishes { interrupted, .. }| interrupted) {
                 monitor.finish();
                 return Ok(None);
             }

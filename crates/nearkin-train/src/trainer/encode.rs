@@ -89,8 +89,13 @@ impl Trainer {
         })
     }
 
-    /// Every view through the encoders that its role names, and mixtures of views.
-    pub(super) fn encode(&self, prepared: &Prepared) -> Result<Batch, TchError> {
+    /// Every view through the encoders that its role names, and mixtures of views; `stop_point` comes
+    /// before every pass.
+    pub(super) fn encode<E: From<TchError>>(
+        &self,
+        prepared: &Prepared,
+        stop_point: impl Fn() -> Result<(), E>,
+    ) -> Result<Batch, E> {
         let Prepared { views, labels, drawn, shuffles } = prepared;
         let (roles, method) = (&self.setup.roles, &self.setup.method);
         let mixtures = self.setup.mixed_inputs.iter().zip(drawn);
@@ -107,8 +112,8 @@ impl Trainer {
             false => online.map(|view| vec![view]).collect(),
         };
         inputs.extend(mixtures.into_iter().map(|mixture| vec![mixture]));
-        let outputs =
-            inputs.iter().map(|inputs| self.run_online(inputs)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = inputs.iter().map(|inputs| self.run_online(inputs, &stop_point));
+        let outputs = outputs.collect::<Result<Vec<_>, E>>()?;
 
         let spread = |local: Tensor| -> Result<Embedding, TchError> {
             Ok(Embedding { everywhere: self.world.gather(&local)?, local })
@@ -135,7 +140,8 @@ impl Trainer {
         for ((view, role), shuffle) in views.iter().zip(roles).zip(shuffles) {
             momentum.push(match &self.teacher {
                 Some(teacher) if role.momentum => {
-                    let embedded = self.run_momentum(teacher, view, shuffle.as_ref())?;
+                    let embedded =
+                        self.run_momentum(teacher, view, shuffle.as_ref(), &stop_point)?;
                     Some(spread(unit_rows(&embedded)?)?)
                 }
                 _ => None,
@@ -156,19 +162,24 @@ impl Trainer {
     }
 
     /// Adds the gradient of a batch's `loss` to that of the weights. The `last` of a step also
-    /// averages over the processes.
-    pub(super) fn backward(
-        &mut self,
+    /// averages over the processes. `stop_point` comes before every pass.
+    pub(super) fn backward<E: From<TchError>>(
+        &self,
         loss: &Tensor,
         batch: &Batch,
         last: bool,
-    ) -> Result<(), TchError> {
+        stop_point: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        stop_point()?;
         let Some(rows) = self.setup.recipe.training.micro_batch_size else {
             if last {
                 self.reducer.before_backward()?;
             }
             loss.f_backward()?;
-            return if last { self.reducer.after_backward() } else { Ok(()) };
+            if last {
+                self.reducer.after_backward()?;
+            }
+            return Ok(());
         };
         loss.f_backward()?;
         // Running statistics have met these images already.
@@ -180,6 +191,7 @@ impl Trainer {
             });
         let mut micro_batches = micro_batches.peekable();
         while let Some((inputs, outputs, range)) = micro_batches.next() {
+            stop_point()?;
             let again = self.run_at_once(&narrow(inputs, range)?)?;
             let mut product = Tensor::f_zeros([], (loss.kind(), loss.device()))?;
             for (leaf, embedded) in outputs.embedded.iter().zip(&again.embedded) {
@@ -195,19 +207,29 @@ impl Trainer {
             product.f_backward()?;
         }
         statistics.restore()?;
-        if last { self.reducer.after_backward() } else { Ok(()) }
+        if last {
+            self.reducer.after_backward()?;
+        }
+        Ok(())
     }
 
     /// The online encoder's outputs, with the graph to the weights or, with micro-batches, as leaves
     /// that will receive a gradient.
-    fn run_online(&self, inputs: &Inputs) -> Result<Outputs, TchError> {
+    fn run_online<E: From<TchError>>(
+        &self,
+        inputs: &Inputs,
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<Outputs, E> {
         let Some(rows) = self.setup.recipe.training.micro_batch_size else {
-            return self.run_at_once(inputs);
+            stop_point()?;
+            return Ok(self.run_at_once(inputs)?);
+        };
+        let pass = |range| {
+            stop_point()?;
+            Ok(self.run_at_once(&narrow(inputs, range)?)?)
         };
         let parts = tch::no_grad(|| {
-            chunks(inputs, rows.get())
-                .map(|range| self.run_at_once(&narrow(inputs, range)?))
-                .collect::<Result<Vec<_>, TchError>>()
+            chunks(inputs, rows.get()).map(pass).collect::<Result<Vec<Outputs>, E>>()
         })?;
         let join = |of: &dyn Fn(&Outputs) -> &Vec<Tensor>, leaf: bool| {
             let whole = |member: usize| {
@@ -254,19 +276,25 @@ impl Trainer {
         }
     }
 
-    fn run_momentum(
+    fn run_momentum<E: From<TchError>>(
         &self,
         teacher: &MomentumEncoder,
         view: &Tensor,
         shuffle: Option<&Shuffle>,
-    ) -> Result<Tensor, TchError> {
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<Tensor, E> {
         let _autocast = self.autocast()?;
         let Some(rows) = self.setup.recipe.training.micro_batch_size else {
-            return self.widened(teacher.embed(view, shuffle)?);
+            stop_point()?;
+            return Ok(self.widened(teacher.embed(view, shuffle)?)?);
         };
         let parts = view.f_split(rows.get() as i64, 0)?;
-        let parts = parts.iter().map(|part| teacher.embed(part, None));
-        self.widened(Tensor::f_cat(&parts.collect::<Result<Vec<_>, TchError>>()?, 0)?)
+        let pass = |part: &Tensor| {
+            stop_point()?;
+            Ok(teacher.embed(part, None)?)
+        };
+        let parts = parts.iter().map(pass).collect::<Result<Vec<_>, E>>()?;
+        Ok(self.widened(Tensor::f_cat(&parts, 0)?)?)
     }
 
     /// Draws how the images of a view are mixed, within blocks of the batch of all processes.

@@ -21,6 +21,7 @@ use super::encode::{Drawn, Prepared};
 use super::{Made, Trainer};
 use crate::TrainError;
 use crate::guard::sum_of_norms;
+use crate::interrupt::Unfinished;
 use crate::monitor::{Monitor, Position};
 use crate::phases::Phase;
 
@@ -138,13 +139,13 @@ impl Trainer {
         &mut self,
         loader: &mut Loader,
         monitor: &mut Monitor,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), Unfinished> {
         let Some(mut late) = self.late.take() else { return Ok(()) };
         let result = self.start(&mut late, loader, monitor);
         self.late = Some(late);
         let before = result?;
         match before {
-            Some(before) => self.read(before, monitor),
+            Some(before) => Ok(self.read(before, monitor)?),
             None => Ok(()),
         }
     }
@@ -171,10 +172,10 @@ impl Trainer {
         late: &mut Late,
         loader: &mut Loader,
         monitor: &mut Monitor,
-    ) -> Result<Option<Unread>, TrainError> {
+    ) -> Result<Option<Unread>, Unfinished> {
         let waited_before = loader.wait();
         self.phases.end(Phase::Other);
-        let batch = loader.next().transpose()?.ok_or(TrainError::NoBatch { step: self.step })?;
+        let batch = self.next_batch(loader)?;
         self.phases.end(Phase::Load);
         let prepared = self.prepare(&batch, 0)?;
         let metrics = self.metrics_of_next();
@@ -185,7 +186,11 @@ impl Trainer {
             late.cursor_leads = true;
         }
         self.phases.end(Phase::Other);
-        let report = self.launch(late, &prepared, monitor)?;
+        let report = self.launch(late, &prepared, monitor);
+        if matches!(report, Err(Unfinished::Stopped)) {
+            self.buffers.restore()?;
+        }
+        let report = report?;
         self.step += 1;
         let to_host = report.f_to_device_(Device::Cpu, Kind::Double, true, false)?;
         let unread = Unread {
@@ -219,10 +224,11 @@ impl Trainer {
         late: &mut Late,
         prepared: &Prepared,
         monitor: &mut Monitor,
-    ) -> Result<Tensor, TrainError> {
+    ) -> Result<Tensor, Unfinished> {
+        let stop_point = self.stop_points();
         let recording = std::mem::replace(&mut late.recording, Recording::Never);
         let (held, recorded) = match recording {
-            Recording::Never => return Ok(self.whole_step(late, prepared)?.report),
+            Recording::Never => return Ok(self.whole_step(late, prepared, &stop_point)?.report),
             Recording::After(steps) => {
                 // The last one before the recording reads the memory that the recording will read: no
                 // algorithm is left to choose then.
@@ -230,7 +236,8 @@ impl Trainer {
                     BEFORE_RECORDING => Some(prepared.in_memory_that_stays()?),
                     _ => None,
                 };
-                let launched = self.whole_step(late, held.as_ref().unwrap_or(prepared))?;
+                let inputs = held.as_ref().unwrap_or(prepared);
+                let launched = self.whole_step(late, inputs, &stop_point)?;
                 late.recording = match held {
                     _ if !launched.repeats => Recording::After(0),
                     Some(held) => Recording::Ready { held, recorded: None },
@@ -243,15 +250,15 @@ impl Trainer {
         held.take_over(prepared)?;
         let recorded = match recorded {
             Some(recorded) => recorded,
-            None => match Graph::record(self.options.device, || self.whole_step(late, &held)) {
-                Ok((graph, launched)) => Recorded { graph, report: launched.report },
+            None => match self.record(late, &held) {
+                Ok(recorded) => recorded,
                 Err(error) => {
                     let message = format!(
                         "warning: the step cannot be recorded as a CUDA graph, and is started kernel by \
                          kernel: {error}"
                     );
-                    monitor.event(self.position(), &message)?;
-                    return Ok(self.whole_step(late, &held)?.report);
+                    monitor.event(self.position(), &message).map_err(TrainError::from)?;
+                    return Ok(self.whole_step(late, &held, &stop_point)?.report);
                 }
             },
         };
@@ -261,16 +268,29 @@ impl Trainer {
         Ok(report)
     }
 
+    /// Records a whole step, which therefore has no stop points.
+    fn record(&mut self, late: &Late, held: &Prepared) -> Result<Recorded, TchError> {
+        let device = self.options.device;
+        let no_stop = || Ok::<_, TchError>(());
+        let (graph, launched) = Graph::record(device, || self.whole_step(late, held, no_stop))?;
+        Ok(Recorded { graph, report: launched.report })
+    }
+
     /// From views to changed weights, with nothing that waits for the device.
-    fn whole_step(&mut self, late: &Late, prepared: &Prepared) -> Result<Launched, TchError> {
+    fn whole_step<E: From<TchError>>(
+        &mut self,
+        late: &Late,
+        prepared: &Prepared,
+        stop_point: impl Fn() -> Result<(), E>,
+    ) -> Result<Launched, E> {
         self.buffers.save()?;
         self.optimizer.zero_gradients();
-        let batch = self.encode(prepared)?;
+        let batch = self.encode(prepared, &stop_point)?;
         let exact = ExactProducts::begin()?;
         let loss = evaluate(&self.setup.method.terms(&batch.encoded)?)?.loss;
         drop(exact);
         self.phases.end(Phase::Loss);
-        self.backward(&loss, &batch, true)?;
+        self.backward(&loss, &batch, true, &stop_point)?;
         self.phases.end(Phase::Backward);
         let loss = loss.f_detach()?.f_to_kind(Kind::Double)?;
         let norms = match sum_of_norms(&self.optimizer)? {

@@ -11,10 +11,11 @@ use nearkin_dist::World;
 use nearkin_model::DeviceChoice;
 use nearkin_recipe::{Override, StepForm};
 use nearkin_report::{flop_rate, memory, percent, table};
-use nearkin_train::{Benchmark, Phase, Resume, RunOptions, Trainer};
+use nearkin_train::{Benchmark, Interrupt, Phase, Resume, RunOptions, Trainer};
 
-use super::pretrain::{environment, interrupt_on_signals, of_the_device};
+use super::pretrain::{environment, of_the_device};
 use super::{Count, as_launched, print, read_setup};
+use crate::signals;
 
 /// Measure where the time of training goes.
 ///
@@ -62,6 +63,7 @@ const LEAST_WARM_UP: u64 = 3;
 const LEAST_BEFORE_GRAPHS: u64 = 10;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    signals::handle()?;
     as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| {
         measure(arguments, device, here, world)
     })
@@ -78,7 +80,6 @@ fn measure(
     setup.recipe.evaluation.every_epochs = 0;
     let graphs = setup.recipe.training.step == StepForm::CudaGraph;
     let first = world.rank() == 0;
-    let interrupt = interrupt_on_signals(first, "stopping after this step")?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let options = RunOptions {
         device,
@@ -92,8 +93,11 @@ fn measure(
     let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
     let least = if graphs { LEAST_BEFORE_GRAPHS } else { LEAST_WARM_UP };
     let warm_up = (arguments.steps / STEPS_PER_WARM_UP).max(least);
+    let interrupt = Interrupt::default();
+    signals::stop_gently(&interrupt, None);
     let Some(benchmark) = trainer.bench(warm_up, arguments.steps, &interrupt)? else {
-        return Ok(ExitCode::FAILURE);
+        let signal = interrupt.signal().unwrap_or_default();
+        return Ok(ExitCode::from(signals::exit_code(signal)));
     };
     if first {
         print(&match arguments.json {

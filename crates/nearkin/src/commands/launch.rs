@@ -1,21 +1,26 @@
 //! `nearkin launch`: several processes of this program on one host.
 //!
 //! It gives them the variables that torchrun would, and sees to it that they end together: when one
-//! fails, the others get a moment to say what they lost, and are then killed.
+//! fails, the others get a moment to say what they lost, and are then killed. Signals are passed on; if
+//! the launcher itself is killed, the system tells the processes to stop.
 
+use std::io::Error;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 
+use nearkin_train::Interrupt;
+
 use super::bad_input;
+use crate::{failure, signals};
 
 /// How long the others may take to end by themselves after one has failed.
 const GRACE: Duration = Duration::from_secs(15);
+/// How long they may take after a second request to stop.
+const GRACE_AT_ONCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Start several processes on this machine that train together.
@@ -46,17 +51,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => free_port().context("cannot find a free port on 127.0.0.1")?,
     };
     let program = std::env::current_exe().context("cannot find this program")?;
-    let signals = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&signals);
-    ctrlc::set_handler(move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-    })
-    .context("cannot handle Ctrl-C")?;
+    let interrupt = Interrupt::default();
+    signals::pass_on(&interrupt)?;
+    let launcher = std::process::id();
 
     let mut processes = Processes(Vec::new());
     let size = usize::from(arguments.nproc);
     for rank in 0..size {
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        command
             .args(&arguments.command)
             .env("RANK", rank.to_string())
             .env("LOCAL_RANK", rank.to_string())
@@ -67,12 +70,26 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             // What the first one says stands for all; errors come from each.
             .stdout(if rank == 0 { Stdio::inherit() } else { Stdio::null() })
             // A signal from the terminal reaches them once, through this process.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start process {rank} of {size}"))?;
+            .process_group(0);
+        // SAFETY: what runs between fork and exec allocates nothing and takes no lock.
+        unsafe { command.pre_exec(move || stop_with_parent(launcher)) };
+        let child =
+            command.spawn().with_context(|| format!("cannot start process {rank} of {size}"))?;
         processes.0.push((rank, child, None));
     }
-    processes.wait(&signals)
+    processes.wait(&interrupt)
+}
+
+/// Lets the system send SIGTERM to this process once its parent, `launcher`, has died.
+fn stop_with_parent(launcher: u32) -> std::io::Result<()> {
+    // SAFETY: neither call touches memory of this process.
+    let (result, parent) =
+        unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM), libc::getppid()) };
+    if result != 0 {
+        return Err(Error::last_os_error());
+    }
+    // It may have died before the request, which then comes too late.
+    if parent as u32 == launcher { Ok(()) } else { Err(Error::from_raw_os_error(libc::ESRCH)) }
 }
 
 fn free_port() -> std::io::Result<u16> {
@@ -83,34 +100,48 @@ fn free_port() -> std::io::Result<u16> {
 struct Processes(Vec<(usize, Child, Option<ExitStatus>)>);
 
 impl Processes {
-    fn wait(&mut self, signals: &AtomicUsize) -> anyhow::Result<ExitCode> {
-        let (mut forwarded, mut failed) = (0, None::<(Instant, ExitStatus)>);
+    fn wait(&mut self, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
+        // A signal is passed on once, and so is a second request.
+        let (mut first, mut second) = (None::<i32>, None::<Instant>);
+        let (mut failed, mut killed) = (None::<Instant>, false);
+        // In the order of their ends.
+        let mut codes = Vec::new();
         loop {
             for (rank, child, ended) in &mut self.0 {
                 if ended.is_some() {
                     continue;
                 }
                 *ended = child.try_wait().with_context(|| format!("cannot wait for {rank}"))?;
-                let Some(status) = ended.filter(|status| !status.success()) else { continue };
-                if failed.is_none() {
-                    failed = Some((Instant::now(), status));
-                }
-                if let Some(signal) = status.signal() {
-                    eprintln!("process {rank} was killed by signal {signal}");
+                let Some(status) = *ended else { continue };
+                codes.push(exit_code(*rank, status, first));
+                if !status.success() {
+                    failed.get_or_insert_with(Instant::now);
                 }
             }
             if self.0.iter().all(|process| process.2.is_some()) {
-                let code = failed.map_or(0, |(_, status)| status.code().unwrap_or(1));
-                return Ok(ExitCode::from(code as u8));
+                return Ok(ExitCode::from(code_of_all(&codes)));
             }
-            // Who was asked to end may still write a checkpoint.
-            if forwarded == 0 && failed.is_some_and(|(since, _)| since.elapsed() > GRACE) {
+            if first.is_none()
+                && let Some(signal) = interrupt.signal()
+            {
+                first = Some(signal);
+                self.running().for_each(|child| send(child, signal));
+            }
+            if second.is_none()
+                && let Some(signal) = signals::second()
+            {
+                second = Some(Instant::now());
+                self.running().for_each(|child| send(child, signal));
+            }
+            let limit = match (first, second, failed) {
+                (_, Some(since), _) => Some((since, GRACE_AT_ONCE)),
+                // Who was asked to end may still write a checkpoint.
+                (None, None, Some(since)) => Some((since, GRACE)),
+                _ => None,
+            };
+            if !killed && limit.is_some_and(|(since, grace)| since.elapsed() > grace) {
+                killed = true;
                 self.kill();
-            }
-            let received = signals.load(Ordering::Relaxed);
-            while forwarded < received {
-                forwarded += 1;
-                self.running().for_each(terminate);
             }
             std::thread::sleep(LOOK);
         }
@@ -123,7 +154,7 @@ impl Processes {
     /// Ends what still runs; it may be stopped or hang.
     fn kill(&mut self) {
         for (rank, child, _) in self.0.iter_mut().filter(|process| process.2.is_none()) {
-            eprintln!("process {rank} did not end after another had failed: killing it");
+            eprintln!("killing process {rank}, which did not end by itself");
             // It may have ended in this moment.
             let _ = child.kill();
         }
@@ -139,7 +170,27 @@ impl Drop for Processes {
     }
 }
 
-fn terminate(child: &mut Child) {
+/// The exit code of one process; a signal that was not `passed_on` to it is a failure.
+fn exit_code(rank: usize, status: ExitStatus, passed_on: Option<i32>) -> u8 {
+    match status.signal() {
+        Some(signal) if Some(signal) == passed_on => signals::exit_code(signal),
+        Some(signal) => {
+            eprintln!("process {rank} was killed by signal {signal}");
+            failure::FAILURE
+        }
+        None => status.code().map_or(failure::FAILURE, |code| code as u8),
+    }
+}
+
+/// The exit code for all, of which the first to end come first. Others only report that they lost the
+/// process whose error rules out another attempt.
+fn code_of_all(codes: &[u8]) -> u8 {
+    let decisive = [failure::FINAL, failure::INPUT].into_iter().find(|code| codes.contains(code));
+    let first = || codes.iter().copied().find(|&code| code != 0);
+    decisive.or_else(first).unwrap_or(0)
+}
+
+fn send(child: &mut Child, signal: i32) {
     // SAFETY: the process was started here and has not been waited for, so the number is still its.
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    unsafe { libc::kill(child.id() as libc::pid_t, signal) };
 }

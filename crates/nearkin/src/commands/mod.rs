@@ -30,7 +30,8 @@ use nearkin_recipe::{Fraction, Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
 use nearkin_train::{Setup, SetupError};
 
-use crate::failure::{BadInput, is_bad_input, message};
+use crate::failure::{BadInput, exit_code, message};
+use crate::signals;
 
 /// Reads a recipe, applies overrides and the place of the images, and checks it with its method.
 fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Setup> {
@@ -136,8 +137,8 @@ fn as_launched(
     });
     if let Err(error) = &result {
         eprintln!("error in process {rank} of {size}: {}", message(error));
-        // Threads may still be inside of exchanges with processes that are no more.
-        std::process::exit(if is_bad_input(error) { 2 } else { 1 });
+        // Threads may still be inside exchanges with processes that are gone.
+        signals::leave(exit_code(error));
     }
     result
 }

@@ -5,9 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
 use clap::Args;
 use nearkin_dist::World;
 use nearkin_model::{DeviceChoice, Encoder, load_backbone};
@@ -19,6 +17,7 @@ use nearkin_train::{
 use sha2::{Digest, Sha256};
 
 use super::{Count, as_launched, bad_input, read_setup, unused};
+use crate::signals;
 
 /// TOML has no larger integer.
 const LARGEST_SEED: u64 = i64::MAX as u64;
@@ -27,7 +26,8 @@ const LARGEST_SEED: u64 = i64::MAX as u64;
 #[derive(Args)]
 #[command(
     after_help = "The run folder holds the resolved recipe (recipe.toml), metrics.jsonl, TensorBoard events,\n\
-    checkpoints and report.html. Ctrl-C writes a checkpoint and stops.\n\n\
+    checkpoints and report.html. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop the run with a\n\
+    checkpoint; a second Ctrl-C or SIGTERM, more than a second later, stops it at once.\n\n\
     Examples:\n  \
     nearkin pretrain recipes/demo.toml\n  \
     nearkin pretrain recipes/sce/cifar10-small.toml --data cifar-10-batches-bin --out runs/sce\n  \
@@ -128,7 +128,11 @@ impl Arguments {
     }
 }
 
+/// Said when the first signal comes.
+const NOTICE: &str = "\nstopping with a checkpoint; another signal stops at once\n";
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    signals::handle()?;
     as_launched(arguments.device, arguments.timeout_seconds, |device, here, world| {
         train(arguments, device, here, world)
     })
@@ -163,7 +167,6 @@ fn train(
         let encoder = Encoder::new(&setup.recipe.model, 0, tch::Device::Cpu, tch::Kind::Float)?;
         load_backbone(weights, &encoder)?;
     }
-    let interrupt = interrupt_on_signals(first, "writing a checkpoint after this step")?;
     let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
     if let Some(weights) = &arguments.init {
         let report = trainer.start_from(weights)?;
@@ -172,13 +175,15 @@ fn train(
         }
     }
     let run = trainer.run_folder().clone();
+    let interrupt = Interrupt::default();
+    signals::stop_gently(&interrupt, first.then_some(NOTICE));
     match trainer.run(&interrupt)? {
         Outcome::Finished if first => {
             summarise(&run, arguments.quiet)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Finished => Ok(ExitCode::SUCCESS),
-        Outcome::Interrupted { step } => {
+        Outcome::Interrupted { step, signal } => {
             let so_far = match step {
                 0 => "interrupted before the first step".to_owned(),
                 step => format!("interrupted after step {step}; a checkpoint was written"),
@@ -189,7 +194,7 @@ fn train(
                     run.path().display()
                 );
             }
-            Ok(ExitCode::FAILURE)
+            Ok(ExitCode::from(signals::exit_code(signal)))
         }
     }
 }
@@ -231,22 +236,6 @@ fn agreed_out(recipe: &Path, setup: &Setup, world: &dyn World) -> anyhow::Result
     let said = world.share("run folder", out.as_os_str().as_encoded_bytes())?;
     let first = said.into_iter().next().unwrap_or_default();
     Ok(PathBuf::from(std::ffi::OsString::from_vec(first)))
-}
-
-/// The first signal asks for an end after the step, the second ends the process.
-pub(super) fn interrupt_on_signals(first: bool, notice: &'static str) -> anyhow::Result<Interrupt> {
-    let interrupt = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupt);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        if first {
-            eprintln!("\n{notice}; once more to stop at once");
-        }
-    })
-    .context("cannot handle Ctrl-C")?;
-    Ok(interrupt)
 }
 
 pub(super) fn environment(device: tch::Device) -> serde_json::Value {

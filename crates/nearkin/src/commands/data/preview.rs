@@ -1,5 +1,6 @@
 //! `nearkin data preview`
 
+use std::io::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use image::imageops::{self, FilterType};
 use image::{ImageFormat, Rgb, RgbImage};
 use nearkin_augment::{Scratch, Transform, View, ViewOptions};
 use nearkin_data::{Image, Random};
+use nearkin_report::write_atomically;
 
 use super::super::{bad_input, read_setup};
 
@@ -81,9 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let out = &arguments.out;
-    sheet
-        .save_with_format(out, ImageFormat::Png)
-        .with_context(|| format!("cannot write {}", out.display()))?;
+    write_atomically(out, |file| sheet.write_to(file, ImageFormat::Png).map_err(Error::other))?;
     let names: Vec<&str> = views.iter().map(View::name).collect();
     println!("{}: {rows} images; columns: image, {}", out.display(), names.join(", "));
     Ok(ExitCode::SUCCESS)
