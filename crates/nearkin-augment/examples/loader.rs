@@ -5,6 +5,8 @@
 //! the one thread that takes the batches also makes them. `scripts/bench_augment.py` compares this
 //! with Python.
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::path::Path;

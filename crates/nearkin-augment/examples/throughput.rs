@@ -1,5 +1,7 @@
 //! How many views one core makes per second: `cargo run --release --example throughput`.
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::hint::black_box;
 use std::time::Instant;
 

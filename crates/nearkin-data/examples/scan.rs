@@ -3,6 +3,8 @@
 //! `cargo run --release -p nearkin-data --example scan -- [FILES] [FOLDERS]` makes that many empty
 //! files (1,000,000 in 1,000 folders) in a temporary folder and removes them afterwards.
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //!
 //!     cargo run --release -p nearkin-dist --example exchange
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
 #![allow(clippy::unwrap_used, reason = "a measurement ends where it fails")]
 
 use std::process::Command;

@@ -10,6 +10,8 @@
 //! The vectors have 128 values and lie in 2000 clusters of unequal size and width, 5 % of them close to
 //! another one: cosines within a cluster are mostly between 0.3 and 0.8, between clusters around 0.
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::time::Instant;

@@ -5,6 +5,8 @@
 //! With a folder, `scripts/bench_knn.py` has put features there that other programs search too:
 //! `queries.f32` and `bank.f32` (rows of LENGTH numbers) with `queries.i64` and `bank.i64` (classes).
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::io::Read;
 use std::path::Path;
 use std::time::Instant;

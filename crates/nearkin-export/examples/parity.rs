@@ -6,6 +6,8 @@
 //! `NEARKIN_DATA` or in `../shared/data`, else drawn ones. SIZE is `small`, the networks of the tests,
 //! or `full`, those that people use (the default).
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,8 @@
 //! Each measurement is a process of its own, since a peak cannot be taken back; the two take turns,
 //! since a machine is not equally fast at all times.
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::process::Command;
 use std::time::Instant;
 

@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release -p nearkin-probe --example side_by_side [IMAGES LENGTH CLASSES EPOCHS]
 
+#![allow(clippy::print_stdout, reason = "an example prints what it finds")]
+
 use std::num::NonZeroUsize;
 use std::time::Instant;
 

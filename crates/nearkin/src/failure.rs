@@ -26,9 +26,9 @@ impl std::fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
-/// The error with its causes, but for those that it already quotes.
+/// The error with its causes, but for those that it already quotes, at a length that can be read.
 pub(crate) fn message(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
         if text.is_empty() {
             cause
         } else if text.contains(&cause) {
@@ -36,7 +36,48 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
         } else {
             format!("{text}: {cause}")
         }
-    })
+    });
+    readable(&text)
+}
+
+/// A message of more lines loses some in the middle.
+const MOST_LINES: usize = 60;
+/// A longer line loses its middle. Paths of files can be long, and the reason may come last.
+const MOST_CHARACTERS: usize = 1_000;
+
+/// The text without what libtorch adds for its own developers (its name for errors, and the C++ frames
+/// in which it failed), and without the middle of what is too long to be read.
+fn readable(text: &str) -> String {
+    let is_of_libtorch = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("frame #")
+            || line.starts_with("Exception raised from ")
+            || line.starts_with("C++ CapturedTraceback:")
+    };
+    let text = text.replace("Internal torch error: ", "");
+    let lines = text.lines().filter(|line| !is_of_libtorch(line)).map(str::trim_end);
+    let mut lines: Vec<String> = lines.map(shortened).collect();
+    while lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    if lines.len() > MOST_LINES {
+        let left_out = lines.len() - MOST_LINES;
+        lines.splice(
+            MOST_LINES / 2..MOST_LINES / 2 + left_out,
+            [format!("[{left_out} more lines]")],
+        );
+    }
+    lines.join("\n")
+}
+
+fn shortened(line: &str) -> String {
+    let Some(left_out) = line.chars().count().checked_sub(MOST_CHARACTERS).filter(|&n| n > 0)
+    else {
+        return line.to_owned();
+    };
+    let begin: String = line.chars().take(MOST_CHARACTERS / 2).collect();
+    let end: String = line.chars().skip(MOST_CHARACTERS / 2 + left_out).collect();
+    format!("{begin} [{left_out} more characters] {end}")
 }
 
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -130,4 +171,42 @@ fn of_report(error: &ReportError) -> bool {
         error,
         ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_libtorch_are_left_out_of_messages() {
+        let said = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate \
+                    memory: you tried to allocate 2359296 bytes. Error code 12 (Cannot allocate memory)\n\
+                    Exception raised from alloc_cpu at ../c10/core/impl/alloc_cpu.cpp:121 (most recent \
+                    call first):\nframe #0: c10::Error::Error(c10::SourceLocation, std::string) + 0xa9 \
+                    (0x7f in libc10.so)\nframe #1: <unknown function> + 0x2f (0x7f in nearkin)\n\n";
+        let error = TrainError::from(tch::TchError::Torch(said.to_owned()));
+        let error = anyhow::Error::from(error).context("the step");
+        assert_eq!(
+            message(&error),
+            "the step: libtorch: [enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: \
+             can't allocate memory: you tried to allocate 2359296 bytes. Error code 12 (Cannot allocate \
+             memory)"
+        );
+    }
+
+    #[test]
+    fn long_messages_keep_their_begin_and_their_end() {
+        let cut =
+            message(&anyhow::anyhow!("{}: {}: no such key", "a".repeat(300), "é".repeat(400_000)));
+        assert!(cut.starts_with("aaa") && cut.ends_with("é: no such key"), "{cut}");
+        assert!(cut.contains("[399315 more characters]"), "{cut}");
+        assert!(cut.chars().count() < MOST_CHARACTERS + 40, "{cut}");
+        let lines: Vec<String> = (0..1000).map(|line| line.to_string()).collect();
+        let cut = message(&anyhow::anyhow!("{}", lines.join("\n")));
+        assert!(cut.starts_with("0\n1\n") && cut.ends_with("998\n999"), "{cut}");
+        assert!(cut.contains("\n[940 more lines]\n"), "{cut}");
+        assert_eq!(cut.lines().count(), MOST_LINES + 1);
+        let short = "x".repeat(MOST_CHARACTERS);
+        assert_eq!(message(&anyhow::anyhow!("{short}")), short);
+    }
 }

@@ -5,7 +5,10 @@
 mod commands;
 mod failure;
 mod openmp;
+mod output;
+mod panics;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -60,19 +63,28 @@ enum Command {
 fn parse() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
         let is_another = std::env::var("LOCAL_RANK").is_ok_and(|rank| rank != "0");
-        match error.use_stderr() && is_another {
-            true => std::process::exit(error.exit_code()),
-            false => error.exit(),
+        if error.use_stderr() && is_another {
+            std::process::exit(error.exit_code());
+        }
+        // Help was asked for, and may not get through; there is no way to report a lost error.
+        let shown = error.print().and_then(|()| std::io::stdout().flush());
+        match shown {
+            Err(failed) if !error.use_stderr() && failed.kind() != ErrorKind::BrokenPipe => {
+                output::say(&format!("error: cannot write standard output: {failed}"));
+                std::process::exit(1);
+            }
+            _ => std::process::exit(error.exit_code()),
         }
     })
 }
 
 fn main() -> ExitCode {
+    panics::quieten();
     let command = parse().command;
     if matches!(command, Command::Pretrain(_) | Command::Bench(_) | Command::Launch(_)) {
         openmp::spin_briefly();
     }
-    let result = match command {
+    let result = panics::caught(|| match command {
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Launch(arguments) => commands::launch::run(&arguments),
@@ -86,11 +98,11 @@ fn main() -> ExitCode {
         Command::Data(command) => commands::data::run(&command),
         Command::Methods(arguments) => commands::methods::run(&arguments),
         Command::Recipe(command) => commands::recipe::run(&command),
-    };
+    });
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", failure::message(&error));
+            output::say(&format!("error: {}", failure::message(&error)));
             failure::exit_code(&error)
         }
     }

@@ -10,6 +10,8 @@
 //! that training uses wherever there is one. The exit status is 1 when anything fails or is skipped,
 //! a file cannot be read, or there is no case.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints what it finds")]
+
 mod suite;
 
 use std::path::PathBuf;

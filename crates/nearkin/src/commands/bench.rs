@@ -14,7 +14,8 @@ use nearkin_report::{flop_rate, memory, percent, table};
 use nearkin_train::{Benchmark, Phase, Resume, RunOptions, Trainer};
 
 use super::pretrain::{environment, interrupt_on_signals, of_the_device};
-use super::{Count, as_launched, print, read_setup};
+use super::{Count, as_launched, read_setup};
+use crate::output::print;
 
 /// Measure where the time of training goes.
 ///

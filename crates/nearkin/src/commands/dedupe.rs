@@ -11,6 +11,7 @@ use nearkin_embed::{Duplicates, Features, Vectors, find_duplicates};
 use nearkin_report::write_atomically;
 
 use super::{cell, threads};
+use crate::output::print;
 
 /// Find images that are there twice, or nearly.
 ///
@@ -55,23 +56,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let images = vectors.len();
     let grouped: usize = found.groups.iter().map(Vec::len).sum();
     let remaining = found.remaining(images);
-    println!(
-        "{}: {grouped} of {images} images are in {} groups of similarity {similarity} or more; \
-         {remaining} would remain",
-        arguments.features.display(),
-        found.groups.len()
-    );
     let all_with_all = images as f64 * images as f64;
-    println!(
-        "exact, in {} cells; {:.2} % of the comparisons of all with all; {seconds:.1} s, reading \
-         {reading:.1} s",
+    let mut text = format!(
+        "{}: {grouped} of {images} images are in {} groups of similarity {similarity} or more; \
+         {remaining} would remain\n\
+         exact, in {} cells; {:.2} % of the comparisons of all with all; {seconds:.1} s, reading \
+         {reading:.1} s\n",
+        arguments.features.display(),
+        found.groups.len(),
         found.cells,
         100.0 * found.compared as f64 / all_with_all.max(1.0)
     );
-    println!("wrote {}", arguments.out.display());
-    if let Some(list) = &arguments.keep_list {
-        println!("wrote {}", list.display());
-    }
+    let written = [Some(&arguments.out), arguments.keep_list.as_ref()].into_iter().flatten();
+    text.extend(written.map(|file| format!("wrote {}\n", file.display())));
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

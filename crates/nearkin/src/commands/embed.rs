@@ -20,6 +20,7 @@ use nearkin_train::{Checkpoint, load_tensors};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{Trained, bad_input, share, trained};
+use crate::output::{print, say};
 
 /// Write the features of images to a file.
 ///
@@ -125,26 +126,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let written = writer.finish()?;
     if let Some(news) = bad_images.news() {
-        eprintln!("warning: {news}");
+        say(&format!("warning: {news}"));
     }
     if not_finite > 0 {
-        eprintln!(
+        say(&format!(
             "warning: the features of {not_finite} images are not finite, so nothing can be compared \
              with them: the encoder has diverged, or overflows on these images"
-        );
+        ));
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{}: {rows} images, {} values each ({}{}), {} left out, {seconds:.1} s",
+    let mut text = format!(
+        "{}: {rows} images, {} values each ({}{}), {} left out, {seconds:.1} s\n",
         out.display(),
         network.width(),
         network.what(),
         if arguments.normalize { ", normalised" } else { "" },
         images as u64 - rows,
     );
-    for file in &written {
-        println!("wrote {}", file.display());
-    }
+    text.extend(written.iter().map(|file| format!("wrote {}\n", file.display())));
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,7 +19,8 @@ use nearkin_probe::{Evaluation, Machine, Score, Subject};
 use nearkin_recipe::Fraction;
 use nearkin_report::table;
 
-use super::{Trained, bad_input, print, share, trained};
+use super::{Trained, bad_input, share, trained};
+use crate::output::{print, say};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -132,7 +133,7 @@ fn evaluation(subject: &Subject, scores: Vec<Score>) -> Evaluation {
 
 fn warn(subject: &Subject) {
     if let Some(told) = subject.bad_images().told_at_end() {
-        eprintln!("warning: {told}");
+        say(&format!("warning: {told}"));
     }
 }
 

@@ -10,6 +10,7 @@ use nearkin_train::Checkpoint;
 use tch::Kind;
 
 use super::{bad_input, read_setup};
+use crate::output::print;
 
 /// Write the backbone of a run for other tools.
 ///
@@ -54,10 +55,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let encoder = Encoder::new(&recipe.model, 0, device, Kind::Float)?;
     load_backbone(&weights, &encoder)?;
     let exported = nearkin_export::export(&encoder, recipe, arguments.format, &arguments.out)?;
-    println!("exported {}", weights.display());
-    for file in &exported.files {
-        println!("wrote {}", file.display());
-    }
-    print!("\nTo use it in Python:\n\n{}", exported.usage);
+    let mut text = format!("exported {}\n", weights.display());
+    text.extend(exported.files.iter().map(|file| format!("wrote {}\n", file.display())));
+    print(&format!("{text}\nTo use it in Python:\n\n{}", exported.usage))?;
     Ok(ExitCode::SUCCESS)
 }

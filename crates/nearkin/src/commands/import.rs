@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use nearkin_export::ImportOptions;
 use nearkin_model::Report;
 
+use crate::output::print;
+
 /// Read a backbone that other tools trained.
 ///
 /// FILE is a safetensors file or a checkpoint of PyTorch (.pth, .ckpt, .pth.tar) of torchvision, timm,
@@ -47,14 +49,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let imported = nearkin_export::import(&arguments.file, &options, &arguments.out)?;
     let file = arguments.file.display();
     let below = imported.key.map_or_else(String::new, |key| format!(", `{key}`"));
-    println!("{file}{below}: {}", describe(&imported.report));
-    println!("the names are those of {}", imported.origin);
+    let mut lines = vec![
+        format!("{file}{below}: {}", describe(&imported.report)),
+        format!("the names are those of {}", imported.origin),
+    ];
     if !imported.calls.is_empty() {
-        println!("not run, and not needed: {}", imported.calls.join(", "));
+        lines.push(format!("not run, and not needed: {}", imported.calls.join(", ")));
     }
-    println!("\nwrote {}; a recipe to go with it has\n\n[model]", arguments.out.display());
+    let out = arguments.out.display();
+    lines.push(format!("\nwrote {out}; a recipe to go with it has\n\n[model]"));
     let model = imported.model.lines().filter(|line| !line.starts_with("projector"));
-    model.for_each(|line| println!("{}", line.replace("[vision", "[model.vision")));
+    lines.extend(model.map(|line| line.replace("[vision", "[model.vision")));
+    print(&(lines.join("\n") + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

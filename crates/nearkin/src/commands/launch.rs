@@ -3,6 +3,7 @@
 //! It gives them the variables that torchrun would, and sees to it that they end together: when one
 //! fails, the others get a moment to say what they lost, and are then killed.
 
+use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::bad_input;
+use crate::output::say;
 
 /// How long the others may take to end by themselves after one has failed.
 const GRACE: Duration = Duration::from_secs(15);
@@ -34,11 +36,11 @@ pub(crate) struct Arguments {
     port: Option<u16>,
     /// The command of each, as after `nearkin`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if arguments.command.first().map(String::as_str) == Some("launch") {
+    if arguments.command.first().is_some_and(|command| command == "launch") {
         return Err(bad_input("launch starts other commands, not itself"));
     }
     let port = match arguments.port {
@@ -96,7 +98,7 @@ impl Processes {
                     failed = Some((Instant::now(), status));
                 }
                 if let Some(signal) = status.signal() {
-                    eprintln!("process {rank} was killed by signal {signal}");
+                    say(&format!("process {rank} was killed by signal {signal}"));
                 }
             }
             if self.0.iter().all(|process| process.2.is_some()) {
@@ -123,7 +125,7 @@ impl Processes {
     /// Ends what still runs; it may be stopped or hang.
     fn kill(&mut self) {
         for (rank, child, _) in self.0.iter_mut().filter(|process| process.2.is_none()) {
-            eprintln!("process {rank} did not end after another had failed: killing it");
+            say(&format!("process {rank} did not end after another had failed: killing it"));
             // It may have ended in this moment.
             let _ = child.kill();
         }

@@ -6,6 +6,8 @@ use anyhow::Context;
 use nearkin_objective::Entry;
 use nearkin_report::table;
 
+use crate::output::print;
+
 /// List the methods that a recipe can name, or explain one.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -18,14 +20,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(name) = &arguments.explain {
         let entry =
             nearkin_objective::find(name).map_err(|error| super::bad_input(error.to_string()))?;
-        print!("{}", explanation(entry)?);
+        print(&explanation(entry)?)?;
     } else {
         let rows: Vec<Vec<String>> = nearkin_objective::methods()
             .iter()
             .map(|entry| [entry.card.name, entry.card.title, entry.card.paper])
             .map(|cells| cells.map(str::to_owned).to_vec())
             .collect();
-        print!("{}", table::render(&["name", "what it does", "paper"], &rows));
+        print(&table::render(&["name", "what it does", "paper"], &rows))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,6 @@ pub(crate) mod recipe;
 pub(crate) mod search;
 pub(crate) mod select;
 
-use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,6 +30,8 @@ use nearkin_report::RunFolder;
 use nearkin_train::{Setup, SetupError};
 
 use crate::failure::{BadInput, is_bad_input, message};
+use crate::output::say;
+use crate::panics::caught;
 
 /// Reads a recipe, applies overrides and the place of the images, and checks it with its method.
 fn read_setup(path: &Path, changes: &[Override], data: Option<&Path>) -> anyhow::Result<Setup> {
@@ -125,7 +126,7 @@ fn as_launched(
     let processes = Processes::join(launch, device);
     let result = processes.map_err(Into::into).and_then(|processes| {
         let world: Arc<dyn World> = Arc::new(processes);
-        let result = work(device, here, &world);
+        let result = caught(|| work(device, here, &world));
         if let Err(error) = &result {
             // Of what the trainer met, the others know already.
             world.fail(&message(error));
@@ -135,7 +136,7 @@ fn as_launched(
         result
     });
     if let Err(error) = &result {
-        eprintln!("error in process {rank} of {size}: {}", message(error));
+        say(&format!("error in process {rank} of {size}: {}", message(error)));
         // Threads may still be inside of exchanges with processes that are no more.
         std::process::exit(if is_bad_input(error) { 2 } else { 1 });
     }
@@ -151,14 +152,6 @@ fn share(text: &str) -> Result<Fraction, String> {
 /// As many threads as asked for; without a wish, one for each core.
 fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// Tables are piped into programs that may stop reading.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// A cell of a CSV file: names of files can have anything in them.

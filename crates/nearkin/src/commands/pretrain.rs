@@ -1,5 +1,6 @@
 //! `nearkin pretrain`
 
+use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use nearkin_train::{
 use sha2::{Digest, Sha256};
 
 use super::{Count, as_launched, bad_input, read_setup, unused};
+use crate::output::{print, say};
 
 /// TOML has no larger integer.
 const LARGEST_SEED: u64 = i64::MAX as u64;
@@ -168,13 +170,16 @@ fn train(
     if let Some(weights) = &arguments.init {
         let report = trainer.start_from(weights)?;
         if first && !arguments.quiet {
-            println!("{}: {}", weights.display(), super::import::describe(&report));
+            let described = super::import::describe(&report);
+            print_or_warn(&format!("{}: {described}\n", weights.display()));
         }
     }
     let run = trainer.run_folder().clone();
     match trainer.run(&interrupt)? {
         Outcome::Finished if first => {
-            summarise(&run, arguments.quiet)?;
+            if !arguments.quiet {
+                print_or_warn(&summary(&run)?);
+            }
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Finished => Ok(ExitCode::SUCCESS),
@@ -184,10 +189,10 @@ fn train(
                 step => format!("interrupted after step {step}; a checkpoint was written"),
             };
             if first {
-                eprintln!(
+                say(&format!(
                     "{so_far}. To continue:\n  nearkin pretrain --resume {}",
                     run.path().display()
-                );
+                ));
             }
             Ok(ExitCode::FAILURE)
         }
@@ -242,7 +247,7 @@ pub(super) fn interrupt_on_signals(first: bool, notice: &'static str) -> anyhow:
             std::process::exit(130);
         }
         if first {
-            eprintln!("\n{notice}; once more to stop at once");
+            say(&format!("\n{notice}; once more to stop at once"));
         }
     })
     .context("cannot handle Ctrl-C")?;
@@ -255,9 +260,11 @@ pub(super) fn environment(device: tch::Device) -> serde_json::Value {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     });
+    let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
+    let command: Vec<String> = command.collect();
     serde_json::json!({
         "nearkin": env!("CARGO_PKG_VERSION"),
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": command,
         "begun_seconds_since_1970": begun.map_or(0, |begun| begun.as_secs()),
         "device": format!("{device:?}"),
         "processor": processor,
@@ -266,11 +273,16 @@ pub(super) fn environment(device: tch::Device) -> serde_json::Value {
     })
 }
 
-/// What came of a finished run, on standard output.
-fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
-    if quiet {
-        return Ok(());
+/// Prints what is worth knowing of a run; where that fails, the run is no worse for it.
+fn print_or_warn(text: &str) {
+    if let Err(error) = print(text) {
+        say(&format!("warning: {error:#}"));
     }
+}
+
+/// What a finished run reached, how fast it was, and what to do next.
+fn summary(run: &RunFolder) -> anyhow::Result<String> {
+    let mut text = String::new();
     let accuracy =
         |share: Option<f64>| share.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
     let accuracies = Baselines::of(run)?;
@@ -283,9 +295,9 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
                 vec![vote, accuracy(row.pixels), accuracy(row.untrained), accuracy(row.trained)]
             })
             .collect();
-        println!("\nk-NN top-1 accuracy on the test images");
+        text += "\nk-NN top-1 accuracy on the test images\n";
         let headers = ["k, temperature", "raw pixels", "untrained encoder", "trained encoder"];
-        print!("{}", table::render(&headers, &rows));
+        text += &table::render(&headers, &rows);
     }
     let records = read_metrics(&run.metrics())?;
     let epochs = || records.iter().filter(|record| record.kind == Kind::Epoch);
@@ -294,28 +306,31 @@ fn summarise(run: &RunFolder, quiet: bool) -> anyhow::Result<()> {
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     if let Some(rate) = mean(names::IMAGES_PER_SECOND) {
-        println!("\ntrained at {rate:.0} images/s (mean over epochs, evaluation not counted)");
+        writeln!(
+            text,
+            "\ntrained at {rate:.0} images/s (mean over epochs, evaluation not counted)"
+        )?;
     }
     if let (Some(rate), Some(share)) =
         (mean(names::MODEL_FLOP_PER_SECOND), mean(names::MATMUL_SHARE))
     {
-        println!("model:       {}", of_the_device(rate, share));
+        writeln!(text, "model:       {}", of_the_device(rate, share))?;
     }
     if let Some(share) = mean(names::DATA_WAIT_SHARE) {
-        println!("data wait:   {} of the time", percent(share));
+        writeln!(text, "data wait:   {} of the time", percent(share))?;
     }
     let peaks = epochs().filter_map(|record| record.number(names::PEAK_MEMORY_BYTES));
     if let Some(peak) = peaks.reduce(f64::max) {
-        println!("peak memory: {}", memory(peak));
+        writeln!(text, "peak memory: {}", memory(peak))?;
     }
     let path = run.path().display();
-    println!("\nrun folder:  {path}");
-    println!("report:      {}", run.report().display());
+    writeln!(text, "\nrun folder:  {path}")?;
+    writeln!(text, "report:      {}", run.report().display())?;
     if has_knn {
-        println!("evaluate:    nearkin eval knn {path}");
+        writeln!(text, "evaluate:    nearkin eval knn {path}")?;
     }
-    println!("your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)");
-    Ok(())
+    text += "your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)\n";
+    Ok(text)
 }
 
 /// The model's operations per second, and how much of the device that is.

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use nearkin_recipe::Override;
 
 use super::read_setup;
+use crate::output::print;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -26,10 +27,9 @@ pub(crate) enum Command {
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Check { file, changes, resolved } = command;
     let setup = read_setup(file, changes, None)?;
-    if *resolved {
-        print!("{}", setup.recipe.to_text());
-    } else {
-        println!("{}: ok", file.display());
-    }
+    print(&match resolved {
+        true => setup.recipe.to_text(),
+        false => format!("{}: ok\n", file.display()),
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,8 @@ use clap::Args;
 use nearkin_embed::{Features, Match, search, similar_to};
 use nearkin_report::{table, write_atomically};
 
-use super::{bad_input, cell, print, threads};
+use super::{bad_input, cell, threads};
+use crate::output::print;
 
 /// Find the images that are most similar to one, or to each of many.
 ///

@@ -11,6 +11,7 @@ use nearkin_embed::{FacilityOptions, Features, facility_location, k_center};
 use nearkin_report::write_atomically;
 
 use super::threads;
+use crate::output::print;
 
 /// Choose a few images that stand for all, to label them say.
 ///
@@ -89,8 +90,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let names = selection.rows.iter().map(|&row| &names[row]);
         names.into_iter().try_for_each(|name| writeln!(file, "{name}"))
     })?;
-    println!("{}: {count} of {images} images chosen", arguments.features.display());
-    println!("{how}; {seconds:.1} s, reading {reading:.1} s");
-    println!("wrote {}", arguments.out.display());
+    print(&format!(
+        "{}: {count} of {images} images chosen\n{how}; {seconds:.1} s, reading {reading:.1} s\nwrote \
+         {}\n",
+        arguments.features.display(),
+        arguments.out.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
 
 use super::super::bad_input;
+use crate::output::print;
 
 /// Download an official archive and compare it with its known checksum.
 ///
@@ -90,11 +91,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let url = arguments.from.as_deref().unwrap_or(archive.url);
     let path = archive.fetch(url, &arguments.to)?;
     let path = path.display();
-    println!("{path}: {} bytes, checksum as published", archive.bytes);
-    match archive.unpack {
-        Some(unpack) => println!("unpack it: {unpack} {path}"),
-        None => println!("train on it as it is: --data {path}"),
-    }
+    let next = match archive.unpack {
+        Some(unpack) => format!("unpack it: {unpack} {path}"),
+        None => format!("train on it as it is: --data {path}"),
+    };
+    print(&format!("{path}: {} bytes, checksum as published\n{next}\n", archive.bytes))?;
     Ok(ExitCode::SUCCESS)
 }
 

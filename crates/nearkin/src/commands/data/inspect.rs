@@ -1,6 +1,5 @@
 //! `nearkin data inspect`
 
-use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 use nearkin_data::inspect::{Inspection, SplitInspection, Spread, detect, inspect};
 use nearkin_report::table;
+
+use crate::output::print;
 
 /// Longer lists are cut in the text; the JSON has them whole.
 const SHOWN: usize = 20;
@@ -37,11 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         true => serde_json::to_string_pretty(&found)? + "\n",
         false => text(&arguments.path.display().to_string(), &found),
     };
-    // Long texts are piped into programs that may stop reading.
-    match std::io::stdout().write_all(said.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    print(&said)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn text(path: &str, found: &Inspection) -> String {

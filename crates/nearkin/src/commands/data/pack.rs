@@ -11,6 +11,7 @@ use nearkin_data::inspect::{detect, splits};
 use nearkin_data::{DataError, Image, ImageSet, PackWriter, open};
 
 use super::super::bad_input;
+use crate::output::{print, say};
 
 /// More unreadable images than one in so many are a damaged set, not a few damaged images.
 const UNREADABLE_ONE_IN: usize = 100;
@@ -46,9 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let splits = splits(&source)?;
     let sets = splits.iter().map(|split| open(&source, *split)).collect::<Result<Vec<_>, _>>()?;
     if sets.iter().any(ImageSet::has_several_labels) {
-        eprintln!(
-            "warning: the images have several labels each, which a packed file does not keep"
-        );
+        say("warning: the images have several labels each, which a packed file does not keep");
     }
     let classes = sets.iter().map(ImageSet::classes).max_by_key(|names| names.len());
     let mut writer = PackWriter::create(&arguments.out, classes.unwrap_or_default())?;
@@ -69,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                         packed += 1;
                     }
                     Err(error) => {
-                        eprintln!("left out: {error}");
+                        say(&format!("left out: {error}"));
                         unreadable += 1;
                     }
                 }
@@ -83,12 +82,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let bytes = writer.finish()?;
-    println!(
-        "{}: {packed} images, {unreadable} left out, {:.1} MB, {:.0} images/s",
+    print(&format!(
+        "{}: {packed} images, {unreadable} left out, {:.1} MB, {:.0} images/s\n",
         arguments.out.display(),
         bytes as f64 / 1e6,
         packed as f64 / begun.elapsed().as_secs_f64()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ use nearkin_augment::{Scratch, Transform, View, ViewOptions};
 use nearkin_data::{Image, Random};
 
 use super::super::{bad_input, read_setup};
+use crate::output::print;
 
 /// White space around every picture, in pixels of the sheet.
 const MARGIN: u32 = 4;
@@ -85,7 +86,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .save_with_format(out, ImageFormat::Png)
         .with_context(|| format!("cannot write {}", out.display()))?;
     let names: Vec<&str> = views.iter().map(View::name).collect();
-    println!("{}: {rows} images; columns: image, {}", out.display(), names.join(", "));
+    let (file, names) = (out.display(), names.join(", "));
+    print(&format!("{file}: {rows} images; columns: image, {names}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,7 +12,8 @@ use nearkin_probe::{
 };
 use nearkin_report::write_atomically;
 
-use super::{Common, Training, bad_input, evaluation, print};
+use super::{Common, Training, bad_input, evaluation};
+use crate::output::{print, say};
 
 /// Everything that the data allows, as one table; of several runs mean and standard deviation.
 ///
@@ -91,8 +92,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let mut evaluations = Vec::new();
     for (subject, run) in subjects.iter().zip(runs) {
-        let say = |what: &str| eprintln!("{}: {what}", subject.name());
-        let scores = suite(subject, &options, machine, &say)?;
+        let progress = |what: &str| say(&format!("{}: {what}", subject.name()));
+        let scores = suite(subject, &options, machine, &progress)?;
         let evaluation = evaluation(subject, scores);
         if run.is_dir() {
             write(run, std::slice::from_ref(&evaluation))?;

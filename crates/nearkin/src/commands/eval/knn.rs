@@ -12,7 +12,8 @@ use nearkin_recipe::{Neighbours, Positive};
 use nearkin_report::table;
 use nearkin_train::evaluate_knn;
 
-use super::{Common, heading, print, sets, warn};
+use super::{Common, heading, sets, warn};
+use crate::output::print;
 
 /// k-NN accuracy of the newest checkpoint of a run.
 ///

@@ -7,6 +7,7 @@ use clap::Args;
 use nearkin_probe::{quality_of, quality_scores};
 
 use super::Common;
+use crate::output::say;
 
 /// Measures of the features that need no labels, and a warning where they have collapsed.
 ///
@@ -26,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let subject = common.subject(run)?;
     let (quality, split) = quality_of(&subject, machine)?;
     if let Some(warning) = quality.spread.warning() {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     common.show(&subject, quality_scores(&quality, split))
 }

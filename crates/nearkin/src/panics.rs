@@ -1,0 +1,85 @@
+//! What a user sees of a panic: one line, as of every other error.
+//!
+//! tch panics where libtorch has no memory left: a number that a call takes travels as a `Scalar`, which
+//! is dropped between the call and the look at its error, and the drop takes that error for its own.
+//! Copies of tensors and their drops panic in the same way. Such a panic is an error of libtorch; every
+//! other one is a fault of nearkin.
+
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::anyhow;
+
+/// The first panic of the process, on any thread: later ones follow from it.
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keeps panics from printing what only a developer can read; `RUST_BACKTRACE=full` brings it back.
+pub(crate) fn quieten() {
+    let shown = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value == "full");
+    let standard = take_hook();
+    set_hook(Box::new(move |panic| {
+        if shown {
+            standard(panic);
+        }
+        let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| describe(panic));
+    }));
+}
+
+/// Does `work`; a panic in it becomes an error.
+pub(crate) fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(anyhow!("{}", first().unwrap_or_else(|| "it stopped for an unknown reason".to_owned())))
+    })
+}
+
+/// What the first panic said, if there was one.
+pub(crate) fn first() -> Option<String> {
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn describe(panic: &PanicHookInfo<'_>) -> String {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    if let Some(error) = error_of_libtorch(message) {
+        return format!("libtorch: {error}");
+    }
+    let place = panic.location().map_or_else(String::new, |place| format!(" ({place})"));
+    format!("internal error: {message}{place}; please report this")
+}
+
+/// The error in the panic of tch's `unwrap`, which shows it in Rust's notation of a text.
+fn error_of_libtorch(message: &str) -> Option<String> {
+    let (_, error) = message.split_once("on an `Err` value: Torch(\"")?;
+    let error = error.strip_suffix("\")").unwrap_or(error);
+    let mut characters = error.chars();
+    let mut text = String::with_capacity(error.len());
+    while let Some(character) = characters.next() {
+        text.extend(match character {
+            '\\' => characters.next().map(|escaped| match escaped {
+                'n' => '\n',
+                't' => '\t',
+                other => other,
+            }),
+            other => Some(other),
+        });
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_libtorch_in_a_panic_is_read_as_it_was_written() {
+        let failed: Result<(), tch::TchError> =
+            Err(tch::TchError::Torch("no \"memory\" \\ left\nframe #0: \tx".to_owned()));
+        let debug = format!("{:?}", failed.as_ref().unwrap_err());
+        let message = format!("called `Result::unwrap()` on an `Err` value: {debug}");
+        assert_eq!(
+            error_of_libtorch(&message).as_deref(),
+            Some("no \"memory\" \\ left\nframe #0: \tx")
+        );
+        assert_eq!(error_of_libtorch("index out of bounds"), None);
+    }
+}
