@@ -644,7 +644,7 @@ mod tests {
     #[test]
     fn the_report_of_a_folder_is_written_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("my-run")).unwrap();
+        let (run, _) = RunFolder::create(folder.path().join("my-run")).unwrap();
         fs::write(run.recipe(), "seed = 1\n").unwrap();
         write_report(&run).unwrap();
         assert!(fs::read_to_string(run.report()).unwrap().contains("none yet"));

@@ -1,7 +1,7 @@
 //! The folder of one run: where each of its files is, and that two runs never share one.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::ReportError;
@@ -24,25 +24,64 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder for a new run, with its parents, `checkpoints/` and `events/`.
+    /// Makes the folder for a new run, with its parents, `checkpoints/` and `events/`, and
+    /// [locks](Self::lock) it. The lock comes first: of two runs that begin in one folder at the same
+    /// moment, one is refused and changes nothing.
     ///
     /// Other files in an existing folder are left alone.
     ///
     /// # Errors
     ///
-    /// [`ReportError::RunExists`] if the folder has a recipe, metrics or checkpoints already;
-    /// [`ReportError::Write`] if a folder cannot be made.
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
+    /// [`ReportError::RunExists`] if the folder has a recipe, metrics or checkpoints already,
+    /// [`ReportError::Busy`] if another run begins there; [`ReportError::Write`] if a folder cannot be
+    /// made.
+    pub fn create(path: impl Into<PathBuf>) -> Result<(Self, fs::File), ReportError> {
         let run = Self { path: path.into() };
-        let has_checkpoints =
-            fs::read_dir(run.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
-        if run.recipe().exists() || run.metrics().exists() || has_checkpoints {
-            return Err(ReportError::RunExists { path: run.path });
-        }
+        run.refuse_if_begun()?;
+        fs::create_dir_all(&run.path).map_err(ReportError::writing(&run.path))?;
+        let lock = run.lock()?;
+        // Another run may have begun, and even ended, before the lock was taken.
+        run.refuse_if_begun()?;
         for folder in [run.checkpoints(), run.events()] {
             fs::create_dir_all(&folder).map_err(ReportError::writing(&folder))?;
         }
-        Ok(run)
+        Ok((run, lock))
+    }
+
+    /// Makes the folder for a new run, as [`create`](Self::create) does, at `path` if nothing is there,
+    /// else beside it under the same name with a number: `sce-demo-2`. A folder belongs to whoever made
+    /// it, so runs that begin at the same moment get different ones.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn create_numbered(path: &Path) -> Result<(Self, fs::File), ReportError> {
+        let name = path.file_name().unwrap_or_default();
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(ReportError::writing(parent))?;
+        }
+        let mut number = 1_u64;
+        loop {
+            let mut numbered = name.to_owned();
+            if number > 1 {
+                numbered.push(format!("-{number}"));
+            }
+            let folder = path.with_file_name(numbered);
+            match fs::create_dir(&folder) {
+                Ok(()) => return Self::create(folder),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(ReportError::writing(&folder)(error)),
+            }
+        }
+    }
+
+    fn refuse_if_begun(&self) -> Result<(), ReportError> {
+        let has_checkpoints =
+            fs::read_dir(self.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
+        match self.recipe().exists() || self.metrics().exists() || has_checkpoints {
+            true => Err(ReportError::RunExists { path: self.path.clone() }),
+            false => Ok(()),
+        }
     }
 
     /// Opens the folder of an existing run, and removes what killed writers left half-written.
@@ -153,11 +192,55 @@ mod tests {
     #[test]
     fn a_new_run_gets_its_folders_and_parents() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("deep/er/run")).unwrap();
+        let (run, lock) = RunFolder::create(folder.path().join("deep/er/run")).unwrap();
         assert!(run.checkpoints().is_dir() && run.events().is_dir());
         assert_eq!(run.name(), "run");
+        drop(lock);
         // A run that died before it wrote anything does not block the next.
         RunFolder::create(run.path()).unwrap();
+    }
+
+    #[test]
+    fn of_runs_that_begin_at_once_in_one_folder_one_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        for _ in 0..20 {
+            // Every winner writes its recipe while it holds the lock, as the trainer does.
+            let begin = |number: usize| {
+                let begun = RunFolder::create(&path);
+                if let Ok((run, _)) = &begun {
+                    fs::write(run.recipe(), number.to_string()).unwrap();
+                }
+                begun.is_ok()
+            };
+            let won: Vec<usize> = std::thread::scope(|scope| {
+                let threads: Vec<_> =
+                    (0..4).map(|number| (number, scope.spawn(move || begin(number)))).collect();
+                let joined = threads.into_iter();
+                joined.filter_map(|(number, won)| won.join().unwrap().then_some(number)).collect()
+            });
+            assert_eq!(won.len(), 1);
+            let recipe = fs::read_to_string(path.join("recipe.toml")).unwrap();
+            assert_eq!(recipe, won[0].to_string());
+            fs::remove_dir_all(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn runs_that_begin_at_once_under_one_name_get_folders_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs/sce-demo");
+        let mut made: Vec<String> = std::thread::scope(|scope| {
+            let begin = || RunFolder::create_numbered(&path).unwrap().0.name();
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(begin)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        made.sort();
+        let expected = ["", "-2", "-3", "-4", "-5", "-6"].map(|end| format!("sce-demo{end}"));
+        assert_eq!(made, expected);
+        // A file is in the way as well.
+        fs::write(folder.path().join("runs/sce-demo-7"), "").unwrap();
+        assert_eq!(RunFolder::create_numbered(&path).unwrap().0.name(), "sce-demo-8");
     }
 
     #[test]
@@ -167,7 +250,7 @@ mod tests {
             [RunFolder::recipe, RunFolder::metrics, |run| run.checkpoints().join("a.safetensors")];
         for leftover in leftovers {
             let folder = tempfile::tempdir().unwrap();
-            let run = RunFolder::create(folder.path()).unwrap();
+            let (run, _) = RunFolder::create(folder.path()).unwrap();
             fs::write(leftover(&run), "").unwrap();
             let error = RunFolder::create(folder.path()).unwrap_err().to_string();
             assert!(error.starts_with(&folder.path().display().to_string()), "{error}");
@@ -178,7 +261,7 @@ mod tests {
     #[test]
     fn only_a_run_can_be_opened() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path()).unwrap();
+        let (run, _) = RunFolder::create(folder.path()).unwrap();
         let error = RunFolder::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("recipe.toml"), "{error}");
         fs::write(run.recipe(), "").unwrap();
@@ -188,7 +271,7 @@ mod tests {
     #[test]
     fn opening_removes_half_written_files() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path()).unwrap();
+        let (run, _) = RunFolder::create(folder.path()).unwrap();
         fs::write(run.recipe(), "").unwrap();
         let deep = run.checkpoints().join("step-10");
         fs::create_dir(&deep).unwrap();
@@ -204,7 +287,7 @@ mod tests {
     #[test]
     fn the_environment_survives_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path()).unwrap();
+        let (run, _) = RunFolder::create(folder.path()).unwrap();
         let environment = serde_json::json!({"nearkin": "0.1.0", "device": {"name": "GPU"}});
         run.write_environment(&environment).unwrap();
         let read: serde_json::Value =

@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_unfinished_ones_do_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        let (run, _) = RunFolder::create(folder.path().join("run")).unwrap();
         assert!(Checkpoint::latest(&run).unwrap().is_none());
         let unfinished = run.checkpoints().join(".step-000000009.partial");
         fs::create_dir_all(&unfinished).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn damaged_state_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        let (run, _) = RunFolder::create(folder.path().join("run")).unwrap();
         Checkpoint::write(&run, &progress(1), files(1.0), 2).unwrap();
         let state = run.checkpoints().join("step-000000001").join(STATE);
         let newer = fs::read_to_string(&state).unwrap().replace("\"format\": 2", "\"format\": 3");

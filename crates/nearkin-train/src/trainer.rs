@@ -62,6 +62,8 @@ pub struct RunOptions {
 pub enum Resume {
     /// In a new folder.
     New(PathBuf),
+    /// In a new folder of that name or, where there is one already, of that name with a number.
+    NewNumbered(PathBuf),
     /// At the newest checkpoint of that run, or at its beginning if it has none.
     From(RunFolder),
 }
@@ -189,6 +191,10 @@ impl Trainer {
         same_job(world.as_ref(), recipe, train.as_ref(), test.as_deref())?;
 
         let first = world.rank() == 0;
+        let held = match resume {
+            Resume::From(run) if first => Some(run.lock()?),
+            _ => None,
+        };
         let checkpoint = match resume {
             Resume::From(run) if first => Checkpoint::latest(run)?,
             _ => None,
@@ -203,11 +209,11 @@ impl Trainer {
         let begun_with = match (&checkpoint, resume) {
             (Some(checkpoint), _) => Some(checkpoint.progress.threads),
             (None, Resume::From(run)) => recorded(run, THREADS),
-            (None, Resume::New(_)) => None,
+            (None, Resume::New(_) | Resume::NewNumbered(_)) => None,
         };
         let workers_before = match resume {
             Resume::From(run) => recorded(run, WORKERS),
-            Resume::New(_) => None,
+            Resume::New(_) | Resume::NewNumbered(_) => None,
         };
         let Threads { workers, threads } = match options.threads.or(begun_with) {
             Some(threads) => {
@@ -215,11 +221,13 @@ impl Trainer {
             }
             None => measure(&setup, &train, &options, world.size()),
         };
-        let (run, lock) = match resume {
-            Resume::New(path) if first => begin_run(path, &setup)?,
-            Resume::From(run) if first => (run.clone(), Some(run.lock()?)),
-            Resume::From(run) => (run.clone(), None),
-            Resume::New(path) => (RunFolder::of_others(path), None),
+        let (mut run, lock) = match resume {
+            Resume::From(run) => (run.clone(), held),
+            Resume::New(path) if first => begin_run(RunFolder::create(path)?, &setup)?,
+            Resume::NewNumbered(path) if first => {
+                begin_run(RunFolder::create_numbered(path)?, &setup)?
+            }
+            Resume::New(path) | Resume::NewNumbered(path) => (RunFolder::of_others(path), None),
         };
         if first && !run.environment().exists() {
             let mut environment = options.environment.clone();
@@ -228,9 +236,17 @@ impl Trainer {
             environment["processes"] = world.size().into();
             run.write_environment(&environment)?;
         }
-        let start =
-            Start { threads, progress: checkpoint.as_ref().map(|own| own.progress.clone()) };
+        let start = Start {
+            threads,
+            folder: run.name(),
+            progress: checkpoint.as_ref().map(|own| own.progress.clone()),
+        };
         let start = Start::of_first(world.as_ref(), &start)?;
+        if let Resume::NewNumbered(path) = resume
+            && !first
+        {
+            run = RunFolder::of_others(path.with_file_name(&start.folder));
+        }
         let threads = options.threads.unwrap_or(start.threads);
         tch::set_num_threads(threads as i32);
 
@@ -1048,6 +1064,8 @@ fn nonsense(error: &serde_json::Error) -> TrainError {
 #[derive(Serialize, Deserialize)]
 struct Start {
     threads: usize,
+    /// The name of the run's folder, which the first process may have numbered.
+    folder: String,
     progress: Option<Progress>,
 }
 
@@ -1082,12 +1100,13 @@ fn blame(world: &dyn World, error: TrainError) -> TrainError {
     }
 }
 
-/// Makes and locks the folder of a new run with its recipe in it.
-fn begin_run(path: &Path, setup: &Setup) -> Result<(RunFolder, Option<File>), TrainError> {
-    let run = RunFolder::create(path)?;
+/// Puts the recipe into the locked folder of a new run.
+fn begin_run(
+    (run, lock): (RunFolder, File),
+    setup: &Setup,
+) -> Result<(RunFolder, Option<File>), TrainError> {
     let text = setup.recipe.to_text();
     write_atomically(&run.recipe(), |file| std::io::Write::write_all(file, text.as_bytes()))?;
-    let lock = run.lock()?;
     Ok((run, Some(lock)))
 }
 

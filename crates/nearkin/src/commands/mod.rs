@@ -162,13 +162,6 @@ fn cell(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// `path`, or the same with a number behind it: the first that does not exist.
-fn unused(path: PathBuf) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let numbered = (2..).map(|number: u32| path.with_file_name(format!("{name}-{number}")));
-    std::iter::once(path.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(path)
-}
-
 fn bad_input(message: impl Into<String>) -> anyhow::Error {
     BadInput(message.into()).into()
 }

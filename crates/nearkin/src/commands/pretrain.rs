@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use nearkin_train::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Count, as_launched, bad_input, read_setup, unused};
+use super::{Count, as_launched, bad_input, read_setup};
 use crate::output::{print, say};
 
 /// TOML has no larger integer.
@@ -207,8 +206,11 @@ fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resu
             bad_input("give a recipe (for example recipes/demo.toml), or --resume RUN")
         })?;
         let setup = read_setup(path, &changes, data)?;
-        let out = arguments.out.clone().map_or_else(|| agreed_out(path, &setup, world), Ok)?;
-        return Ok((setup, Resume::New(out)));
+        let resume = match &arguments.out {
+            Some(out) => Resume::New(out.clone()),
+            None => Resume::NewNumbered(default_out(path, &setup.recipe)),
+        };
+        return Ok((setup, resume));
     };
     let mut begun = read_setup(&run.recipe(), &[], data)?;
     if arguments.recipe.is_none() && changes.is_empty() {
@@ -222,20 +224,11 @@ fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resu
     Ok((begun, Resume::From(run)))
 }
 
-/// `runs/<method>-<file name>`, numbered if it is taken.
+/// `runs/<method>-<file name>`, which gets a number if it is taken.
 fn default_out(recipe_path: &Path, recipe: &Recipe) -> PathBuf {
     let stem = recipe_path.file_stem().unwrap_or_default().to_string_lossy();
     let method = recipe.method.get("name").and_then(|name| name.as_str()).unwrap_or_default();
-    unused(Path::new("runs").join(format!("{method}-{stem}")))
-}
-
-/// The folder that the first of several processes chooses: once it is made, the others would see
-/// another name free.
-fn agreed_out(recipe: &Path, setup: &Setup, world: &dyn World) -> anyhow::Result<PathBuf> {
-    let out = default_out(recipe, &setup.recipe);
-    let said = world.share("run folder", out.as_os_str().as_encoded_bytes())?;
-    let first = said.into_iter().next().unwrap_or_default();
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(first)))
+    Path::new("runs").join(format!("{method}-{stem}"))
 }
 
 /// The first signal asks for an end after the step, the second ends the process.
