@@ -4,7 +4,7 @@ CARGO ?= cargo
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint parity fixtures fuzz bench bench-peers clean
+.PHONY: help setup demo test lint parity fixtures fuzz faults bench bench-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,14 @@ fuzz: ## feed the readers of files with damaged bytes, each for SECONDS (needs c
 	$(foreach target,$(FUZZ),mkdir -p fuzz/corpus/$(target) && cargo fuzz run --sanitizer none \
 		$(target) fuzz/corpus/$(target) fuzz/seeds/$(target) -- -max_total_time=$(SECONDS) \
 		-timeout=120 -rss_limit_mb=3000 -max_len=8192 &&) true
+
+ROUNDS ?= 200
+SEED ?=
+
+faults: export NEARKIN_FAULTS = $(ROUNDS)
+faults: export NEARKIN_FAULTS_SEED = $(SEED)
+faults: setup ## break runs at random, ROUNDS times, and check that they go on as if unbroken (SEED repeats)
+	$(CARGO) test --profile $(PROFILE) -p nearkin --test faults -- --nocapture
 
 bench: setup ## measure how fast views are made, and what loss, k-NN and probes cost
 	$(CARGO) run --release -p nearkin-augment --example throughput

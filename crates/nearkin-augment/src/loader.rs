@@ -234,9 +234,9 @@ impl Source {
         Made { batch, asked: plan.images.len(), unreadable, unreplaced }
     }
 
-    /// The batch, if the set puts up with what could not be read.
+    /// The batch, if the set tolerates what could not be read.
     fn accept(&self, made: Made) -> Result<Batch, LoadError> {
-        self.set.tolerate(made.asked, made.unreadable)?;
+        self.set.tolerate(made.unreadable)?;
         match made.unreplaced {
             Some(index) => Err(LoadError::NoSpare { name: self.set.name(index) }),
             None => Ok(made.batch),

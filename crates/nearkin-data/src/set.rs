@@ -47,14 +47,14 @@ pub enum DataError {
     },
     /// More images are damaged than the recipe allows.
     #[error(
-        "{bad} of the {asked} {split} images asked for so far cannot be read, and bad_image_limit = \
-         {limit} allows {allowed}; {which}: repair or remove them, or raise bad_image_limit"
+        "{bad} of the {images} {split} images cannot be read, and bad_image_limit = {limit} allows \
+         {allowed}; {which}: repair or remove them, or raise bad_image_limit"
     )]
     TooManyBad {
-        /// Images that cannot be read.
+        /// Images that were found to be damaged.
         bad: usize,
-        /// Images that were asked for.
-        asked: usize,
+        /// All images.
+        images: usize,
         /// Of which split.
         split: Split,
         /// The share that is allowed.
@@ -179,11 +179,10 @@ pub trait ImageSet: Send + Sync {
         (0..self.len()).any(|index| self.labels(index).is_some())
     }
 
-    /// Is told by a loader, batch by batch in the order of its plan, how many images it asked for
-    /// and which it could not read. The loader goes on without these, or ends with the error that
-    /// is returned: here the first of them, but see [`Tolerant`](crate::Tolerant).
-    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
-        let _ = asked;
+    /// Is told by a loader, batch by batch in the order of its plan, which images it could not read.
+    /// The loader goes on without these, or ends with the error that is returned: here the first of
+    /// them, but see [`Tolerant`](crate::Tolerant).
+    fn tolerate(&self, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
         unreadable.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 }
@@ -250,9 +249,9 @@ impl<S: ImageSet> ImageSet for Subset<S> {
         self.set.skipped()
     }
 
-    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+    fn tolerate(&self, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
         let place = |(index, error): (usize, DataError)| (self.indices[index], error);
-        self.set.tolerate(asked, unreadable.into_iter().map(place).collect())
+        self.set.tolerate(unreadable.into_iter().map(place).collect())
     }
 }
 
@@ -300,8 +299,8 @@ impl<S: ImageSet + ?Sized> ImageSet for Arc<S> {
         (**self).skipped()
     }
 
-    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
-        (**self).tolerate(asked, unreadable)
+    fn tolerate(&self, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+        (**self).tolerate(unreadable)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Among a million files a few are cut or empty, and a run of days must not end at the first of
 //! them; nor may it go on quietly when a disk fails and every second image is missing. So damaged
-//! images are counted and written down, and above a share of them the run ends.
+//! images are counted and listed. A command ends when they are more than a share of all images of the
+//! set (`bad_image_limit`) and more than [`ALWAYS_ALLOWED`]; training, packing, features and evaluations
+//! all go by this rule. A share of 0 allows none.
 //!
 //! The count is kept in the order of the loader's plan, so a run ends at the same batch whatever the
 //! number of its threads. It begins anew with every process; the list does not.
@@ -17,11 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
-/// The share is taken of at least so many images, so that the first damaged image of a run does not
-/// end it.
-pub const FEWEST_ASKED: usize = 1_000;
+/// A few images may be damaged in a set of any size, unless the share is 0.
+pub const ALWAYS_ALLOWED: usize = 5;
 
-/// Without another wish, one image in a hundred may be damaged.
+/// The share of images that may be damaged by default.
 pub const DEFAULT_LIMIT: f64 = 0.01;
 
 /// So many images a message names where no file lists them.
@@ -106,7 +107,7 @@ impl BadImages {
         (images > listed.told).then(|| {
             listed.told = images;
             let which = self.which(&listed.reasons);
-            format!("{images} image(s) cannot be read and are passed over; {which}")
+            format!("{images} image(s) cannot be read and are skipped; {which}")
         })
     }
 
@@ -174,7 +175,7 @@ fn ends_with_line(path: &Path) -> std::io::Result<bool> {
     Ok(last == [b'\n'])
 }
 
-/// A set whose damaged images are passed over and listed, as long as they are few.
+/// A set whose damaged images are skipped and listed, as long as they are few.
 ///
 /// An image that was found to be damaged has no label any more, so evaluations do without it.
 pub struct Tolerant<S> {
@@ -182,21 +183,20 @@ pub struct Tolerant<S> {
     split: Split,
     limit: f64,
     list: Arc<BadImages>,
-    counts: Mutex<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    asked: usize,
-    bad: HashSet<usize>,
+    bad: Mutex<HashSet<usize>>,
 }
 
 impl<S: ImageSet> Tolerant<S> {
-    /// A set that passes over damaged images while they are at most the share `limit` of the images
-    /// asked for so far, of which at least [`FEWEST_ASKED`] and at most all of the set are counted.
-    /// With a limit of 0 it tolerates none.
+    /// A set that skips damaged images while they are at most the share `limit` of its images, or at
+    /// most [`ALWAYS_ALLOWED`]. With a limit of 0 it tolerates none.
     pub fn new(set: S, split: Split, limit: f64, list: Arc<BadImages>) -> Self {
-        Self { set, split, limit, list, counts: Mutex::default() }
+        Self { set, split, limit, list, bad: Mutex::default() }
+    }
+
+    /// How many images may be damaged.
+    fn allowed(&self) -> usize {
+        let share = (self.limit * self.set.len() as f64) as usize;
+        if self.limit > 0.0 { share.max(ALWAYS_ALLOWED) } else { 0 }
     }
 }
 
@@ -210,12 +210,12 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        let is_bad = lock(&self.counts).bad.contains(&index);
+        let is_bad = lock(&self.bad).contains(&index);
         if is_bad { None } else { self.set.label(index) }
     }
 
     fn labels(&self, index: usize) -> Option<ClassLabels<'_>> {
-        let is_bad = lock(&self.counts).bad.contains(&index);
+        let is_bad = lock(&self.bad).contains(&index);
         if is_bad { None } else { self.set.labels(index) }
     }
 
@@ -235,23 +235,21 @@ impl<S: ImageSet> ImageSet for Tolerant<S> {
         self.set.skipped()
     }
 
-    fn tolerate(&self, asked: usize, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
-        let mut counts = lock(&self.counts);
-        counts.asked = counts.asked.saturating_add(asked).min(self.len());
+    fn tolerate(&self, unreadable: Vec<(usize, DataError)>) -> Result<(), DataError> {
+        let mut bad = lock(&self.bad);
         // The loader may meet an image more than once in a batch.
         for (index, error) in BTreeMap::from_iter(unreadable) {
             let (image, reason) = (self.name(index).into_boxed_str(), error.to_string());
             self.list.add(&Line { split: self.split, index, image, reason })?;
-            counts.bad.insert(index);
+            bad.insert(index);
         }
-        let (asked, bad) = (counts.asked, counts.bad.len());
-        let allowed = (self.limit * asked.max(FEWEST_ASKED) as f64) as usize;
+        let (bad, allowed) = (bad.len(), self.allowed());
         if bad <= allowed {
             return Ok(());
         }
         Err(DataError::TooManyBad {
             bad,
-            asked,
+            images: self.set.len(),
             split: self.split,
             limit: self.limit,
             allowed,
@@ -285,10 +283,10 @@ mod tests {
     fn every_damaged_image_is_listed_once_even_by_another_process() {
         let (folder, set) = tolerant(50, 0.5);
         let path = folder.path().join("bad.jsonl");
-        set.tolerate(8, Vec::new()).unwrap();
+        set.tolerate(Vec::new()).unwrap();
         assert!(!path.exists() && set.list.news().is_none());
-        set.tolerate(8, damage([7, 3, 7])).unwrap();
-        set.tolerate(8, damage([3])).unwrap();
+        set.tolerate(damage([7, 3, 7])).unwrap();
+        set.tolerate(damage([3])).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text,
@@ -300,13 +298,11 @@ mod tests {
             )
         );
         let news = set.list.news().unwrap();
-        assert!(news.starts_with("2 image(s) cannot be read and are passed over; "), "{news}");
+        assert!(news.starts_with("2 image(s) cannot be read and are skipped; "), "{news}");
         assert_eq!(set.list.news(), None);
 
         let other = BadImages::of_run(folder.path(), 2).unwrap();
-        Tolerant::new(shapes(9), Split::Train, 1.0, Arc::new(other))
-            .tolerate(1, damage([0]))
-            .unwrap();
+        Tolerant::new(shapes(9), Split::Train, 1.0, Arc::new(other)).tolerate(damage([0])).unwrap();
         assert!(folder.path().join("bad_images-2.jsonl").exists());
 
         // The process ends while it writes.
@@ -314,8 +310,8 @@ mod tests {
         let list = Arc::new(BadImages::open(&path).unwrap());
         assert_eq!(list.news(), None);
         let of = |split| Tolerant::new(shapes(50), split, 0.5, Arc::clone(&list));
-        of(Split::Train).tolerate(8, damage([3, 9])).unwrap();
-        of(Split::Test).tolerate(8, damage([3])).unwrap();
+        of(Split::Train).tolerate(damage([3, 9])).unwrap();
+        of(Split::Test).tolerate(damage([3])).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 5, "{text}");
@@ -325,30 +321,36 @@ mod tests {
 
     #[test]
     fn too_many_damaged_images_are_an_error_that_names_list_and_key() {
-        let (_folder, set) = tolerant(100_000, 0.01);
-        // Of the first thousand, ten may be damaged, however soon they come.
-        set.tolerate(16, damage(0..10)).unwrap();
-        let message = set.tolerate(16, damage(10..11)).unwrap_err().to_string();
+        let (_folder, set) = tolerant(1_500, 0.01);
+        set.tolerate(damage(0..10)).unwrap();
+        // A second epoch meets the same images again.
+        set.tolerate(damage(0..15)).unwrap();
+        let message = set.tolerate(damage(15..16)).unwrap_err().to_string();
         assert!(
             message.starts_with(
-                "11 of the 32 train images asked for so far cannot be read, and bad_image_limit = \
-                 0.01 allows 10"
+                "16 of the 1500 train images cannot be read, and bad_image_limit = 0.01 allows 15; "
             ),
             "{message}"
         );
         assert!(message.contains("bad.jsonl"), "{message}");
-        // Later a share of all that were asked for.
-        let (_folder, set) = tolerant(100_000, 0.01);
-        set.tolerate(2_000, damage(0..20)).unwrap();
-        set.tolerate(100, damage(0..21)).unwrap();
-        assert!(set.tolerate(0, damage(21..22)).is_err());
-        // A second epoch asks for the same images.
-        let (_folder, set) = tolerant(1_500, 0.01);
-        set.tolerate(1_500, damage(0..15)).unwrap();
-        assert!(set.tolerate(1_500, damage(15..16)).is_err());
-        let (_folder, set) = tolerant(1_500, 0.0);
-        set.tolerate(1_500, Vec::new()).unwrap();
-        assert!(set.tolerate(1, damage([5])).is_err());
+    }
+
+    #[test]
+    fn a_few_damaged_images_are_allowed_in_a_set_of_any_size_unless_the_share_is_0() {
+        for (images, limit, allowed) in [
+            (26, 0.01, 5),
+            (499, 0.01, 5),
+            (600, 0.01, 6),
+            (26, 0.5, 13),
+            (7, 1.0, 7),
+            (3, 0.001, 3),
+            (1_500, 0.0, 0),
+        ] {
+            let (_folder, set) = tolerant(images, limit);
+            set.tolerate(damage(0..allowed)).unwrap();
+            let more = set.tolerate(damage(allowed..images.min(allowed + 1)));
+            assert_eq!(more.is_err(), allowed < images, "{images} images, {limit}");
+        }
     }
 
     #[test]
@@ -356,26 +358,26 @@ mod tests {
         let (_folder, set) = tolerant(30, 0.01);
         let set = Arc::new(set) as Arc<dyn ImageSet>;
         assert_eq!(labelled(&set).len(), 30);
-        set.tolerate(30, damage([4, 5])).unwrap();
+        set.tolerate(damage([4, 5])).unwrap();
         let rest = labelled(&set);
         assert_eq!((set.label(4), rest.len(), rest.name(4)), (None, 28, set.name(6)));
         // What the rest cannot read is told by its place in the whole.
-        rest.tolerate(1, damage([4])).unwrap();
+        rest.tolerate(damage([4])).unwrap();
         assert_eq!(set.label(6), None);
     }
 
     #[test]
     fn what_a_process_met_is_counted_and_named() {
         let (folder, set) = tolerant(50, 1.0);
-        set.tolerate(8, damage([3, 5])).unwrap();
+        set.tolerate(damage([3, 5])).unwrap();
         let path = folder.path().join("bad.jsonl");
         // What an earlier process listed was not met by this one, and is not listed again.
         let list = Arc::new(BadImages::open(&path).unwrap());
         assert_eq!((list.met(), list.told_at_end()), (0, None));
         let set = |split| Tolerant::new(shapes(50), split, 1.0, Arc::clone(&list));
         // Two sets of the same images, as two evaluations of a run have them.
-        set(Split::Train).tolerate(8, damage([5])).unwrap();
-        set(Split::Train).tolerate(8, damage([5, 6])).unwrap();
+        set(Split::Train).tolerate(damage([5])).unwrap();
+        set(Split::Train).tolerate(damage([5, 6])).unwrap();
         assert_eq!((list.met(), std::fs::read_to_string(&path).unwrap().lines().count()), (2, 3));
         let told = list.told_at_end().unwrap();
         assert!(told.starts_with("2 image(s) cannot be read and are left out; "), "{told}");
@@ -383,11 +385,11 @@ mod tests {
 
         let list = Arc::new(BadImages::unwritten());
         let set = Tolerant::new(shapes(50), Split::Test, 0.007, Arc::clone(&list));
-        set.tolerate(50, damage(0..7)).unwrap();
+        set.tolerate(damage(0..7)).unwrap();
         let told = list.told_at_end().unwrap();
         assert!(told.contains("7 image(s)") && told.contains("; some.png: cut 0; "), "{told}");
         assert!(told.ends_with("; some.png: cut 4; and 2 more"), "{told}");
-        let message = set.tolerate(1, damage([8])).unwrap_err().to_string();
+        let message = set.tolerate(damage([8])).unwrap_err().to_string();
         assert!(message.contains("allows 7; the first: some.png: cut 0: repair"), "{message}");
     }
 
@@ -405,8 +407,8 @@ mod tests {
     #[test]
     fn a_set_as_it_is_tolerates_none() {
         let set = shapes(5);
-        set.tolerate(5, Vec::new()).unwrap();
-        let message = set.tolerate(5, damage([2, 3])).unwrap_err().to_string();
+        set.tolerate(Vec::new()).unwrap();
+        let message = set.tolerate(damage([2, 3])).unwrap_err().to_string();
         assert_eq!(message, "some.png: cut 2");
     }
 }

@@ -32,7 +32,7 @@ impl Subject {
         Ok(Self {
             name: run.path().display().to_string(),
             recipe,
-            weights: checkpoint.model(),
+            weights: checkpoint.model()?,
             step: Some(checkpoint.progress.step),
             bad_images: Arc::new(BadImages::of_run(run.path(), 0)?),
         })
@@ -63,8 +63,8 @@ impl Subject {
         self.step
     }
 
-    /// The images of a split of its data. Damaged ones are passed over as in training, and without
-    /// a label once they were met.
+    /// The images of a split of its data. Damaged ones are skipped as in training, and without a label
+    /// once they were met.
     pub fn images(&self, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
         let set = match split {
             Split::Train => self.recipe.open_training_images()?,
@@ -73,7 +73,7 @@ impl Subject {
         Ok(self.tolerate(set, split))
     }
 
-    /// Any set, with damaged images passed over in the same way.
+    /// Any set, with damaged images skipped in the same way.
     pub(crate) fn tolerate(&self, set: Arc<dyn ImageSet>, split: Split) -> Arc<dyn ImageSet> {
         self.recipe.tolerate(set, split, &self.bad_images)
     }

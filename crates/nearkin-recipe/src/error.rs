@@ -16,6 +16,12 @@ pub enum RecipeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file is too large for a recipe.
+    #[error("{} is larger than 1 MiB, which no recipe is: give a recipe, a TOML file", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
     /// Not TOML, an unknown key, a wrong type, or a value out of range.
     #[error("{origin}: {message}")]
     Parse {
@@ -60,10 +66,17 @@ pub(crate) fn explain(error: &toml::de::Error) -> String {
         return format!("{}: {message}", key.trim_end_matches('`'));
     }
     match shown.strip_suffix(error.message()) {
+        // The first line has the place as numbers; those below it show the line of the file.
+        Some(place) if place.lines().any(|line| line.len() > LONGEST_SHOWN) => {
+            format!("{}: {message}", place.lines().next().unwrap_or_default())
+        }
         Some(place) => format!("{place}{message}"),
         None => shown.to_owned(),
     }
 }
+
+/// Longer lines of a file are not shown, and for longer names no similar one is looked for.
+const LONGEST_SHOWN: usize = 200;
 
 /// Makes serde's message about a wrong value or key one for people: no names of Rust types, and
 /// "did you mean" for an unknown key or name.
@@ -75,7 +88,9 @@ pub fn clarify(message: &str) -> String {
         return message;
     };
     let mut quoted = message[at..].split('`').skip(1).step_by(2);
-    let Some(unknown) = quoted.next() else { return message };
+    let Some(unknown) = quoted.next().filter(|unknown| unknown.len() <= LONGEST_SHOWN) else {
+        return message;
+    };
     let nearest = quoted
         .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
         .min_by_key(|(distance, _)| *distance);
@@ -124,6 +139,19 @@ mod tests {
                 suggestion.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
             assert_eq!(clarify(message), format!("{message}{expected}"));
         }
+    }
+
+    #[test]
+    fn a_long_line_is_not_shown() {
+        let error = |text: &str| explain(&text.parse::<toml::Table>().unwrap_err());
+        let short = error("a = 1\nb == 2");
+        assert!(
+            short.starts_with("TOML parse error at line 2, column 4\n  |\n2 | b == 2"),
+            "{short}"
+        );
+        let long = error(&format!("a = 1\nb = \"{}\" c", "x".repeat(400_000)));
+        assert!(long.starts_with("TOML parse error at line 2, column 400"), "{long}");
+        assert_eq!(long.lines().count(), 1, "{long}");
     }
 
     #[test]

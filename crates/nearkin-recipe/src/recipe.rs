@@ -22,8 +22,9 @@ pub struct Recipe {
     /// Use only this many training images, drawn with the seed; all of them if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_images: Option<NonZeroUsize>,
-    /// The share of images, of those asked for so far but at least of 1000, that may be damaged; they
-    /// are passed over and listed in the run folder, and one more ends the run. 0.01 if absent.
+    /// The share of the images of a split that may be damaged; they are skipped and listed in the run
+    /// folder. More of them end the run, except that five are always allowed unless the share is 0.
+    /// 0.01 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_image_limit: Option<Fraction>,
     /// `[data]`: which images.
@@ -759,7 +760,7 @@ impl Recipe {
         })
     }
 
-    /// A set of this recipe that passes over damaged images, up to `bad_image_limit`.
+    /// A set of this recipe that skips damaged images, up to `bad_image_limit`.
     pub fn tolerate(
         &self,
         set: Arc<dyn ImageSet>,

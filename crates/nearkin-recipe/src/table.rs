@@ -1,5 +1,7 @@
 //! Reading, overriding, writing and comparing recipes as TOML.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -79,11 +81,22 @@ impl std::fmt::Display for Difference {
     }
 }
 
+/// Bytes of the largest recipe. Nobody writes that much; a larger file is something else, and would take
+/// a hundred times its size to be refused key by key.
+const LARGEST: usize = 1 << 20;
+
 impl Source {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+        let failed = |source| RecipeError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() > LARGEST {
+            return Err(RecipeError::TooLarge { path: path.to_owned() });
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         Self::parse(&path.display().to_string(), text)
     }
 
@@ -408,5 +421,20 @@ mod tests {
             let _ = parse(&text);
             let _ = set(&[&format!("method.{text}")]);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_no_recipe_is_refused_by_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        let line = "key = 1 # \u{e9}\n";
+        std::fs::write(&path, line.repeat(100_000)).unwrap();
+        let error = Source::read(&path).unwrap_err().to_string();
+        assert!(error.contains("recipe.toml is larger than 1 MiB"), "{error}");
+        std::fs::write(&path, b"key = \"\xff\"").unwrap();
+        let error = Source::read(&path).unwrap_err().to_string();
+        assert!(error.contains("recipe.toml: invalid utf-8"), "{error}");
+        std::fs::write(&path, format!("seed = 1 {}", " ".repeat(LARGEST - 9))).unwrap();
+        assert!(Source::read(&path).is_ok());
     }
 }

@@ -48,6 +48,15 @@ pub enum ReportError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder of a run has lost its recipe.
+    #[error(
+        "{0} has checkpoints but no recipe.toml: `nearkin pretrain --resume {0}` restores it",
+        path.display()
+    )]
+    NoRecipe {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder was not made by a run.
     #[error(
         "{} holds no run (it has no recipe.toml): give the folder that a run was told to write with `--out`",

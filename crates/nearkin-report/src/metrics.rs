@@ -216,30 +216,47 @@ impl MetricsWriter {
     }
 
     /// Continues a file after `step`: records of later steps and a torn last line are dropped, every
-    /// other line stays as it is. Without a file, a new one is started.
+    /// other record stays as it is. Lines that are no records are dropped too, and counted: a power loss
+    /// can leave zeros in place of what was written last. Without a file, a new one is started.
     ///
     /// # Errors
     ///
-    /// As for [`read_metrics`], and [`ReportError::Write`].
-    pub fn resume(path: impl Into<PathBuf>, step: u64) -> Result<Self, ReportError> {
+    /// [`ReportError::Read`] and [`ReportError::Write`].
+    pub fn resume(path: impl Into<PathBuf>, step: u64) -> Result<(Self, usize), ReportError> {
         let path = path.into();
         let content = match fs::read(&path) {
             Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::create(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Self::create(path)?, 0));
+            }
             Err(error) => return Err(ReportError::reading(&path)(error)),
         };
         let mut kept = Vec::with_capacity(content.len());
-        for (record, line) in parse_lines(&path, &content)? {
-            if record.step <= step {
-                kept.extend_from_slice(line);
-                kept.push(b'\n');
+        let mut damaged = 0;
+        for line in lines(&content) {
+            match line.record {
+                Ok(record) if record.step <= step => {
+                    kept.extend_from_slice(line.bytes);
+                    kept.push(b'\n');
+                }
+                Err(_) if line.is_whole => damaged += 1,
+                _ => {}
             }
         }
         if kept != content {
             write_atomically(&path, |out| out.write_all(&kept))?;
         }
         let file = OpenOptions::new().append(true).open(&path);
-        Ok(Self { file: file.map_err(ReportError::writing(&path))?, path })
+        Ok((Self { file: file.map_err(ReportError::writing(&path))?, path }, damaged))
+    }
+
+    /// Waits until the records so far are on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Write`].
+    pub fn sync(&self) -> Result<(), ReportError> {
+        self.file.sync_data().map_err(ReportError::writing(&self.path))
     }
 
     /// Appends one record.
@@ -261,17 +278,11 @@ impl MetricsWriter {
 /// [`ReportError::Read`]; [`ReportError::Malformed`] for any other line that is not a record.
 pub fn read_metrics(path: &Path) -> Result<Vec<Record>, ReportError> {
     let content = fs::read(path).map_err(ReportError::reading(path))?;
-    Ok(parse_lines(path, &content)?.into_iter().map(|(record, _)| record).collect())
-}
-
-/// Records with the bytes of their lines.
-fn parse_lines<'a>(path: &Path, content: &'a [u8]) -> Result<Vec<(Record, &'a [u8])>, ReportError> {
     let mut records = Vec::new();
-    for (index, line) in content.split_inclusive(|&byte| byte == b'\n').enumerate() {
-        let (line, whole) = line.strip_suffix(b"\n").map_or((line, false), |line| (line, true));
-        match Record::parse(line) {
-            Ok(record) => records.push((record, line)),
-            Err(reason) if whole => {
+    for (index, line) in lines(&content).enumerate() {
+        match line.record {
+            Ok(record) => records.push(record),
+            Err(reason) if line.is_whole => {
                 return Err(ReportError::Malformed {
                     path: path.to_owned(),
                     line: index + 1,
@@ -282,6 +293,23 @@ fn parse_lines<'a>(path: &Path, content: &'a [u8]) -> Result<Vec<(Record, &'a [u
         }
     }
     Ok(records)
+}
+
+struct Line<'a> {
+    /// Without the line break.
+    bytes: &'a [u8],
+    /// The line break is there.
+    is_whole: bool,
+    /// What it says, or why it is no record.
+    record: Result<Record, String>,
+}
+
+fn lines(content: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    content.split_inclusive(|&byte| byte == b'\n').map(|line| {
+        let without_break = line.strip_suffix(b"\n");
+        let bytes = without_break.unwrap_or(line);
+        Line { bytes, is_whole: without_break.is_some(), record: Record::parse(bytes) }
+    })
 }
 
 #[cfg(test)]
@@ -335,7 +363,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = written(&folder, &[step(1), step(2), step(3)]);
         fs::write(&path, [&fs::read(&path).unwrap(), &b"{\"kind\":\"st"[..]].concat()).unwrap();
-        let mut writer = MetricsWriter::resume(&path, 2).unwrap();
+        let (mut writer, damaged) = MetricsWriter::resume(&path, 2).unwrap();
+        assert_eq!(damaged, 0);
         writer.append(&step(3)).unwrap();
         writer.append(&step(4)).unwrap();
         let steps: Vec<u64> =
@@ -349,15 +378,29 @@ mod tests {
         let path = folder.path().join("metrics.jsonl");
         let first = r#"{"step": 1, "kind": "event", "epoch": 1, "seconds": 2, "list": [1, null]}"#;
         fs::write(&path, first).unwrap();
-        MetricsWriter::resume(&path, 1).unwrap().append(&step(2)).unwrap();
+        MetricsWriter::resume(&path, 1).unwrap().0.append(&step(2)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{first}\n{}\n", step(2)));
+    }
+
+    #[test]
+    fn resuming_drops_and_counts_what_a_power_loss_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let line = |number| format!("{}\n", step(number));
+        let zeros = [&[0; 4096][..], b"\n"].concat();
+        let garbage = [&[0, 255, 13][..], b"{\"kind\":\"step\"}\n"].concat();
+        let parts = [line(1).as_bytes(), &zeros, line(2).as_bytes(), &garbage, b"\n", &zeros[..9]];
+        fs::write(&path, parts.concat()).unwrap();
+        let (writer, damaged) = MetricsWriter::resume(&path, 2).unwrap();
+        writer.sync().unwrap();
+        assert_eq!((damaged, fs::read_to_string(&path).unwrap()), (3, line(1) + &line(2)));
     }
 
     #[test]
     fn resuming_without_a_file_starts_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        MetricsWriter::resume(&path, 0).unwrap().append(&step(1)).unwrap();
+        MetricsWriter::resume(&path, 0).unwrap().0.append(&step(1)).unwrap();
         assert_eq!(read_metrics(&path).unwrap(), [step(1)]);
     }
 

@@ -114,6 +114,14 @@ impl Progress {
         }
     }
 
+    /// Prints a line that has to be seen even where nothing else is shown.
+    pub fn warning(&self, line: &str) {
+        match &self.output {
+            Output::Hidden => print_line(line),
+            _ => self.message(line),
+        }
+    }
+
     /// Ends the display; the last state stays visible, also when the run stopped early.
     pub fn finish(mut self) {
         match &mut self.output {

@@ -75,10 +75,32 @@ impl RunFolder {
         }
     }
 
+    /// Makes folders that the run has lost, and returns what was done. The process must hold the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Write`] if a folder cannot be made.
+    pub fn mend(&self) -> Result<Vec<String>, ReportError> {
+        let mut notes = Vec::new();
+        let parts = [
+            (self.checkpoints(), "the run begins again"),
+            (self.events(), "TensorBoard shows what comes from here on"),
+        ];
+        for (folder, consequence) in parts {
+            if !folder.is_dir() {
+                fs::create_dir_all(&folder).map_err(ReportError::writing(&folder))?;
+                notes.push(format!("{} was missing: {consequence}", folder.display()));
+            }
+        }
+        Ok(notes)
+    }
+
+    fn has_checkpoints(&self) -> bool {
+        fs::read_dir(self.checkpoints()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     fn refuse_if_begun(&self) -> Result<(), ReportError> {
-        let has_checkpoints =
-            fs::read_dir(self.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
-        match self.recipe().exists() || self.metrics().exists() || has_checkpoints {
+        match self.recipe().exists() || self.metrics().exists() || self.has_checkpoints() {
             true => Err(ReportError::RunExists { path: self.path.clone() }),
             false => Ok(()),
         }
@@ -88,11 +110,15 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`ReportError::NoRun`] if there is no `recipe.toml`.
+    /// [`ReportError::NoRun`] if there is no `recipe.toml`, or [`ReportError::NoRecipe`] if there are
+    /// checkpoints nevertheless.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let run = Self { path: path.into() };
         if !run.recipe().is_file() {
-            return Err(ReportError::NoRun { path: run.path });
+            return Err(match run.has_checkpoints() {
+                true => ReportError::NoRecipe { path: run.path },
+                false => ReportError::NoRun { path: run.path },
+            });
         }
         remove_abandoned_temporaries(&run.path, false);
         remove_abandoned_temporaries(&run.checkpoints(), true);
@@ -266,6 +292,22 @@ mod tests {
         assert!(error.contains("recipe.toml"), "{error}");
         fs::write(run.recipe(), "").unwrap();
         assert_eq!(RunFolder::open(folder.path()).unwrap(), run);
+    }
+
+    #[test]
+    fn what_a_run_lost_is_made_again_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, _) = RunFolder::create(folder.path()).unwrap();
+        fs::write(run.checkpoints().join("step-000000001"), "").unwrap();
+        let error = RunFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("recipe.toml") && error.contains("--resume"), "{error}");
+        assert!(run.mend().unwrap().is_empty());
+        fs::remove_dir_all(run.events()).unwrap();
+        fs::remove_dir_all(run.checkpoints()).unwrap();
+        let notes = run.mend().unwrap();
+        assert!(notes[0].contains("checkpoints was missing: the run begins again"), "{notes:?}");
+        assert!(notes[1].contains("events was missing"), "{notes:?}");
+        assert!(run.events().is_dir() && run.checkpoints().is_dir());
     }
 
     #[test]

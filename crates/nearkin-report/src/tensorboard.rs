@@ -62,6 +62,15 @@ impl EventWriter {
         self.write(&event(wall_time(), Some(step), &Content::Scalars(values)))
     }
 
+    /// Waits until the values so far are on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Write`].
+    pub fn sync(&self) -> Result<(), ReportError> {
+        self.file.sync_data().map_err(ReportError::writing(&self.path))
+    }
+
     fn write(&mut self, event: &[u8]) -> Result<(), ReportError> {
         self.file.write_all(&record(event)).map_err(ReportError::writing(&self.path))
     }

@@ -125,6 +125,27 @@ pub enum TrainError {
         /// The step.
         step: u64,
     },
+    /// A checkpoint is damaged, and the run cannot continue from another.
+    #[error("{}: {reason}; {remedy}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A checkpoint of a version that has another layout.
+    #[error(
+        "{} has format {format}, and this version of nearkin reads {}; use the version that wrote it",
+        path.display(), crate::checkpoint::FORMAT
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        format: u32,
+    },
     /// A checkpoint file is damaged or from something else.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
@@ -136,12 +157,24 @@ pub enum TrainError {
     /// The run was begun with another recipe.
     #[error(
         "{} was begun with another recipe; a run continues only as it began:\n{differences}\nLeave \
-         the changes out, or start a new run with another --out", run.display()
+         the changes out, or start a new run with another --out. If recipe.toml in the run folder was \
+         changed, delete it: --resume restores it from the newest checkpoint", run.display()
     )]
     ChangedRecipe {
         /// The run folder.
         run: PathBuf,
         /// One line per key.
+        differences: String,
+    },
+    /// The run was begun on other images, of the same number.
+    #[error(
+        "{} was begun with other images than these, which have {differences}; give the same images with \
+         --data, or start a new run with another --out", run.display()
+    )]
+    OtherImages {
+        /// The run folder.
+        run: PathBuf,
+        /// What differs.
         differences: String,
     },
     /// The run was begun on other images.

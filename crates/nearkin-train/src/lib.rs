@@ -8,22 +8,26 @@
 mod checkpoint;
 mod error;
 mod guard;
+mod images;
 mod meter;
 mod monitor;
 mod optimizer;
 mod phases;
+mod ranges;
 mod schedule;
 mod setup;
 mod tensors;
 mod threads;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes};
+pub use checkpoint::{Checkpoint, Progress as CheckpointState, refuse_changes, restore_recipe};
 pub use error::TrainError;
+pub use images::ImagesDigest;
 pub use meter::{matmul_rate, peak_memory};
 pub use monitor::{Baselines, KnnAccuracy, evaluate_knn};
 pub use optimizer::Optimizer;
 pub use phases::Phase;
+pub use ranges::MOST_THREADS;
 pub use schedule::{LearningRate, Momentum};
 pub use setup::{Setup, SetupError};
 pub use tensors::{load_tensors, save_tensors};

@@ -158,6 +158,13 @@ pub(crate) struct EpochSums {
     measures: BTreeMap<String, (f64, u64)>,
 }
 
+impl EpochSums {
+    /// Steps that they sum up.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+}
+
 /// Images and waiting since the last record or the begin of the epoch.
 #[derive(Debug)]
 struct Interval {
@@ -201,6 +208,16 @@ pub(crate) struct Monitor {
     meter: Meter,
     /// Of the last recorded step.
     reference_loss: Option<f64>,
+    /// What was found when the files were opened.
+    notes: Option<String>,
+}
+
+/// What to say of lines of `metrics.jsonl` that were no records and are removed.
+pub(crate) fn note_of_damaged_lines(run: &RunFolder, lines: usize) -> Option<String> {
+    let metrics = run.metrics();
+    let shown = metrics.display();
+    (lines > 0)
+        .then(|| format!("{shown} had {lines} line(s) that are no records; they were removed"))
 }
 
 impl Monitor {
@@ -213,18 +230,21 @@ impl Monitor {
         epoch: EpochSums,
         meter: Meter,
     ) -> Result<Self, ReportError> {
-        let open = |run: &RunFolder| -> Result<Records, ReportError> {
+        let mut notes = None;
+        let mut open = |run: &RunFolder| -> Result<Records, ReportError> {
             if begun_at_step == 0 {
                 // A run that was killed before its first checkpoint begins again.
                 run.clear_records()?;
                 let metrics = MetricsWriter::create(run.metrics())?;
                 return Ok(Records { metrics, events: EventWriter::create(&run.events())? });
             }
-            let metrics = MetricsWriter::resume(run.metrics(), begun_at_step)?;
+            let (metrics, damaged) = MetricsWriter::resume(run.metrics(), begun_at_step)?;
+            notes = note_of_damaged_lines(run, damaged);
             Ok(Records { metrics, events: EventWriter::resume(&run.events(), begun_at_step)? })
         };
         Ok(Self {
-            records: run.map(open).transpose()?,
+            records: run.map(&mut open).transpose()?,
+            notes,
             progress,
             recent: Interval::new(),
             epoch: Interval::new(),
@@ -233,6 +253,26 @@ impl Monitor {
             meter,
             reference_loss: None,
         })
+    }
+
+    /// What has to be said of the files, once.
+    pub(crate) fn take_notes(&mut self) -> Option<String> {
+        self.notes.take()
+    }
+
+    /// Makes sure that what was recorded so far survives a power loss.
+    pub(crate) fn sync(&self) -> Result<(), ReportError> {
+        let Some(records) = &self.records else { return Ok(()) };
+        records.metrics.sync()?;
+        records.events.sync()
+    }
+
+    /// Warns, even where no progress is shown, and keeps it.
+    pub(crate) fn warn(&mut self, at: Position, message: &str) -> Result<(), ReportError> {
+        let Some(records) = &mut self.records else { return Ok(()) };
+        let message = format!("warning: {message}");
+        self.progress.warning(&message);
+        records.metrics.append(&at.record(Kind::Event).with_text(names::MESSAGE, &message))
     }
 
     /// Says something now and keeps it.

@@ -6,6 +6,7 @@ use std::path::Path;
 use nearkin_report::write_atomically;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use crate::TrainError;
@@ -15,6 +16,14 @@ pub fn save_tensors(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
 ) -> Result<(), TrainError> {
+    save_with_digest(path, tensors).map(|_| ())
+}
+
+/// The same; returns the file's SHA-256.
+pub(crate) fn save_with_digest(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+) -> Result<String, TrainError> {
     let mut contents = Vec::new();
     for (name, tensor) in tensors {
         let (dtype, width) = match tensor.kind() {
@@ -40,7 +49,16 @@ pub fn save_tensors(
     let bytes = safetensors::serialize(views, Some(format))
         .map_err(|error| damaged(path, error.to_string()))?;
     write_atomically(path, |file| std::io::Write::write_all(file, &bytes))?;
-    Ok(())
+    Ok(sha256(&bytes))
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// Reads all tensors of a file, on the CPU.

@@ -6,6 +6,7 @@ mod initial;
 mod late;
 mod placed;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -22,16 +23,26 @@ use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
 use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
 use nearkin_recipe::{Precision, QueueStart, Recipe, Source, StepForm};
-use nearkin_report::{Progress as ProgressBar, RunFolder, write_atomically, write_report};
+use nearkin_report::{
+    MetricsWriter, Progress as ProgressBar, RunFolder, write_atomically, write_report,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::checkpoint::{Checkpoint, FORMAT, Files, MODEL, Progress, differences_that_matter};
+use crate::checkpoint::{
+    Checkpoint, FORMAT, Files, MODEL, MOMENTUM_ENCODER, Newest, OPTIMIZER, Progress, QUEUE,
+    differences_that_matter,
+};
 use crate::guard::{BadStep, Buffers, dump, read_together, sum_of_norms, weights_are_finite};
+use crate::images::ImagesDigest;
 use crate::meter::{Meter, matmul_rate};
-use crate::monitor::{BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn};
+use crate::monitor::{
+    BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn,
+    note_of_damaged_lines,
+};
 use crate::phases::{Phase, Phases};
+use crate::ranges::MOST_THREADS;
 use crate::threads::{Threads, measure};
 use crate::trainer::late::{Late, obstacle};
 use crate::trainer::placed::Placed;
@@ -117,6 +128,10 @@ pub struct Trainer {
     seconds_before: f64,
     /// Processes with which the run was trained so far.
     processes_before: Option<usize>,
+    /// Digests of the images, of the first process.
+    images: Option<ImagesDigest>,
+    /// What was found on the way to the first step, to be said with it.
+    notes: Vec<String>,
     begun: Instant,
     epoch_sums: EpochSums,
     /// No other run may write to the folder; of several processes, the first holds it.
@@ -188,22 +203,31 @@ impl Trainer {
         }
         let total_steps = steps_per_epoch * recipe.training.epochs.get();
         let mixing_blocks = divide(recipe, world.size())?;
-        same_job(world.as_ref(), recipe, train.as_ref(), test.as_deref())?;
+        let images = ImagesDigest::of_names(recipe.data.path(), train.as_ref(), test.as_deref());
+        same_job(world.as_ref(), recipe, train.len(), &images)?;
 
         let first = world.rank() == 0;
-        let held = match resume {
-            Resume::From(run) if first => Some(run.lock()?),
-            _ => None,
+        let (held, mut notes) = match resume {
+            Resume::From(run) if first => {
+                let lock = run.lock()?;
+                (Some(lock), run.mend()?)
+            }
+            _ => (None, Vec::new()),
         };
-        let checkpoint = match resume {
-            Resume::From(run) if first => Checkpoint::latest(run)?,
-            _ => None,
+        let images = first.then(|| images.with_pixels(train.as_ref(), recipe.seed));
+        let newest = match resume {
+            Resume::From(run) if first => Checkpoint::newest_whole(run, &files_of(&setup))?,
+            _ => Newest::default(),
         };
-        if let (Some(checkpoint), Resume::From(run)) = (&checkpoint, resume) {
+        notes.extend(newest.notes);
+        let checkpoint = newest.checkpoint;
+        if let (Some(checkpoint), Resume::From(run), Some(images)) = (&checkpoint, resume, &images)
+        {
             checkpoint.check_recipe(run, recipe)?;
-            let (before, now) = (checkpoint.progress.training_images, train.len());
-            if before != now {
-                return Err(TrainError::ChangedData { before, now });
+            notes.extend(checkpoint.check_images(run, images, train.as_ref())?);
+            if !run.metrics().exists() {
+                let metrics = run.metrics();
+                notes.push(format!("{} was missing: it has no earlier steps", metrics.display()));
             }
         }
         let begun_with = match (&checkpoint, resume) {
@@ -324,6 +348,8 @@ impl Trainer {
             skipped_in_a_row: 0,
             seconds_before: 0.0,
             processes_before: None,
+            images,
+            notes,
             begun: Instant::now(),
             epoch_sums: EpochSums::default(),
             _lock: lock,
@@ -361,6 +387,7 @@ impl Trainer {
 
     fn train(&mut self, interrupt: &Interrupt) -> Result<Outcome, TrainError> {
         if self.step == self.total_steps {
+            self.mend_finished()?;
             self.report()?;
             return Ok(Outcome::Finished);
         }
@@ -377,6 +404,9 @@ impl Trainer {
             );
             monitor.event(self.position(), &message)?;
             self.describe_processes(&mut monitor)?;
+        }
+        for note in std::mem::take(&mut self.notes).into_iter().chain(monitor.take_notes()) {
+            monitor.warn(self.position(), &note)?;
         }
         self.describe_waiting(&mut monitor)?;
         monitor.restart_clocks(true);
@@ -416,7 +446,7 @@ impl Trainer {
                 self.settle_statistics()?;
                 // Weights that are not finite must not push out the last good ones.
                 if weights_are_finite(self.online.parameters())? {
-                    self.save(monitor.epoch_sums())?;
+                    self.save(&monitor)?;
                 } else if last || interrupted {
                     return Err(TrainError::Diverged { step: self.step });
                 }
@@ -436,6 +466,18 @@ impl Trainer {
         monitor.finish();
         self.report()?;
         Ok(Outcome::Finished)
+    }
+
+    /// Mends the records of a run that has nothing left to train, and says what was wrong with it.
+    fn mend_finished(&mut self) -> Result<(), TrainError> {
+        if self.world.rank() > 0 {
+            return Ok(());
+        }
+        let (_, damaged) = MetricsWriter::resume(self.run.metrics(), self.step)?;
+        self.notes.extend(note_of_damaged_lines(&self.run, damaged));
+        let progress = ProgressBar::hidden();
+        self.notes.drain(..).for_each(|note| progress.warning(&format!("warning: {note}")));
+        Ok(())
     }
 
     fn report(&self) -> Result<(), TrainError> {
@@ -899,23 +941,25 @@ impl Trainer {
     fn files(&self) -> Files {
         let mut files = vec![
             (MODEL, self.online.parameters().named()),
-            ("optimizer.safetensors", self.optimizer.state().collect()),
+            (OPTIMIZER, self.optimizer.state().collect()),
         ];
         if let Some(teacher) = &self.teacher {
-            files.push(("momentum_encoder.safetensors", teacher.parameters().named()));
+            files.push((MOMENTUM_ENCODER, teacher.parameters().named()));
         }
         if let Some(queue) = &self.queue {
             let tensors =
                 vec![("queue".to_owned(), queue.rows()), ("labels".to_owned(), queue.labels())];
-            files.push(("queue.safetensors", tensors));
+            files.push((QUEUE, tensors));
         }
         files
     }
 
-    fn save(&self, epoch_sums: EpochSums) -> Result<(), TrainError> {
+    fn save(&self, monitor: &Monitor) -> Result<(), TrainError> {
         if self.world.rank() > 0 {
             return Ok(());
         }
+        // A run that continues from the checkpoint keeps the records up to it.
+        monitor.sync()?;
         let recipe = &self.setup.recipe;
         let progress = Progress {
             format: FORMAT,
@@ -925,7 +969,7 @@ impl Trainer {
             steps_per_epoch: self.steps_per_epoch,
             seconds: self.seconds(),
             skipped_in_a_row: self.skipped_in_a_row,
-            epoch_sums,
+            epoch_sums: monitor.epoch_sums(),
             queue_next: self.queue.as_ref().map(Queue::next),
             seed: recipe.seed,
             training_images: self.train.len(),
@@ -934,8 +978,10 @@ impl Trainer {
             next_learning_rate: self.learning_rate.at(self.step),
             recipe_digest: recipe.digest(),
             recipe: recipe.to_text(),
+            images: self.images.clone(),
+            files: BTreeMap::new(),
         };
-        Checkpoint::write(&self.run, &progress, self.files(), recipe.checkpoint.keep.get())
+        Checkpoint::write(&self.run, progress, self.files(), recipe.checkpoint.keep.get())
     }
 }
 
@@ -946,7 +992,15 @@ const WORKERS: &str = "workers";
 fn recorded(run: &RunFolder, name: &str) -> Option<usize> {
     let environment = std::fs::read(run.environment()).ok()?;
     let environment: serde_json::Value = serde_json::from_slice(&environment).ok()?;
-    environment[name].as_u64().map(|number| number as usize)
+    let number = environment[name].as_u64().map(|number| number as usize);
+    number.filter(|number| *number <= MOST_THREADS)
+}
+
+/// The files of a checkpoint, as [`Trainer::files`] fills them.
+fn files_of(setup: &Setup) -> Vec<&'static str> {
+    let momentum_encoder = setup.momentum_encoder.map(|_| MOMENTUM_ENCODER);
+    let queue = setup.queue.map(|_| QUEUE);
+    [Some(MODEL), Some(OPTIMIZER), momentum_encoder, queue].into_iter().flatten().collect()
 }
 
 const BATCH_SIZE: &str = "training.batch_size";
@@ -994,28 +1048,17 @@ struct Job {
 fn same_job(
     world: &dyn World,
     recipe: &Recipe,
-    train: &dyn ImageSet,
-    test: Option<&dyn ImageSet>,
+    training_images: usize,
+    images: &ImagesDigest,
 ) -> Result<(), TrainError> {
     if world.size() == 1 {
         return Ok(());
     }
     let program = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
-    let mut sets = Sha256::new();
-    for set in [Some(train), test].into_iter().flatten() {
-        sets.update(set.len().to_le_bytes());
-        // Names and labels of up to a thousand images, evenly over the set.
-        for index in (0..set.len()).step_by(set.len().div_ceil(1000).max(1)) {
-            // Every host may have the files at a place of its own.
-            let name = set.name(index);
-            sets.update(Path::new(&name).file_name().unwrap_or_default().as_encoded_bytes());
-            sets.update(set.label(index).map_or(-1, |label| label as i64).to_le_bytes());
-        }
-    }
     let job = Job {
         program: format!("{} ({})", env!("CARGO_PKG_VERSION"), short(Sha256::digest(&program))),
         recipe: recipe.to_text(),
-        images: format!("{} images ({})", train.len(), short(sets.finalize())),
+        images: format!("{training_images} images ({})", short(Sha256::digest(images.of_all()))),
     };
     let message = serde_json::to_vec(&job).unwrap_or_default();
     let jobs: Vec<Job> = world

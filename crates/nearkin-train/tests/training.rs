@@ -79,7 +79,7 @@ fn train(setup: Setup, run: &Path, workers: usize) -> Result<Outcome, TrainError
 
 fn weights(run: &Path) -> Vec<(String, Tensor)> {
     let checkpoint = Checkpoint::latest(&RunFolder::open(run).unwrap()).unwrap().unwrap();
-    load_tensors(&checkpoint.model()).unwrap().into_iter().collect()
+    load_tensors(&checkpoint.model().unwrap()).unwrap().into_iter().collect()
 }
 
 #[test]

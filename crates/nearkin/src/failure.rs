@@ -94,7 +94,7 @@ fn is_input(error: &(dyn std::error::Error + 'static)) -> bool {
         return match error {
             // A file that was given to be evaluated is input, unlike the checkpoint of a run that
             // trains.
-            ProbeError::Train(TrainError::Checkpoint { .. })
+            ProbeError::Train(TrainError::Checkpoint { .. } | TrainError::Damaged { .. })
             | ProbeError::Data(_)
             | ProbeError::View(_)
             | ProbeError::Load(LoadError::Data(_))
@@ -148,6 +148,8 @@ fn of_training(error: &TrainError) -> bool {
         | TrainError::Weights(_)
         | TrainError::Dist(DistError::Variable { .. } | DistError::Mismatch { .. })
         | TrainError::ChangedRecipe { .. }
+        | TrainError::OtherImages { .. }
+        | TrainError::Format { .. }
         | TrainError::ChangedData { .. } => true,
         TrainError::Evaluation(error) => of_evaluation(error),
         TrainError::Report(error) => of_report(error),
@@ -169,7 +171,10 @@ fn of_evaluation(error: &EvaluationError) -> bool {
 fn of_report(error: &ReportError) -> bool {
     matches!(
         error,
-        ReportError::RunExists { .. } | ReportError::NoRun { .. } | ReportError::Busy { .. }
+        ReportError::RunExists { .. }
+            | ReportError::NoRun { .. }
+            | ReportError::NoRecipe { .. }
+            | ReportError::Busy { .. }
     )
 }
 

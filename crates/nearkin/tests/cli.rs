@@ -153,8 +153,9 @@ fn help_of_eval_knn() {
               [default: 1]
 
           --bad-image-limit <SHARE>
-              Share of images that may be damaged, of the first 1000 or of all so far; if absent, that
-              of the recipe. Damaged images count nowhere; the run's bad_images.jsonl lists them
+              Share of the images of a split that may be damaged; five always may, unless it is 0. If
+              absent, that of the recipe. Damaged images count nowhere; the run's bad_images.jsonl lists
+              them
 
           --json
               Print everything as JSON

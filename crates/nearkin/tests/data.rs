@@ -61,7 +61,7 @@ fn inspect_refuses_what_it_does_not_know() {
 }
 
 #[test]
-fn a_run_passes_over_damaged_images_and_lists_them() {
+fn a_run_skips_damaged_images_and_lists_them() {
     let place = Place::new();
     place.images("photos/train/cats", 20);
     place.images("photos/train/dogs", 12);
@@ -146,11 +146,11 @@ fn packing_shrinks_and_leaves_out_a_few_damaged_images() {
 #[test]
 fn packing_a_damaged_set_is_refused_and_leaves_nothing() {
     let place = photos();
-    let said = place.nearkin("data pack photos photos.packed");
+    let said = place.nearkin("data pack photos photos.packed --bad-image-limit 0");
     assert_eq!(said.code, Some(2));
     assert_snapshot!(said.stderr, @"
     left out: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image
-    error: 1 of 7 images cannot be read, more than 1 %: see what nearkin data inspect says of them, and remove or replace them
+    error: 1 of the 7 train images cannot be read, and bad_image_limit = 0 allows 0; the first: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image: repair or remove them, or raise bad_image_limit
     ");
     let left = fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut left: Vec<_> = left.collect();
@@ -217,4 +217,41 @@ fn get_refuses_another_file_than_the_official_one() {
     let message = place.nearkin("data get stl10").refused();
     assert!(message.contains("stl10_binary.tar.gz is not the official file: it has 6 bytes"));
     assert!(message.contains("see https://cs.stanford.edu/~acoates/stl10/"), "{message}");
+}
+
+#[test]
+fn one_rule_for_all_commands_says_how_many_images_may_be_damaged() {
+    let place = Place::new();
+    place.images("photos/train/cats", 20);
+    place.images("photos/val/cats", 20);
+    place.write("tiny.toml", tiny_on("folder"));
+    let damage = |number: usize| {
+        for split in ["train", "val"] {
+            place.write(&format!("photos/{split}/dogs/{number}.png"), "no image");
+        }
+    };
+    (1..=5).for_each(damage);
+    place.pretrain("tiny.toml --data photos --epochs 1 --quiet --out run").done();
+    let commands = [
+        "pretrain tiny.toml --data photos --epochs 1 --quiet --device cpu --set bad_image_limit=LIMIT --out OUT",
+        "embed run photos --device cpu --bad-image-limit LIMIT --out OUT.npy",
+        "data pack photos OUT.packed --bad-image-limit LIMIT",
+        "eval knn run --device cpu --bad-image-limit LIMIT",
+        "eval all run --only knn --device cpu --bad-image-limit LIMIT --out OUT",
+    ];
+    let said = |command: &str, limit: &str, out: &str| {
+        place.nearkin(&command.replace("LIMIT", limit).replace("OUT", out))
+    };
+    for command in commands {
+        said(command, "0.01", "five").done();
+    }
+    damage(6);
+    for command in commands {
+        let refused = said(command, "0.01", "six");
+        assert_eq!(refused.code, Some(2), "{command}: {}", refused.stderr);
+        let expected =
+            "6 of the 26 train images cannot be read, and bad_image_limit = 0.01 allows 5; ";
+        assert!(refused.stderr.contains(expected), "{command}: {}", refused.stderr);
+        said(command, "0.25", "allowed").done();
+    }
 }

@@ -15,11 +15,11 @@ use nearkin_embed::{FeatureFormat, FeatureWriter, Row};
 use nearkin_eval::{EvaluationError, unit_rows};
 use nearkin_model::{DeviceChoice, Encoder, Mlp, Mode, Parameters, images_to_tensor};
 use nearkin_probe::{Machine, Subject};
-use nearkin_recipe::{Fraction, Recipe};
+use nearkin_recipe::Recipe;
 use nearkin_train::{Checkpoint, load_tensors};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Trained, bad_input, share, trained};
+use super::{Trained, bad_input, limit, trained};
 use crate::output::{print, say};
 
 /// Write the features of images to a file.
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     /// What a file of weights is: its model and view. A run has its own.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Share of images that may be damaged, of the first 1000 or of all so far.
+    /// Share of the images of a split that may be damaged; five always may, unless it is 0.
     #[arg(long, value_name = "SHARE", default_value_t = tolerant::DEFAULT_LIMIT, value_parser = limit)]
     bad_image_limit: f64,
     /// auto, cpu or cuda:N.
@@ -77,10 +77,6 @@ fn split(text: &str) -> Result<Split, String> {
         "test" => Ok(Split::Test),
         _ => Err("expected train or test".to_owned()),
     }
-}
-
-fn limit(text: &str) -> Result<f64, String> {
-    share(text).map(Fraction::get)
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -165,14 +161,12 @@ fn weights(arguments: &Arguments) -> anyhow::Result<(PathBuf, Recipe)> {
     };
     let checkpoint = Checkpoint::latest(&run)?
         .ok_or_else(|| bad_input(format!("{shown} has no checkpoint yet: nothing was trained")))?;
-    let mut weights = checkpoint.model();
-    if arguments.momentum_encoder {
-        weights.set_file_name("momentum_encoder.safetensors");
-        if !weights.exists() {
-            let message = format!("{shown} has no momentum encoder: leave out --momentum-encoder");
-            return Err(bad_input(message));
-        }
-    }
+    let weights = match arguments.momentum_encoder {
+        true => checkpoint.momentum_encoder()?.ok_or_else(|| {
+            bad_input(format!("{shown} has no momentum encoder: leave out --momentum-encoder"))
+        })?,
+        false => checkpoint.model()?,
+    };
     Ok((weights, recipe))
 }
 

@@ -58,8 +58,8 @@ struct Common {
     /// Threads that read images; no result depends on it.
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
-    /// Share of images that may be damaged, of the first 1000 or of all so far; if absent, that of the
-    /// recipe. Damaged images count nowhere; the run's bad_images.jsonl lists them.
+    /// Share of the images of a split that may be damaged; five always may, unless it is 0. If absent,
+    /// that of the recipe. Damaged images count nowhere; the run's bad_images.jsonl lists them.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     bad_image_limit: Option<Fraction>,
     /// Print everything as JSON.

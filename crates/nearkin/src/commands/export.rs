@@ -42,14 +42,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let shown = run.path().display();
     let checkpoint = Checkpoint::latest(&run)?
         .ok_or_else(|| bad_input(format!("{shown} has no checkpoint yet: nothing was trained")))?;
-    let mut weights = checkpoint.model();
-    if arguments.momentum_encoder {
-        weights.set_file_name("momentum_encoder.safetensors");
-        if !weights.exists() {
-            let message = format!("{shown} has no momentum encoder: leave out --momentum-encoder");
-            return Err(bad_input(message));
-        }
-    }
+    let weights = match arguments.momentum_encoder {
+        true => checkpoint.momentum_encoder()?.ok_or_else(|| {
+            bad_input(format!("{shown} has no momentum encoder: leave out --momentum-encoder"))
+        })?,
+        false => checkpoint.model()?,
+    };
     let recipe = &setup.recipe;
     let device = DeviceChoice::Cpu.open()?;
     let encoder = Encoder::new(&recipe.model, 0, device, Kind::Float)?;

@@ -27,7 +27,7 @@ use nearkin_model::DeviceChoice;
 use nearkin_objective::MethodError;
 use nearkin_recipe::{Fraction, Override, Recipe, Source, clarify};
 use nearkin_report::RunFolder;
-use nearkin_train::{Setup, SetupError};
+use nearkin_train::{MOST_THREADS, Setup, SetupError};
 
 use crate::failure::{BadInput, is_bad_input, message};
 use crate::output::say;
@@ -91,9 +91,6 @@ fn trained(path: &Path, recipe: Option<&Path>, data: Option<&Path>) -> anyhow::R
 #[derive(Clone, Copy, Debug)]
 struct Count<const LEAST: usize>(Option<usize>);
 
-/// The machine has to have room for their stacks.
-const MOST_THREADS: usize = 65_535;
-
 impl<const LEAST: usize> FromStr for Count<LEAST> {
     type Err = String;
 
@@ -147,6 +144,11 @@ fn as_launched(
 fn share(text: &str) -> Result<Fraction, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
     Fraction::try_from(number)
+}
+
+/// The same, as a plain number.
+fn limit(text: &str) -> Result<f64, String> {
+    share(text).map(Fraction::get)
 }
 
 /// As many threads as asked for; without a wish, one for each core.

@@ -15,6 +15,7 @@ use nearkin_recipe::{Override, Recipe};
 use nearkin_report::{Kind, RunFolder, flop_rate, memory, names, percent, read_metrics, table};
 use nearkin_train::{
     Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, refuse_changes,
+    restore_recipe,
 };
 use sha2::{Digest, Sha256};
 
@@ -103,8 +104,9 @@ impl Arguments {
         Ok(overrides)
     }
 
-    /// The run to continue, if one is. Only the first of several processes may tidy up its folder.
-    fn resumed(&self, first: bool) -> anyhow::Result<Option<RunFolder>> {
+    /// The run to continue, if one is. Only the first of several processes may tidy up its folder, while
+    /// the others wait.
+    fn resumed(&self, world: &dyn World) -> anyhow::Result<Option<RunFolder>> {
         let Some(resume) = &self.resume else { return Ok(None) };
         let auto = resume.as_deref() == Some(Path::new(AUTO));
         if resume.is_some() && !auto && self.out.is_some() {
@@ -119,12 +121,18 @@ impl Arguments {
         let path = resume.as_ref().filter(|_| !auto).or(self.out.as_ref()).ok_or_else(|| {
             bad_input("--resume needs the folder of the run to continue: --resume RUN")
         })?;
-        if auto && !RunFolder::of_others(path).recipe().exists() {
+        let run = RunFolder::of_others(path);
+        let first = world.rank() == 0;
+        if first && let Some(note) = restore_recipe(&run)? {
+            say(&format!("warning: {note}"));
+        }
+        world.share("mended run", b"")?;
+        if auto && !run.recipe().exists() {
             return Ok(None);
         }
         Ok(Some(match first {
             true => RunFolder::open(path)?,
-            false => RunFolder::of_others(path),
+            false => run,
         }))
     }
 }
@@ -201,7 +209,7 @@ fn train(
 /// What to train, and where the run begins.
 fn plan(arguments: &Arguments, world: &dyn World) -> anyhow::Result<(Setup, Resume)> {
     let (changes, data) = (arguments.overrides()?, arguments.data.as_deref());
-    let Some(run) = arguments.resumed(world.rank() == 0)? else {
+    let Some(run) = arguments.resumed(world)? else {
         let path = arguments.recipe.as_ref().ok_or_else(|| {
             bad_input("give a recipe (for example recipes/demo.toml), or --resume RUN")
         })?;

@@ -3,18 +3,16 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use nearkin_augment::{Interpolation, Resize, Scratch};
 use nearkin_data::inspect::{detect, splits};
-use nearkin_data::{DataError, Image, ImageSet, PackWriter, open};
+use nearkin_data::{BadImages, DataError, Image, ImageSet, PackWriter, Tolerant, open, tolerant};
 
-use super::super::bad_input;
+use super::super::limit;
 use crate::output::{print, say};
-
-/// More unreadable images than one in so many are a damaged set, not a few damaged images.
-const UNREADABLE_ONE_IN: usize = 100;
 
 /// Images of each thread between two writes; what is decoded at once bounds the memory.
 const CHUNK: usize = 16;
@@ -22,8 +20,7 @@ const CHUNK: usize = 16;
 /// Decode a set once and for all, into one file.
 ///
 /// The file holds both splits, classes and labels; a recipe reads it with dataset = "packed". It
-/// takes 3 bytes per pixel. Images that cannot be read are left out and named; more than 1 % of them
-/// are refused.
+/// takes 3 bytes per pixel. Images that cannot be read are left out and named, up to --bad-image-limit.
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
     nearkin data pack imagenet/ imagenet-256.packed --size 256\n  \
@@ -36,6 +33,9 @@ pub(crate) struct Arguments {
     /// Resize images whose shorter side is longer than this many pixels to it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     size: Option<u16>,
+    /// Share of the images of a split that may be damaged; five always may, unless it is 0.
+    #[arg(long, value_name = "SHARE", default_value_t = tolerant::DEFAULT_LIMIT, value_parser = limit)]
+    bad_image_limit: f64,
     /// Threads that decode; if absent, one per core.
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
@@ -55,12 +55,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let resize = arguments
         .size
         .map(|size| Resize { size: usize::from(size), interpolation: Interpolation::Bilinear });
-    let total: usize = sets.iter().map(ImageSet::len).sum();
-    let (mut packed, mut unreadable) = (0, 0);
-    for (split, set) in splits.iter().zip(&sets) {
+    let list = Arc::new(BadImages::unwritten());
+    let (mut packed, mut left_out) = (0, 0);
+    for (split, set) in splits.iter().zip(sets) {
+        let set = Tolerant::new(set, *split, arguments.bad_image_limit, Arc::clone(&list));
         for first in (0..set.len()).step_by(threads * CHUNK) {
             let end = set.len().min(first + threads * CHUNK);
-            let decoded = decode(&**set, first..end, threads, resize.as_ref());
+            let decoded = decode(&set, first..end, threads, resize.as_ref());
+            let mut unreadable = Vec::new();
             for (index, image) in (first..end).zip(decoded) {
                 match image {
                     Ok(image) => {
@@ -69,21 +71,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                     }
                     Err(error) => {
                         say(&format!("left out: {error}"));
-                        unreadable += 1;
+                        unreadable.push((index, error));
                     }
                 }
             }
-            if unreadable > total / UNREADABLE_ONE_IN {
-                return Err(bad_input(format!(
-                    "{unreadable} of {total} images cannot be read, more than 1 %: see what \
-                     nearkin data inspect says of them, and remove or replace them"
-                )));
-            }
+            left_out += unreadable.len();
+            set.tolerate(unreadable)?;
         }
     }
     let bytes = writer.finish()?;
     print(&format!(
-        "{}: {packed} images, {unreadable} left out, {:.1} MB, {:.0} images/s\n",
+        "{}: {packed} images, {left_out} left out, {:.1} MB, {:.0} images/s\n",
         arguments.out.display(),
         bytes as f64 / 1e6,
         packed as f64 / begun.elapsed().as_secs_f64()
