@@ -151,8 +151,8 @@ struct Sorted {
 impl Sorted {
     fn read(root: &Path) -> Result<Self, DataError> {
         let mut files = scan::scan(root, scan::index_folder().as_deref())?;
-        refuse_hidden_splits(root, &files)?;
         let mut skipped = files.skipped().clone();
+        refuse_hidden_splits(root, &files, &mut skipped)?;
         let mut empty = BTreeSet::new();
         for (name, _) in files.top_folders().iter().filter(|(_, images)| *images == 0) {
             skipped.add("folder(s) without images", root.join(name).display().to_string());
@@ -316,7 +316,7 @@ fn keep_one_kind(
         root,
         format!(
             "holds {loose} image(s) outside of class folders ({}) and {in_classes} in class folders \
-             ({}): move the images into class folders, or the folders away",
+             ({}): give one of these folders, or move the images into class folders",
             first(false),
             first(true)
         ),

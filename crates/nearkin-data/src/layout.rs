@@ -24,8 +24,9 @@
 //! Everything else looks like splits and is refused with the names of the folders: two folders for one
 //! part (`train` and `Training`), a part without its counterpart beside other folders of images,
 //! several sets (`trainA`, `testA`, `trainB`, `testB`), several parts in one name (`trainval`), folds
-//! (`fold1`, `fold2`), splits inside of classes (`bottle/train`, `bottle/test`), and two or three folders
-//! that hold the same classes (`seen/cat`, `seen/dog`, `unseen/cat`, `unseen/dog`).
+//! (`fold1`, `fold2`), splits inside of classes (`bottle/train`, `bottle/test`), and folders that hold the
+//! same classes (`seen/cat`, `seen/dog`, `unseen/cat`, `unseen/dog`), if there are at most three of them or
+//! all are called by numbers. More of these are classes, with a note.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -215,8 +216,11 @@ fn skip_beside(
     let holds_images =
         |name: &&OsString| found.iter().any(|candidate| candidate.name == name.as_os_str());
     let others = entries.folders.iter().filter(|name| !used.contains(&name.as_os_str()));
-    let (images, without) = others.partition(holds_images);
+    let (images, without): (Vec<&OsString>, Vec<&OsString>) = others.partition(holds_images);
+    let is_part = |name: &&OsString| splits::naming(&name.to_string_lossy()) != Naming::Nothing;
+    let (parts, without) = without.into_iter().partition(is_part);
     add("folder(s) of images beside the splits", images);
+    add("folder(s) named like a split, without images that are read", parts);
     add("other folder(s) beside the images", without);
 }
 
@@ -503,10 +507,15 @@ fn wraps_classes(folder: &Path) -> Result<bool, DataError> {
 }
 
 /// Refuses a listing whose folders are folds, hold the splits of each class, or hold the same classes.
-pub(crate) fn refuse_hidden_splits(root: &Path, listing: &Listing) -> Result<(), DataError> {
+/// Notes the last where it may be meant.
+pub(crate) fn refuse_hidden_splits(
+    root: &Path,
+    listing: &Listing,
+    skipped: &mut Skipped,
+) -> Result<(), DataError> {
     refuse_folds(root, listing)?;
     refuse_splits_inside(root, listing)?;
-    refuse_same_classes(root, listing)
+    refuse_same_classes(root, listing, skipped)
 }
 
 fn refuse_folds(root: &Path, listing: &Listing) -> Result<(), DataError> {
@@ -566,7 +575,11 @@ fn refuse_splits_inside(root: &Path, listing: &Listing) -> Result<(), DataError>
 /// More folders that hold the same ones are classes whose folders are sorted alike.
 const MOST_UNKNOWN_SPLITS: usize = 3;
 
-fn refuse_same_classes(root: &Path, listing: &Listing) -> Result<(), DataError> {
+fn refuse_same_classes(
+    root: &Path,
+    listing: &Listing,
+    skipped: &mut Skipped,
+) -> Result<(), DataError> {
     let mut tops: BTreeMap<&OsStr, BTreeSet<&OsStr>> = BTreeMap::new();
     for (path, _) in listing.folders().filter(|(_, files)| !files.is_empty()) {
         let mut parts = path.iter();
@@ -574,9 +587,6 @@ fn refuse_same_classes(root: &Path, listing: &Listing) -> Result<(), DataError> 
             (Some(top), Some(inner)) => drop(tops.entry(top).or_default().insert(inner)),
             // Images outside of folders in folders.
             _ => return Ok(()),
-        }
-        if tops.len() > MOST_UNKNOWN_SPLITS {
-            return Ok(());
         }
     }
     let mut classes = tops.values();
@@ -588,14 +598,19 @@ fn refuse_same_classes(root: &Path, listing: &Listing) -> Result<(), DataError> 
     {
         return Ok(());
     }
+    let (outer, inner) = (list_names(tops.keys().copied()), list_names(first.iter().copied()));
+    if tops.len() > MOST_UNKNOWN_SPLITS && !tops.keys().all(|name| is_number(name)) {
+        skipped.note(format!(
+            "the classes ({outer}) hold folders of the same names ({inner}), which make no difference"
+        ));
+        return Ok(());
+    }
     Err(DataError::malformed(
         root,
         format!(
-            "has folders ({}) that hold the same ones ({}): if they are splits, name them train and \
-             test; if they are kinds of the same images, give one of them; if they are classes, move \
-             their images directly into them",
-            list_names(tops.keys().copied()),
-            list_names(first.iter().copied())
+            "has folders ({outer}) that hold the same ones ({inner}): if they are splits, name them train \
+             and test; if they are kinds of the same images, give one of them; if they are classes, move \
+             their images directly into them"
         ),
     ))
 }
@@ -699,6 +714,20 @@ mod tests {
             let expected = [train, test].map(|name| Some(name.to_owned()));
             assert_eq!(splits_of(files), Ok(expected), "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_part_without_images_is_told() {
+        let root = tree(&["train/a/1.png", "train/b/2.png", "val/a/3.heic", "notes/x.txt"]);
+        let skipped = Layout::read(root.path()).unwrap().skipped(Split::Train).unwrap();
+        let reasons = skipped.reasons().iter().map(|one| format!("{} {}", one.count, one.reason));
+        assert_eq!(
+            reasons.collect::<Vec<_>>(),
+            [
+                "1 folder(s) named like a split, without images that are read",
+                "1 other folder(s) beside the images",
+            ]
+        );
     }
 
     #[test]
@@ -828,6 +857,17 @@ mod tests {
             let message = Folder::open(root.path(), Split::Train).err().unwrap().to_string();
             assert!(message.contains(named), "{message}");
         }
+        let numbered =
+            (1..6).flat_map(|fold| ["a", "b"].map(|class| format!("{fold}/{class}/1.png")));
+        let root = tree(&numbered.collect::<Vec<_>>());
+        let message = Folder::open(root.path(), Split::Train).err().unwrap().to_string();
+        assert!(message.contains("has folders (1, 2, 3, 4 and 1 more) that hold"), "{message}");
+        let domains = ["art", "photo", "sketch", "cartoon"]
+            .map(|domain| ["dog", "elephant"].map(|class| format!("{domain}/{class}/1.png")));
+        let set = Folder::open(tree(&domains.concat()).path(), Split::Train).unwrap();
+        assert!(
+            set.skipped().notes()[0].contains("hold folders of the same names (dog, elephant)")
+        );
         // Classes whose images are sorted further, alike or not.
         for files in [
             ["a/1/1.png", "a/2/1.png", "b/1/1.png", "b/2/1.png"],

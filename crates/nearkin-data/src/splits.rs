@@ -164,9 +164,11 @@ pub(crate) fn means_description(name: &str) -> bool {
 
 /// Whether a name is that of a fold of cross-validation: `fold1`, `Split_02`.
 pub(crate) fn means_fold(name: &str) -> bool {
-    const WORDS: [&str; 5] = ["cv", "fold", "folds", "kfold", "split"];
+    const WORDS: [&str; 6] = ["cv", "fold", "folds", "k", "kfold", "split"];
+    let words = words(name);
     name.contains(|letter: char| letter.is_ascii_digit())
-        && matches!(words(name).as_slice(), [word] if WORDS.contains(&word.as_str()))
+        && words.iter().all(|word| WORDS.contains(&word.as_str()))
+        && words.iter().any(|word| word.len() > 1)
 }
 
 /// The usual names of columns that say which rows belong to which split, in lower case and letters
@@ -283,10 +285,10 @@ mod tests {
             assert!(!means_images(name), "{name}");
         }
         assert!(means_description("Assets") && !means_description("figures of cats"));
-        for name in ["fold1", "Fold_02", "split-3", "cv5"] {
+        for name in ["fold1", "Fold_02", "split-3", "cv5", "k-fold-1", "KFold1"] {
             assert!(means_fold(name), "{name}");
         }
-        for name in ["fold", "1", "folding chairs 2", "train1"] {
+        for name in ["fold", "1", "k2", "folding chairs 2", "train1"] {
             assert!(!means_fold(name), "{name}");
         }
     }

@@ -12,8 +12,9 @@ use crate::{EmbedError, Vectors, search};
 const BUDGET: usize = 100_000_000_000;
 /// The fewest images of a distribution, if there are so many.
 const FEWEST: usize = 1000;
-/// The widest bin, and how many there are at most below the bound.
+/// The widest and the narrowest bin but the highest, and how many bins there are at most below the bound.
 const WIDEST_BIN: f32 = 0.05;
+const NARROWEST_BIN: f32 = 0.01;
 const BINS_BELOW: usize = 16;
 
 /// Cosines of images with the image nearest to each.
@@ -74,30 +75,30 @@ fn within_budget(
 }
 
 impl Distribution {
-    /// A histogram with a border at `bound`, from the highest bin to the lowest. Bins are narrow enough
-    /// that at least two are above the bound, and those below the lowest of some bins are one.
+    /// A histogram with a border at `bound`, from the highest bin to the lowest. The highest bin ends at 1;
+    /// what is below a number of bins is one bin.
     pub fn histogram(&self, bound: f32) -> Vec<Bin> {
-        let above = 1.0 - bound;
-        let width = if above > 0.0 { WIDEST_BIN.min(above / 2.0) } else { WIDEST_BIN };
+        let width = (1.0 - bound).clamp(NARROWEST_BIN, WIDEST_BIN);
         let lowest = self.similarities.first().copied().unwrap_or(bound);
-        let bins_above = if above > 0.0 { (above / width).round().max(1.0) as usize } else { 1 };
-        let bins_below = ((bound - lowest) / width).ceil().clamp(0.0, BINS_BELOW as f32) as usize;
-        let edge = |bin: i64| match bin == bins_above as i64 {
+        let count = |span: f32| (span / width - 1e-3).ceil().max(0.0) as i64;
+        let bins_above = count(1.0 - bound).max(1);
+        let bins_below = count(bound - lowest).min(BINS_BELOW as i64);
+        let edge = |bin: i64| match bin == bins_above {
             true => 1.0,
             false => bound + bin as f32 * width,
         };
         let below = |edge: f32| self.similarities.partition_point(|&value| value < edge);
-        let bins = (-(bins_below as i64)..bins_above as i64).rev().map(|bin| {
+        let bins = (-bins_below..bins_above).rev().map(|bin| {
             let (from, to) = (edge(bin), edge(bin + 1));
             // A cosine of 1 is in the highest bin.
-            let until =
-                if bin + 1 == bins_above as i64 { self.similarities.len() } else { below(to) };
+            let until = if bin + 1 == bins_above { self.similarities.len() } else { below(to) };
             Bin { from: Some(from), to, count: until - below(from) }
         });
         let mut bins: Vec<Bin> = bins.collect();
-        let lower = below(edge(-(bins_below as i64)));
+        let end = edge(-bins_below);
+        let lower = below(end);
         if lower > 0 {
-            bins.push(Bin { from: None, to: edge(-(bins_below as i64)), count: lower });
+            bins.push(Bin { from: None, to: end, count: lower });
         }
         bins
     }

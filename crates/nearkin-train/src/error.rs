@@ -111,10 +111,10 @@ pub enum TrainError {
         /// The newest checkpoint.
         last_good: Option<PathBuf>,
     },
-    /// The weights themselves, or what else a checkpoint holds, are not finite.
+    /// Weights, or what else a checkpoint holds, are not finite or too large to train on.
     #[error(
-        "the run has diverged: weights or optimizer state are not finite after step {step}; {}",
-        after_divergence(last_good.as_deref())
+        "the run has diverged: weights or optimizer state are infinite, NaN or too large after step {step}; \
+         {}", after_divergence(last_good.as_deref())
     )]
     Diverged {
         /// Steps done.

@@ -74,18 +74,37 @@ pub(crate) fn read_together(numbers: [Option<Tensor>; 2]) -> Result<[f64; 2], Tc
     Ok(numbers.map(|number| number.and_then(|_| read.next()).unwrap_or_default()))
 }
 
-/// Whether all numbers of these tensors are finite, however large. The host waits once for `device`, where
-/// they are.
-pub(crate) fn are_finite(
-    tensors: impl IntoIterator<Item = Tensor>,
+/// The largest weight or running statistic of a network that still trains. The square of a larger one
+/// overflows single precision, and with it every norm and variance.
+const LARGEST: f64 = 1.8e19;
+
+/// Numbers that show whether a run has diverged.
+pub(crate) enum Checked {
+    /// Of a network: below [`LARGEST`].
+    Weights(Tensor),
+    /// Anything else: finite.
+    Other(Tensor),
+}
+
+/// Whether none of these numbers shows that the run has diverged. The host waits once for `device`, where
+/// the tensors are.
+pub(crate) fn are_sound(
+    tensors: impl IntoIterator<Item = Checked>,
     device: Device,
 ) -> Result<bool, TchError> {
-    let finite = |tensor: Tensor| tensor.f_isfinite()?.f_all()?.f_to_device(device);
-    let finite = tensors.into_iter().map(finite).collect::<Result<Vec<_>, TchError>>()?;
-    if finite.is_empty() {
+    let is_sound = |checked| {
+        let each = match checked {
+            // Nothing compares with a NaN.
+            Checked::Weights(tensor) => tensor.f_abs()?.f_le(LARGEST)?,
+            Checked::Other(tensor) => tensor.f_isfinite()?,
+        };
+        each.f_all()?.f_to_device(device)
+    };
+    let sound = tensors.into_iter().map(is_sound).collect::<Result<Vec<_>, TchError>>()?;
+    if sound.is_empty() {
         return Ok(true);
     }
-    Ok(Tensor::f_stack(&finite, 0)?.f_all()?.f_double_value(&[])? == 1.0)
+    Ok(Tensor::f_stack(&sound, 0)?.f_all()?.f_double_value(&[])? == 1.0)
 }
 
 /// Dumps that are kept of a run.
@@ -163,16 +182,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_numbers_are_finite_and_one_that_is_not_is_found() {
-        let finite = |numbers: &[f32]| {
-            let tensors = [Tensor::from_slice(&[1_i64, 2]), Tensor::from_slice(numbers)];
-            are_finite(tensors, Device::Cpu).unwrap()
+    fn numbers_of_a_diverged_run_are_found_one_by_one() {
+        let sound = |of: fn(Tensor) -> Checked, numbers: &[f32]| {
+            let tensors = [Tensor::from_slice(&[-1_i64, 2]), Tensor::from_slice(numbers)];
+            are_sound(tensors.map(of), Device::Cpu).unwrap()
         };
-        assert!(are_finite([], Device::Cpu).unwrap());
-        // Their squares are not.
-        assert!(finite(&[1e30, -f32::MAX, 0.0, f32::MIN_POSITIVE]));
+        assert!(are_sound([], Device::Cpu).unwrap());
         for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(!finite(&[1.0, number]), "{number}");
+            assert!(!sound(Checked::Weights, &[1.0, number]), "{number}");
+            assert!(!sound(Checked::Other, &[1.0, number]), "{number}");
         }
+        // The norm of these overflows, no number does.
+        assert!(sound(Checked::Weights, &[1.5e19; 100]));
+        assert!(!sound(Checked::Weights, &[0.0, -1e20]));
+        assert!(sound(Checked::Other, &[1e38, -f32::MAX]));
+        assert!(sound(Checked::Weights, &[]));
     }
 }

@@ -240,16 +240,6 @@ pub(crate) struct Monitor {
     reference_loss: Option<f64>,
     /// Of the last recorded step that has it, with its chance.
     kin_purity: Option<(f64, f64)>,
-    /// What was found when the files were opened.
-    notes: Option<String>,
-}
-
-/// What to say of lines of `metrics.jsonl` that were no records and are removed.
-pub(crate) fn note_of_damaged_lines(run: &RunFolder, lines: usize) -> Option<String> {
-    let metrics = run.metrics();
-    let shown = metrics.display();
-    (lines > 0)
-        .then(|| format!("{shown} had {lines} line(s) that are no records; they were removed"))
 }
 
 impl Monitor {
@@ -262,21 +252,18 @@ impl Monitor {
         epoch: EpochSums,
         meter: Meter,
     ) -> Result<Self, ReportError> {
-        let mut notes = None;
-        let mut open = |run: &RunFolder| -> Result<Records, ReportError> {
+        let open = |run: &RunFolder| -> Result<Records, ReportError> {
             if begun_at_step == 0 {
                 // A run that was killed before its first checkpoint begins again.
                 run.clear_records()?;
                 let metrics = MetricsWriter::create(run.metrics())?;
                 return Ok(Records { metrics, events: EventWriter::create(&run.events())? });
             }
-            let (metrics, damaged) = MetricsWriter::resume(run.metrics(), begun_at_step)?;
-            notes = note_of_damaged_lines(run, damaged);
+            let (metrics, _) = MetricsWriter::resume(run.metrics(), begun_at_step)?;
             Ok(Records { metrics, events: EventWriter::resume(&run.events(), begun_at_step)? })
         };
         Ok(Self {
-            records: run.map(&mut open).transpose()?,
-            notes,
+            records: run.map(open).transpose()?,
             progress,
             recent: Interval::new(),
             epoch: Interval::new(),
@@ -286,11 +273,6 @@ impl Monitor {
             reference_loss: None,
             kin_purity: None,
         })
-    }
-
-    /// What has to be said of the files, once.
-    pub(crate) fn take_notes(&mut self) -> Option<String> {
-        self.notes.take()
     }
 
     /// Makes sure that what was recorded so far survives a power loss.

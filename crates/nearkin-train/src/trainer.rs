@@ -21,7 +21,9 @@ use nearkin_data::{BadImages, ImageSet, Random, Split, skipped_lines};
 use nearkin_device::{CudaSettings, ExactProducts, Graph, send};
 use nearkin_dist::{DistError, Reducer, World};
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
-use nearkin_model::{Encoder, MomentumEncoder, NO_LABEL, Queue, finish_views, images_to_tensor};
+use nearkin_model::{
+    Encoder, MomentumEncoder, NO_LABEL, Parameters, Queue, finish_views, images_to_tensor,
+};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
 use nearkin_recipe::{Precision, QueueStart, Recipe, Source, StepForm};
 use nearkin_report::{
@@ -36,13 +38,12 @@ use crate::checkpoint::{
     Checkpoint, FORMAT, Files, MODEL, MOMENTUM_ENCODER, Newest, OPTIMIZER, Progress, QUEUE,
     differences_that_matter,
 };
-use crate::guard::{BadStep, Buffers, are_finite, dump, read_together, sum_of_norms};
+use crate::guard::{BadStep, Buffers, Checked, are_sound, dump, read_together, sum_of_norms};
 use crate::images::ImagesDigest;
 use crate::interrupt::Unfinished;
-use crate::meter::{Meter, kind_of_products, matmul_rate};
+use crate::meter::{Meter, rate_of_products};
 use crate::monitor::{
     BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn_until, has_knn,
-    note_of_damaged_lines,
 };
 use crate::phases::{Phase, Phases};
 use crate::ranges::MOST_THREADS;
@@ -233,14 +234,11 @@ impl Trainer {
         {
             checkpoint.check_recipe(run, recipe)?;
             notes.extend(checkpoint.check_images(run, images, train.as_ref())?);
-            if !run.metrics().exists() {
-                let metrics = run.metrics();
-                notes.push(format!("{} was missing: it has no earlier steps", metrics.display()));
-            }
+            notes.extend(mend_records(run, checkpoint.progress.step)?);
         }
         let begun_with = match (&checkpoint, resume) {
             (Some(checkpoint), _) => Some(checkpoint.progress.threads),
-            (None, Resume::From(run)) => recorded(run, THREADS),
+            (None, Resume::From(run)) => recorded(run, THREADS).filter(|&threads| threads > 0),
             (None, Resume::New(_) | Resume::NewNumbered(_)) => None,
         };
         let workers_before = match resume {
@@ -408,7 +406,8 @@ impl Trainer {
     fn train(&mut self) -> Result<Outcome, TrainError> {
         let evaluation_is_missing = self.evaluation_is_missing()?;
         if self.step == self.total_steps && !evaluation_is_missing {
-            self.mend_finished()?;
+            let progress = ProgressBar::hidden();
+            self.notes.drain(..).for_each(|note| progress.warning(&format!("warning: {note}")));
             self.report()?;
             return Ok(Outcome::Finished);
         }
@@ -425,7 +424,7 @@ impl Trainer {
             monitor.event(self.position(), &message)?;
             self.describe_processes(&mut monitor)?;
         }
-        for note in std::mem::take(&mut self.notes).into_iter().chain(monitor.take_notes()) {
+        for note in std::mem::take(&mut self.notes) {
             monitor.warn(self.position(), &note)?;
         }
         if (self.step == 0 || evaluation_is_missing) && !self.evaluate(&mut monitor)? {
@@ -486,22 +485,12 @@ impl Trainer {
     fn end_interrupted(&self, monitor: Monitor) -> Result<Outcome, TrainError> {
         monitor.finish();
         self.report()?;
+        // Processes that were not asked themselves learn by which signal the others were.
+        self.interrupt.is_agreed(self.world.as_ref())?;
         // Launchers end all processes once the first has gone.
         let _ = self.world.share("end of an interrupted run", b"")?;
         let signal = self.interrupt.signal().unwrap_or_default();
         Ok(Outcome::Interrupted { step: self.step, signal })
-    }
-
-    /// Mends the records of a run that has nothing left to train, and says what was wrong with it.
-    fn mend_finished(&mut self) -> Result<(), TrainError> {
-        if self.world.rank() > 0 {
-            return Ok(());
-        }
-        let (_, damaged) = MetricsWriter::resume(self.run.metrics(), self.step)?;
-        self.notes.extend(note_of_damaged_lines(&self.run, damaged));
-        let progress = ProgressBar::hidden();
-        self.notes.drain(..).for_each(|note| progress.warning(&format!("warning: {note}")));
-        Ok(())
     }
 
     fn report(&self) -> Result<(), TrainError> {
@@ -687,9 +676,7 @@ impl Trainer {
             measures.set_numbers(&numbers[3..]);
         }
         *loss = numbers[0];
-        // The processes that were not asked learn here by which signal the others were.
-        let interrupted = numbers[1] > 0.0 && self.interrupt.is_agreed(self.world.as_ref())?;
-        Ok(Wishes { interrupted, by_time: numbers[2] > 0.0 })
+        Ok(Wishes { interrupted: numbers[1] > 0.0, by_time: numbers[2] > 0.0 })
     }
 
     /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
@@ -847,8 +834,8 @@ impl Trainer {
     fn meter(&self) -> Result<Meter, TchError> {
         let device = self.options.device;
         let training = &self.setup.recipe.training;
-        let (kind, matmul_precision) = kind_of_products(training.precision, training.tf32, device);
-        let of_one = matmul_rate(device, kind)?;
+        let (of_one, matmul_precision) =
+            rate_of_products(training.precision, training.tf32, device)?;
         Ok(Meter {
             flop_per_image: self.setup.flop_per_image,
             matmul_flop_per_second: of_one * self.world.size() as f64,
@@ -1077,14 +1064,24 @@ impl Trainer {
         files
     }
 
-    /// Ends the run if something that a checkpoint holds is not finite in some process.
+    /// Ends the run if something that a checkpoint holds shows in some process that it has diverged.
     fn refuse_divergence(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let tensors = self.files().into_iter().flat_map(|(_, tensors)| tensors);
-        let finite = are_finite(tensors.map(|(_, tensor)| tensor), self.options.device)?;
-        if self.world.maximum(i64::from(!finite))? == 0 {
+        let networks = [
+            Some(self.online.parameters()),
+            self.teacher.as_ref().map(MomentumEncoder::parameters),
+        ];
+        let networks = networks.into_iter().flatten().flat_map(Parameters::iter);
+        let weights = networks.map(|entry| Checked::Weights(entry.tensor.shallow_clone()));
+        let other = self.optimizer.state().map(|(_, tensor)| tensor);
+        let other = other.chain(self.queue.as_ref().map(Queue::rows)).map(Checked::Other);
+        let sound = are_sound(weights.chain(other), self.options.device)?;
+        if self.world.maximum(i64::from(!sound))? == 0 {
             return Ok(());
         }
-        let message = format!("weights or optimizer state are not finite after step {}", self.step);
+        let message = format!(
+            "the run has diverged: weights or optimizer state are infinite, NaN or too large after step {}",
+            self.step
+        );
         monitor.event(self.position(), &message)?;
         let last_good = Checkpoint::newest_path(&self.run);
         Err(TrainError::Diverged { step: self.step, last_good })
@@ -1134,6 +1131,18 @@ fn recorded(run: &RunFolder, name: &str) -> Option<usize> {
     let environment: serde_json::Value = serde_json::from_slice(&environment).ok()?;
     let number = environment[name].as_u64().map(|number| number as usize);
     number.filter(|number| *number <= MOST_THREADS)
+}
+
+/// Removes what is no record from `metrics.jsonl`, before anything reads it; returns what was wrong.
+fn mend_records(run: &RunFolder, step: u64) -> Result<Option<String>, TrainError> {
+    let path = run.metrics();
+    let shown = path.display();
+    if !path.exists() {
+        return Ok(Some(format!("{shown} was missing: it has no earlier steps")));
+    }
+    let (_, damaged) = MetricsWriter::resume(&path, step)?;
+    Ok((damaged > 0)
+        .then(|| format!("{shown} had {damaged} line(s) that are not records; they were removed")))
 }
 
 /// The files of a checkpoint, as [`Trainer::files`] fills them.

@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nearkin_dist::testing::together;
 use nearkin_dist::{Alone, DistError, Reducer, World};
@@ -61,17 +61,22 @@ fn setup(changes: &[&str]) -> Setup {
     Setup::new(source.recipe().unwrap()).unwrap()
 }
 
-/// A world whose process is asked to stop while it looks for such a request for the n-th time.
+/// A world whose process is asked to stop while it looks for such a request for the n-th time, counted from
+/// the first step: whatever is before, a continued run does anew.
 #[derive(Debug)]
 struct Interrupting {
     world: Arc<dyn World>,
     interrupt: Interrupt,
+    counts: AtomicBool,
     looks: AtomicUsize,
     interrupted_at: usize,
 }
 
 impl Interrupting {
     fn look(&self) {
+        if !self.counts.load(Ordering::Relaxed) {
+            return;
+        }
         if self.looks.fetch_add(1, Ordering::Relaxed) + 1 == self.interrupted_at {
             self.interrupt.request(SIGTERM);
         }
@@ -122,6 +127,7 @@ impl World for Interrupting {
     }
 
     fn report(&self, at: &str) {
+        self.counts.fetch_or(at.starts_with("step "), Ordering::Relaxed);
         self.world.report(at);
     }
 
@@ -151,6 +157,7 @@ fn piece(
     let world = Arc::new(Interrupting {
         world: Arc::clone(world),
         interrupt: interrupt.clone(),
+        counts: AtomicBool::new(run.join("checkpoints").exists()),
         looks: AtomicUsize::new(0),
         interrupted_at: if world.rank() == rank { interrupted_at } else { 0 },
     });

@@ -12,6 +12,8 @@ use nearkin_recipe::RecipeError;
 use nearkin_report::ReportError;
 use nearkin_train::TrainError;
 
+use crate::panics;
+
 /// Bad input that no library error stands for.
 #[derive(Debug)]
 pub(crate) struct BadInput(pub(crate) String);
@@ -24,9 +26,11 @@ impl std::fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
-/// The error with its causes, but for those that it already quotes, at a length that can be read.
+/// The error with its causes, but for those that it already quotes, at a length that can be read. If a
+/// thread panicked, that is the last cause.
 pub(crate) fn message(error: &anyhow::Error) -> String {
-    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+    let causes = error.chain().map(ToString::to_string).chain(panics::first());
+    let text = causes.fold(String::new(), |text, cause| {
         if text.is_empty() {
             cause
         } else if text.contains(&cause) {
@@ -104,6 +108,7 @@ fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
             TrainError::NotFinite { .. }
                 | TrainError::Diverged { .. }
                 | TrainError::Checkpoint { .. }
+                | TrainError::Damaged { .. }
         )
     )
 }

@@ -31,7 +31,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
     2      wrong usage or input\n  \
     3      the run would fail again in the same way, for example because it diverged\n  \
     128+N  ended by signal N (129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM);\n  \
-           training that had begun has written a checkpoint\n\n\
+\x20      training that had begun has written a checkpoint\n\n\
     First steps:\n  \
     nearkin methods\n  \
     nearkin methods --explain sce\n  \

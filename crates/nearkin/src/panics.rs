@@ -4,6 +4,9 @@
 //! is dropped between the call and the look at its error, and the drop takes that error for its own.
 //! Copies of tensors and their drops panic in the same way. Such a panic is an error of libtorch; every
 //! other one is a fault of nearkin.
+//!
+//! Where even the standard libraries get no memory, they say so on standard error and abort; that ends in an
+//! exit code, too, and not in a signal.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +27,19 @@ pub(crate) fn quieten() {
         let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| describe(panic));
     }));
+    let handler = on_abort as extern "C" fn(libc::c_int);
+    // SAFETY: the handler only makes calls that POSIX allows in one.
+    unsafe { libc::signal(libc::SIGABRT, handler as libc::sighandler_t) };
+}
+
+extern "C" fn on_abort(_: libc::c_int) {
+    let text =
+        b"error: the process was aborted, most likely because the machine has no memory left\n";
+    // SAFETY: the text is as long as it says, and the second call does not return.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+        libc::_exit(1)
+    }
 }
 
 /// Does `work`; a panic in it becomes an error.

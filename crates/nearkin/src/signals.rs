@@ -92,6 +92,8 @@ fn install(signal: c_int) -> std::io::Result<()> {
         }
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as extern "C" fn(c_int) as libc::sighandler_t;
+        // One after another: the handler of the first to arrive runs first.
+        libc::sigfillset(&raw mut action.sa_mask);
         // System calls of libraries that do not expect an interruption go on.
         action.sa_flags = libc::SA_RESTART;
         if libc::sigaction(signal, &raw const action, std::ptr::null_mut()) != 0 {

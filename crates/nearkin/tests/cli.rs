@@ -47,7 +47,7 @@ fn help_of_the_program() {
       2      wrong usage or input
       3      the run would fail again in the same way, for example because it diverged
       128+N  ended by signal N (129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM);
-      training that had begun has written a checkpoint
+             training that had begun has written a checkpoint
 
     First steps:
       nearkin methods

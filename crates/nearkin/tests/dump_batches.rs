@@ -286,7 +286,10 @@ fn what_cannot_be_written_is_refused() {
         "error: batches/batch-000001.safetensors exists: give --dump-batches another folder\n";
     assert_eq!((said.code, said.stderr.as_str()), (Some(2), expected));
     place.write("file", "");
-    let said = place.pretrain("tiny.toml --dump-batches 1 file");
-    assert_eq!(said.code, Some(1));
-    assert!(said.stderr.starts_with("error: cannot write file: "), "{}", said.stderr);
+    for folder in ["file", "file/folder"] {
+        let said = place.pretrain(&format!("tiny.toml --dump-batches 1 {folder}"));
+        let expected = format!("error: --dump-batches 1 {folder}: cannot make this folder: ");
+        assert_eq!(said.code, Some(2), "{}", said.stderr);
+        assert!(said.stderr.starts_with(&expected), "{}", said.stderr);
+    }
 }

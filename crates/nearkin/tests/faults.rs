@@ -73,7 +73,7 @@ const STEPS: u64 = 32;
 const STEPS_PER_EPOCH: u64 = 4;
 
 /// Processes wait so long for each other.
-const TIMEOUT_SECONDS: u64 = 5;
+const TIMEOUT_SECONDS: u64 = 60;
 /// Nothing may take longer than this, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -476,7 +476,7 @@ fn break_run(run: &Run, fault: Fault, draw: &mut Draw) -> Result<bool, String> {
                 command.pre_exec(move || {
                     // Without it, the limit is a signal and not an error of the call, as a full disk is.
                     libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-                    match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                    match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
                         0 => Ok(()),
                         _ => Err(std::io::Error::last_os_error()),
                     }

@@ -113,9 +113,9 @@ std::unique_ptr<Store> Store::another() const {
 
 std::unique_ptr<Store> open_store(rust::Str host, uint16_t port, int32_t listener, rust::Str prefix,
                                   uint64_t timeout_milliseconds) {
-  // Lost connections are reported as errors; torch's warnings about them are pages of C++ frames.
+  // Lost connections are reported as errors; what torch prints about them are pages of C++ frames.
   if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) {
-    FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+    FLAGS_caffe2_log_level = c10::GLOG_FATAL;
   }
   c10d::TCPStoreOptions options;
   options.port = port;

@@ -82,14 +82,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let kept = images - found.removed();
     let all_with_all = images as f64 * images as f64;
     let mut text = format!(
-        "{}: {} of {images} images are near-duplicates of {} others that are kept ({} of {similarity} \
-         or more); {kept} images are kept\n\n{}\n\
+        "{}: {} groups of near-duplicates ({} of {similarity} or more); {} of {images} images are \
+         removed, {kept} are kept\n\n{}\n\
          exact, in {} cells; {:.2} % of the comparisons of all with all; {seconds:.1} s, reading \
          {reading:.1} s\n",
         arguments.features.display(),
-        found.removed(),
         found.groups.len(),
         centering.measure(),
+        found.removed(),
         histogram(&nearest, similarity),
         found.cells,
         100.0 * found.compared as f64 / all_with_all.max(1.0)
@@ -124,30 +124,31 @@ fn warn_of_large_group(found: &Duplicates, images: usize) {
     }
 }
 
-/// How many images have a nearest neighbor of which similarity, with a line at the bound.
+/// How similar images are to the image nearest to each, with a line at the bound.
 fn histogram(nearest: &Distribution, bound: f32) -> String {
     const LONGEST: usize = 40;
     let images = nearest.similarities.len();
-    let of = if nearest.is_whole { "images" } else { "images, a sample" };
+    let of = if nearest.is_whole { "images" } else { "sampled images" };
     let mut text = format!("similarity to the nearest other image ({images} {of})\n");
     let bins = nearest.histogram(bound);
     let most = bins.iter().map(|bin| bin.count).max().unwrap_or(0).max(1);
-    let decimals = match bound {
-        bound if bound > 0.99 => 4,
-        bound if bound > 0.9 => 3,
-        _ => 2,
-    };
+    // Borders of bins have the digits of the bound.
+    let digits = bound.to_string().split_once('.').map_or(0, |(_, digits)| digits.len());
+    let decimals = digits.clamp(2, 6);
+    let range = 2 * (decimals + 2) + 4;
     let mut is_above = true;
     for Bin { from, to, count } in bins {
         if is_above && from.is_none_or(|from| from < bound) {
             is_above = false;
-            let _ = writeln!(text, "  {:-<1$} --similarity {bound}", "", 16 + 2 * decimals);
+            let _ = writeln!(text, "  {:-<1$} --similarity {bound}", "", range + 9);
         }
-        let from = from.map_or("below".to_owned(), |from| format!("{from:.decimals$}"));
-        // One image is never invisible.
+        let range_of = match from {
+            Some(from) => format!("{from:.decimals$} to {to:.decimals$}"),
+            None => format!("below {to:.decimals$}"),
+        };
+        // A single image is never invisible.
         let bar = "#".repeat((count * LONGEST).div_ceil(most));
-        let width = decimals + 3;
-        let line = format!("  {from:>width$} to {to:.decimals$} {count:>8} {bar}");
+        let line = format!("  {range_of:>range$} {count:>8} {bar}");
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text

@@ -190,6 +190,12 @@ fn dump_batches(
         let path = first_file.display();
         return Err(bad_input(format!("{path} exists: give --dump-batches another folder")));
     }
+    if let Err(error) = std::fs::create_dir_all(&dump.folder) {
+        let (batches, folder) = (dump.batches, dump.folder.display());
+        let message =
+            format!("--dump-batches {batches} {folder}: cannot make this folder: {error}");
+        return Err(bad_input(message));
+    }
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     if matches!(resume, Resume::New(_) | Resume::NewNumbered(_)) {
         resume = Resume::New(scratch.path().join("run"));
