@@ -398,16 +398,14 @@ impl Loader {
         let result = loop {
             let made = match &mut self.work {
                 Work::Here(scratch) => Ok(self.source.batch(&self.plan.next()?, scratch)),
-                Work::Threads(pool) => match pool.receive(stop) {
-                    Some(made) => {
-                        pool.fill(&mut self.plan);
-                        made
-                    }
-                    None => {
+                Work::Threads(pool) => {
+                    let Some(made) = pool.receive(stop) else {
                         self.stop();
                         return None;
-                    }
-                },
+                    };
+                    pool.fill(&mut self.plan);
+                    made
+                }
                 Work::Ended => return None,
             };
             let result = made.and_then(|made| {

@@ -77,14 +77,16 @@ mod tests {
         #[test]
         fn every_line_is_read_as_the_path_that_it_names(
             files in prop::collection::vec(
-                "[ #\"'|\\\\,;\t\r\u{a0}\u{2028}\u{feff}é/a-z]{1,12}(\\.jpg)?", 1..12,
+                // Without its extension, a first line could be the header of a list.
+                "[ #\"'|\\\\,;\t\r\u{a0}\u{2028}\u{feff}é/a-z]{0,12}\\.jpg", 1..12,
             ),
         ) {
             for name in ["kept.txt", "kept.csv", "kept.TSV"] {
                 let path = Path::new(name);
                 let header = is_table(path).then_some(Cow::from(HEADER));
                 let lines = files.iter().map(|file| line(file, path).unwrap());
-                let text: String = header.into_iter().chain(lines).map(|line| format!("{line}\n")).collect();
+                let lines: Vec<Cow<'_, str>> = header.into_iter().chain(lines).collect();
+                let text = format!("{}\n", lines.join("\n"));
                 let entries = parse(text.as_bytes(), path).unwrap();
                 let read: Vec<&str> = entries.iter().map(|entry| &*entry.path).collect();
                 prop_assert_eq!(read, &files[..], "{}", text);

@@ -75,11 +75,12 @@ impl RunFolder {
         }
     }
 
-    /// Makes folders that the run has lost, and returns what was done. The process must hold the lock.
+    /// Makes folders that the run has lost, removes a damaged `environment.json`, and returns what was done. The
+    /// process must hold the lock.
     ///
     /// # Errors
     ///
-    /// [`ReportError::Write`] if a folder cannot be made.
+    /// [`ReportError::Write`] if a folder cannot be made, or the file not removed.
     pub fn mend(&self) -> Result<Vec<String>, ReportError> {
         let mut notes = Vec::new();
         let parts = [
@@ -91,6 +92,13 @@ impl RunFolder {
                 fs::create_dir_all(&folder).map_err(ReportError::writing(&folder))?;
                 notes.push(format!("{} was missing: {consequence}", folder.display()));
             }
+        }
+        let environment = self.environment();
+        let is_damaged = fs::read(&environment)
+            .is_ok_and(|content| serde_json::from_slice::<serde_json::Value>(&content).is_err());
+        if is_damaged {
+            fs::remove_file(&environment).map_err(ReportError::writing(&environment))?;
+            notes.push(format!("{} was damaged: it is written again", environment.display()));
         }
         Ok(notes)
     }
@@ -335,5 +343,10 @@ mod tests {
         let read: serde_json::Value =
             serde_json::from_slice(&fs::read(run.environment()).unwrap()).unwrap();
         assert_eq!(read, environment);
+        assert!(run.mend().unwrap().is_empty());
+        fs::write(run.environment(), [0; 100]).unwrap();
+        let notes = run.mend().unwrap();
+        assert!(notes.len() == 1 && notes[0].contains("environment.json was damaged"), "{notes:?}");
+        assert!(!run.environment().exists());
     }
 }

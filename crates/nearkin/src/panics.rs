@@ -2,8 +2,9 @@
 //!
 //! tch panics where libtorch has no memory left: a number that a call takes travels as a `Scalar`, which
 //! is dropped between the call and the look at its error, and the drop takes that error for its own.
-//! Copies of tensors and their drops panic in the same way. Such a panic is an error of libtorch; every
-//! other one is a fault of nearkin.
+//! Copies of tensors and their drops panic in the same way. Such a panic is an error of libtorch. Scoped
+//! threads of the standard library panic where the system gives no thread. Every other panic is a fault of
+//! nearkin.
 //!
 //! Where even the standard libraries get no memory, they say so on standard error and abort; that ends in an
 //! exit code, too, and not in a signal.
@@ -58,6 +59,10 @@ fn describe(panic: &PanicHookInfo<'_>) -> String {
     let message = panic.payload_as_str().unwrap_or("no message");
     if let Some(error) = error_of_libtorch(message) {
         return format!("libtorch: {error}");
+    }
+    if message.starts_with("failed to spawn thread") {
+        return "cannot start a thread: the system has no memory left, or no more threads"
+            .to_owned();
     }
     let place = panic.location().map_or_else(String::new, |place| format!(" ({place})"));
     format!("internal error: {message}{place}; please report this")

@@ -5,8 +5,9 @@
 //! its children, or by `timeout` to a child and to its group), so whatever comes within a second of the
 //! first signal belongs to it. A later SIGINT or SIGTERM ends the process at once.
 //!
-//! A signal that was ignored when the program started stays ignored: SIGHUP under `nohup`, SIGINT in a
-//! shell's background job.
+//! A signal that was ignored when the program started stays ignored, for example SIGHUP under `nohup`. Shells
+//! without job control ignore SIGINT in background jobs, so that Ctrl-C does not reach them; there a SIGINT of
+//! the terminal is ignored, and one that a process sends is not.
 //!
 //! Handlers run at any point of any thread. They only use atomics and functions that POSIX allows there.
 
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use anyhow::Context;
-use libc::c_int;
+use libc::{c_int, c_void};
 use nearkin_train::Interrupt;
 
 /// Ctrl-C, managers of processes, a closed terminal, and what Lightning and submitit send before a
@@ -35,6 +36,8 @@ static FIRST_AT: AtomicU64 = AtomicU64::new(0);
 /// A second request: passed on by a launcher, where another process ends.
 static SECOND: AtomicI32 = AtomicI32::new(0);
 static IS_LAUNCHER: AtomicBool = AtomicBool::new(false);
+/// Whether SIGINT was ignored when the program started.
+static IGNORES_TERMINAL: AtomicBool = AtomicBool::new(false);
 
 /// The exit code of a process that ends because of a signal, as shells show it.
 pub(crate) fn exit_code(signal: i32) -> u8 {
@@ -88,14 +91,18 @@ fn install(signal: c_int) -> std::io::Result<()> {
             return Err(Error::last_os_error());
         }
         if inherited.sa_sigaction == libc::SIG_IGN {
-            return Ok(());
+            if signal != libc::SIGINT {
+                return Ok(());
+            }
+            IGNORES_TERMINAL.store(true, Ordering::Relaxed);
         }
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_signal as extern "C" fn(c_int) as libc::sighandler_t;
+        let handler: extern "C" fn(c_int, *const libc::siginfo_t, *const c_void) = on_signal;
+        action.sa_sigaction = handler as libc::sighandler_t;
         // One after another: the handler of the first to arrive runs first.
         libc::sigfillset(&raw mut action.sa_mask);
         // System calls of libraries that do not expect an interruption go on.
-        action.sa_flags = libc::SA_RESTART;
+        action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
         if libc::sigaction(signal, &raw const action, std::ptr::null_mut()) != 0 {
             return Err(Error::last_os_error());
         }
@@ -103,7 +110,12 @@ fn install(signal: c_int) -> std::io::Result<()> {
     Ok(())
 }
 
-extern "C" fn on_signal(signal: c_int) {
+extern "C" fn on_signal(signal: c_int, information: *const libc::siginfo_t, _: *const c_void) {
+    // SAFETY: the kernel passes a valid structure to handlers that ask for it. Codes above 0 are the kernel's.
+    let is_of_terminal = unsafe { (*information).si_code > 0 };
+    if signal == libc::SIGINT && is_of_terminal && IGNORES_TERMINAL.load(Ordering::Relaxed) {
+        return;
+    }
     // SAFETY: the location is that of this thread's own variable, which the interrupted code may read next.
     let error_number = unsafe { *libc::__errno_location() };
     react(signal);

@@ -686,7 +686,7 @@ fn resuming_with_a_changed_recipe_shows_the_difference() {
       views[0].transforms[0].random_resized_crop.ratio: [0.75, 1.3333333333333333] -> (absent)
       views[0].transforms[0].random_resized_crop.interpolation: "bilinear" -> (absent)
       views[0].transforms[0].center_crop.size: (absent) -> 16
-    Leave the changes out, or start a new run with another --out
+    Leave the changes out, or start a new run with another --out. If recipe.toml in the run folder was changed, delete it: --resume restores it from the newest checkpoint
     "#);
 }
 

@@ -111,20 +111,17 @@ fn the_files_hold_what_the_loader_gives() {
     }
 }
 
-/// A rate that breaks the weights in the first step makes training write down the inputs of those
-/// that follow.
+/// A rate that breaks the weights in the first step makes training write down the inputs of the second.
 #[test]
 fn training_with_the_same_seed_gets_the_same_batches() {
     let place = Place::new();
     let broken = "tiny.toml --seed 7 --set optimizer.learning_rate=1e30";
-    place.pretrain(&format!("{broken} --dump-batches 3 batches")).done();
+    place.pretrain(&format!("{broken} --dump-batches 2 batches")).done();
     place.pretrain(&format!("{broken} --out run"));
-    for step in [2, 3] {
-        let trained = Dumped::read(&place, &format!("run/non_finite/step-{step}.safetensors"));
-        let dumped = Dumped::read(&place, &format!("batches/batch-{step:06}.safetensors"));
-        for view in 0..2 {
-            assert_eq!(trained.view(view), dumped.view(view));
-        }
+    let trained = Dumped::read(&place, "run/non_finite/step-2.safetensors");
+    let dumped = Dumped::read(&place, "batches/batch-000002.safetensors");
+    for view in 0..2 {
+        assert_eq!(trained.view(view), dumped.view(view));
     }
     place.pretrain("tiny.toml --seed 8 --dump-batches 1 others").done();
     let first = |folder: &str| Dumped::read(&place, &format!("{folder}/batch-000001.safetensors"));

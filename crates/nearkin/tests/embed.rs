@@ -185,29 +185,29 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     let place = five();
     let said = place.nearkin("dedupe five.npy --out g.csv --keep-list kept.txt").done();
     assert_snapshot!(without_seconds(&said), @r"
-    five.npy: 2 of 5 images are near-duplicates of 2 others that are kept (centered cosine of 0.9 or more); 3 images are kept
+    five.npy: 2 group(s) of near-duplicates (centered cosine of 0.9 or more); 2 of 5 images are removed, 3 are kept
 
     similarity to the nearest other image (5 images)
-       0.95 to 1.00        4 ########################################
-       0.90 to 0.95        0
-      -------------------- --similarity 0.9
-       0.85 to 0.90        0
-       0.80 to 0.85        0
-       0.75 to 0.80        0
-       0.70 to 0.75        0
-       0.65 to 0.70        0
-       0.60 to 0.65        0
-       0.55 to 0.60        0
-       0.50 to 0.55        0
-       0.45 to 0.50        0
-       0.40 to 0.45        0
-       0.35 to 0.40        0
-       0.30 to 0.35        0
-       0.25 to 0.30        0
-       0.20 to 0.25        0
-       0.15 to 0.20        0
-       0.10 to 0.15        0
-      below to 0.10        1 ##########
+      0.95 to 1.00        4 ########################################
+      0.90 to 0.95        0
+      --------------------- --similarity 0.9
+      0.85 to 0.90        0
+      0.80 to 0.85        0
+      0.75 to 0.80        0
+      0.70 to 0.75        0
+      0.65 to 0.70        0
+      0.60 to 0.65        0
+      0.55 to 0.60        0
+      0.50 to 0.55        0
+      0.45 to 0.50        0
+      0.40 to 0.45        0
+      0.35 to 0.40        0
+      0.30 to 0.35        0
+      0.25 to 0.30        0
+      0.20 to 0.25        0
+      0.15 to 0.20        0
+      0.10 to 0.15        0
+        below 0.10        1 ##########
 
     exact, in 1 cells; 100.00 % of the comparisons of all with all; N s, reading N s
     wrote g.csv
@@ -252,15 +252,15 @@ fn features_are_centered_unless_that_is_switched_off() {
     rows.push(rows[7].map(|value| 3.0 * value + 0.003));
     write_rows(&place, "rows.npy", &rows);
     let said = place.nearkin("dedupe rows.npy --out g.csv").done();
-    let expected = "rows.npy: 2 of 61 images are near-duplicates of 2 others that are kept (centered \
-                    cosine of 0.9 or more); 59 images are kept\n";
+    let expected = "rows.npy: 2 group(s) of near-duplicates (centered cosine of 0.9 or more); 2 of 61 \
+                    images are removed, 59 are kept\n";
     assert!(said.starts_with(expected), "{said}");
     let table = place.read("g.csv");
     assert!(table.contains("\n0,7,7,1.000000,yes\n0,60,60,0.99"), "{table}");
 
     let raw = place.nearkin("dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt");
     assert_eq!(raw.code, Some(2));
-    assert!(raw.stdout.contains("; 1 images are kept\n"), "{}", raw.stdout);
+    assert!(raw.stdout.contains(", 1 are kept\n"), "{}", raw.stdout);
     let warning =
         "warning: one group has 61 images, 100.0 % of all; near-duplicates are rarely that many";
     assert!(raw.stderr.contains(warning), "{}", raw.stderr);
@@ -345,18 +345,18 @@ fn the_histogram_shows_where_the_similarity_cuts() {
     write_rows(&place, "rows.npy", &rows);
     let said = place.nearkin("dedupe rows.npy --similarity 0.9 --out g.csv").done();
     assert_snapshot!(without_seconds(&said), @r"
-    rows.npy: 2 of 32 images are near-duplicates of 2 others that are kept (centered cosine of 0.9 or more); 30 images are kept
+    rows.npy: 2 group(s) of near-duplicates (centered cosine of 0.9 or more); 2 of 32 images are removed, 30 are kept
 
     similarity to the nearest other image (32 images)
-       0.95 to 1.00        4 ################
-       0.90 to 0.95        0
-      -------------------- --similarity 0.9
-       0.85 to 0.90        6 ########################
-       0.80 to 0.85        4 ################
-       0.75 to 0.80       10 ########################################
-       0.70 to 0.75        5 ####################
-       0.65 to 0.70        2 ########
-       0.60 to 0.65        1 ####
+      0.95 to 1.00        4 ################
+      0.90 to 0.95        0
+      --------------------- --similarity 0.9
+      0.85 to 0.90        6 ########################
+      0.80 to 0.85        4 ################
+      0.75 to 0.80       10 ########################################
+      0.70 to 0.75        5 ####################
+      0.65 to 0.70        2 ########
+      0.60 to 0.65        1 ####
 
     exact, in 1 cells; 93.85 % of the comparisons of all with all; N s, reading N s
     wrote g.csv

@@ -176,7 +176,9 @@ fn weights_of_any_precision_are_read_by_every_command() {
                 "{said}"
             );
         }
-        let found = format!("search expected.npy --queries {file}.npy --top-k 1 --out found.csv");
+        let found = format!(
+            "search expected.npy --queries {file}.npy --top-k 1 --no-center --out found.csv"
+        );
         place.nearkin(&found).done();
         for line in place.read("found.csv").lines().skip(1) {
             let similarity = line.rsplit(',').next().and_then(|cell| cell.parse::<f32>().ok());
@@ -210,7 +212,7 @@ fn transformers_for_another_image_size_are_read_by_every_command() {
     let transformer = |image: u32, patch: u32, depth: u32| {
         let table = format!(
             "\"vit-tiny\"\nvision_transformer = {{ image_size = {image}, patch_size = {patch}, \
-             depth = {depth}, width = 8, heads = 2 }}\n"
+             depth = {depth}, width = 12, heads = 3 }}\n"
         );
         tiny_with("\"resnet18\"\nstem = \"cifar\"\nbase_width = 4\n", &table)
             .replace("{ size = 16 }", &format!("{{ size = {image} }}"))

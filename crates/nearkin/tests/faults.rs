@@ -509,7 +509,8 @@ fn break_run(run: &Run, fault: Fault, draw: &mut Draw) -> Result<bool, String> {
                     damage(&newest.join(file), how, draw);
                     // Zeros may have been there before, and the name in state.sha256 means nothing.
                     let is_same = fs::read(newest.join(file)).is_ok_and(|after| {
-                        after == before || (file == "state.sha256" && after[..64] == before[..64])
+                        after == before
+                            || (file == "state.sha256" && after.get(..64) == before.get(..64))
                     });
                     return Ok(!is_same);
                 }

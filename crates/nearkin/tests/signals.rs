@@ -5,13 +5,16 @@
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod support;
 
-use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
+use libc::c_int;
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
 
 use crate::support::{Place, tiny_on, tiny_with};
@@ -190,13 +193,16 @@ fn a_second_signal_later_ends_a_run_at_once() {
     assert!(!said.contains("error") && !said.contains("terminate"), "{said}");
 }
 
-/// As under `nohup`, and in the background of a shell.
-fn ignoring(mut command: Command) -> Command {
-    let ignore = || {
+/// As under `nohup`, and in the background of a shell; with a terminal of its own.
+fn ignoring(mut command: Command, terminal: c_int) -> Command {
+    let ignore = move || {
         // SAFETY: allowed between fork and exec.
         unsafe {
             libc::signal(libc::SIGHUP, libc::SIG_IGN);
             libc::signal(libc::SIGINT, libc::SIG_IGN);
+            if libc::setsid() < 0 || libc::ioctl(terminal, libc::TIOCSCTTY, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
         }
         Ok(())
     };
@@ -205,23 +211,38 @@ fn ignoring(mut command: Command) -> Command {
     command
 }
 
+/// Both ends of a terminal: what a keyboard writes to, and what a program runs in.
+fn terminal() -> [OwnedFd; 2] {
+    let (mut keyboard, mut program) = (-1, -1);
+    // SAFETY: the first two arguments live during the call, the others are optional; the descriptors it gives
+    // are open and owned by nobody else.
+    unsafe {
+        let result = libc::openpty(&raw mut keyboard, &raw mut program, null_mut(), null(), null());
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        [OwnedFd::from_raw_fd(keyboard), OwnedFd::from_raw_fd(program)]
+    }
+}
+
 #[test]
 fn serial_signals_that_were_ignored_at_the_start_stay_ignored() {
     for arguments in [PRETRAIN, LAUNCH] {
         let place = Place::new();
         let run = place.path("run");
-        let child = ignoring(command(&place, &format!("{arguments} --epochs 4000 --quiet")));
-        let child = { child }.spawn().unwrap();
+        let [keyboard, program] = terminal();
+        let command = command(&place, &format!("{arguments} --epochs 4000 --quiet"));
+        let child = ignoring(command, program.as_raw_fd()).spawn().unwrap();
         wait_until("a step is made", || last_step(&run) >= 1);
         for process in [&[child.id()][..], &children(child.id())].concat() {
             send(process, libc::SIGHUP);
-            send(process, libc::SIGINT);
         }
+        // Ctrl-C.
+        File::from(keyboard.try_clone().unwrap()).write_all(b"\x03").unwrap();
         let before = last_step(&run);
         wait_until("the run has gone on", || last_step(&run) >= before + 20);
-        send(child.id(), libc::SIGTERM);
+        // What a process sends is meant, also in the background of a shell.
+        send(child.id(), libc::SIGINT);
         let output = ends(child);
-        assert_eq!(output.status.code(), Some(143), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(130), "{}", said(&output));
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let kept = images - found.removed();
     let all_with_all = images as f64 * images as f64;
     let mut text = format!(
-        "{}: {} groups of near-duplicates ({} of {similarity} or more); {} of {images} images are \
+        "{}: {} group(s) of near-duplicates ({} of {similarity} or more); {} of {images} images are \
          removed, {kept} are kept\n\n{}\n\
          exact, in {} cells; {:.2} % of the comparisons of all with all; {seconds:.1} s, reading \
          {reading:.1} s\n",
