@@ -13,13 +13,14 @@ import pathlib
 import shutil
 import struct
 import tarfile
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent
 FIXTURES = ROOT.parent / "crates/nearkin-data/tests/fixtures"
 
 
 def images() -> dict[str, bytes]:
-    stored = (FIXTURES / "images.bin").read_bytes()
+    stored = zlib.decompress((FIXTURES / "images.zlib").read_bytes())
     cases = json.loads((FIXTURES / "images.json").read_text())
     return {case["name"]: stored[case["offset"] :][: case["bytes"]] for case in cases}
 

@@ -977,7 +977,7 @@ mod tests {
     #[test]
     fn damaged_images_are_named_when_asked_for() {
         assert!(damage("empty.jpg", b"").contains("the file is empty"));
-        assert!(damage("page.png", b"<html>not found</html>").contains("not that of a JPEG, PNG"));
+        assert!(damage("page.png", b"<html>not found</html>").contains("is an HTML page"));
         assert!(damage("start.jpg", &[0xff, 0xd8, 0xff]).contains("cannot decode"));
         let webp = encode(RgbImage::new(20, 20), ImageFormat::WebP);
         for (file, sound) in [("cut.png", png(40, 30)), ("cut.jpg", jpeg()), ("cut.webp", webp)] {
@@ -996,7 +996,7 @@ mod tests {
         bytes.extend(&sound[2..]);
         assert!(decode(&bytes, Path::new("some.jpg")).is_ok());
         let message = damage("cut.jpg", &bytes[..bytes.len() - 20]);
-        assert!(message.contains("the JPEG is truncated: its end marker is missing"), "{message}");
+        assert!(message.contains("the JPEG is truncated"), "{message}");
         // Bytes after the end are common and harmless.
         bytes.extend([0; 40]);
         assert!(decode(&bytes, Path::new("some.jpg")).is_ok());

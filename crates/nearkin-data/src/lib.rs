@@ -41,6 +41,7 @@
 
 pub mod cifar;
 mod classes;
+mod content;
 pub mod decode;
 mod detect;
 mod entry;
@@ -52,12 +53,14 @@ pub mod idx;
 mod image;
 mod image_file;
 pub mod inspect;
+mod jpeg;
 mod layout;
 pub mod list;
 pub mod list_line;
 pub mod packed;
 pub mod parquet;
 pub mod pickle;
+mod png;
 pub mod random;
 mod read_at;
 pub mod scan;
@@ -68,9 +71,11 @@ mod source;
 mod split_files;
 mod splits;
 pub mod stl10;
+mod tiff;
 pub mod tolerant;
 pub mod voc;
 pub mod webdataset;
+mod webp;
 
 pub use cifar::{Cifar, CifarVersion};
 pub use folder::Folder;

@@ -44,7 +44,8 @@ use self::archive::BLOCK_BYTES;
 pub use self::samples::Sample;
 use self::samples::{Samples, Text};
 use crate::classes::{Fault, Labels, Scheme, Written};
-use crate::decode::{EXTENSIONS, GIT_LFS_POINTER, decode};
+use crate::content::GIT_LFS_POINTER;
+use crate::decode::{EXTENSIONS, decode};
 use crate::split_files::{self, FileKind, SplitFiles};
 use crate::{DataError, Image, ImageSet, Skipped, Split};
 

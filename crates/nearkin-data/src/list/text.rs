@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::decode::{GIT_LFS_POINTER, is_image};
+use crate::content::GIT_LFS_POINTER;
+use crate::decode::is_image;
 
 /// Records from which the separator and the columns are told.
 pub(super) const SAMPLE: usize = 64;

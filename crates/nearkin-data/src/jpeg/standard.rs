@@ -1,0 +1,77 @@
+//! The Huffman codes that Annex K of the standard proposes.
+//!
+//! Most files use them, so their tables are made once. Frames of a Motion JPEG leave them out.
+
+use std::sync::{Arc, LazyLock};
+
+use super::entropy::HuffmanCode;
+
+/// How many codes there are of each length from 1 to 16, and their symbols.
+type Definition = ([u8; 16], &'static [u8]);
+
+/// For DC and for AC coefficients: the codes of luma and of chroma.
+const DEFINITIONS: [[Definition; 2]; 2] = [
+    [
+        (
+            [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
+            b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b",
+        ),
+        (
+            [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0],
+            b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b",
+        ),
+    ],
+    [
+        (
+            [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125],
+            b"\x01\x02\x03\x00\x04\x11\x05\x12\x21\x31\x41\x06\x13\x51\x61\x07\x22\x71\
+          \x14\x32\x81\x91\xa1\x08\x23\x42\xb1\xc1\x15\x52\xd1\xf0\x24\x33\x62\x72\
+          \x82\x09\x0a\x16\x17\x18\x19\x1a\x25\x26\x27\x28\x29\x2a\x34\x35\x36\x37\
+          \x38\x39\x3a\x43\x44\x45\x46\x47\x48\x49\x4a\x53\x54\x55\x56\x57\x58\x59\
+          \x5a\x63\x64\x65\x66\x67\x68\x69\x6a\x73\x74\x75\x76\x77\x78\x79\x7a\x83\
+          \x84\x85\x86\x87\x88\x89\x8a\x92\x93\x94\x95\x96\x97\x98\x99\x9a\xa2\xa3\
+          \xa4\xa5\xa6\xa7\xa8\xa9\xaa\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\xc2\xc3\
+          \xc4\xc5\xc6\xc7\xc8\xc9\xca\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9\xda\xe1\xe2\
+          \xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9\xfa",
+        ),
+        (
+            [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119],
+            b"\x00\x01\x02\x03\x11\x04\x05\x21\x31\x06\x12\x41\x51\x07\x61\x71\x13\x22\
+          \x32\x81\x08\x14\x42\x91\xa1\xb1\xc1\x09\x23\x33\x52\xf0\x15\x62\x72\xd1\
+          \x0a\x16\x24\x34\xe1\x25\xf1\x17\x18\x19\x1a\x26\x27\x28\x29\x2a\x35\x36\
+          \x37\x38\x39\x3a\x43\x44\x45\x46\x47\x48\x49\x4a\x53\x54\x55\x56\x57\x58\
+          \x59\x5a\x63\x64\x65\x66\x67\x68\x69\x6a\x73\x74\x75\x76\x77\x78\x79\x7a\
+          \x82\x83\x84\x85\x86\x87\x88\x89\x8a\x92\x93\x94\x95\x96\x97\x98\x99\x9a\
+          \xa2\xa3\xa4\xa5\xa6\xa7\xa8\xa9\xaa\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\
+          \xc2\xc3\xc4\xc5\xc6\xc7\xc8\xc9\xca\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9\xda\
+          \xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9\xfa",
+        ),
+    ],
+];
+
+static CODES: LazyLock<[[Option<Arc<HuffmanCode>>; 2]; 2]> = LazyLock::new(|| {
+    let code =
+        |(counts, symbols): Definition| HuffmanCode::new(&counts, symbols).ok().map(Arc::new);
+    DEFINITIONS.map(|class| class.map(code))
+});
+
+/// The code of a class (0 for DC, 1 for AC) at a place: 0 for luma, 1 for chroma.
+pub(super) fn code(class: usize, place: usize) -> Option<Arc<HuffmanCode>> {
+    CODES.get(class)?.get(place)?.clone()
+}
+
+/// The code with this definition, if it is one of these.
+pub(super) fn find(class: usize, counts: &[u8; 16], symbols: &[u8]) -> Option<Arc<HuffmanCode>> {
+    let is_same = |definition: &Definition| definition.0 == *counts && definition.1 == symbols;
+    code(class, DEFINITIONS.get(class)?.iter().position(is_same)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_standard_codes_are_codes() {
+        assert!(CODES.as_flattened().iter().all(Option::is_some));
+    }
+}
