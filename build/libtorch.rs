@@ -2,6 +2,8 @@
 //! binaries, so that they start without `LD_LIBRARY_PATH`. RUNPATH (not RPATH) is asked for, so that
 //! `LD_LIBRARY_PATH` still wins and the same binary can run on another libtorch, one with CUDA say.
 
+#![allow(clippy::print_stdout, reason = "a build script talks to Cargo on standard output")]
+
 use std::path::PathBuf;
 
 #[allow(dead_code, reason = "a module of the build script that compiles C++ as well")]

@@ -1,5 +1,7 @@
 //! Compiles the bridge to libtorch's switches against the libtorch that everything else links.
 
+#![allow(clippy::print_stdout, reason = "a build script talks to Cargo on standard output")]
+
 #[path = "../../build/libtorch.rs"]
 mod libtorch;
 

@@ -1,5 +1,7 @@
 //! Compiles the bridge to c10d against the libtorch that everything else links.
 
+#![allow(clippy::print_stdout, reason = "a build script talks to Cargo on standard output")]
+
 use std::path::{Path, PathBuf};
 
 #[path = "../../build/libtorch.rs"]

@@ -1,5 +1,6 @@
 //! Collective operations between real processes, and what they say when one is lost.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what a process prints is what the test reads")]
 
 use std::net::TcpListener;
 use std::process::Command;

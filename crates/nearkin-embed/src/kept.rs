@@ -117,12 +117,11 @@ impl<'a> Large<'a> {
                 for ((&place, &row), found) in part.iter().zip(&queries).zip(found.concat()) {
                     let within =
                         || first_similar(self.vectors, &fresh[begin..], row, self.similarity);
-                    match found.or_else(within) {
-                        Some(removal) => removals.push(removal),
-                        None => {
-                            fresh.push(row);
-                            self.kept[placed[place].home as usize].push(row);
-                        }
+                    if let Some(removal) = found.or_else(within) {
+                        removals.push(removal);
+                    } else {
+                        fresh.push(row);
+                        self.kept[placed[place].home as usize].push(row);
                     }
                 }
             }

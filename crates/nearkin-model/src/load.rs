@@ -202,7 +202,7 @@ fn fill(
             }
             _ => (Vec::new(), None),
         };
-        let hint = hint.or_else(|| shard_hint(path));
+        let hint = shard_hint(path).or(hint);
         return Err(WeightsError::Mismatch { path: path.to_owned(), problems, differing, hint });
     }
     report.loaded = copies.0.len();
@@ -599,7 +599,7 @@ mod tests {
         let spoil = |spoiled: &str, value: f64, kind: Kind| {
             let mut tensors = tensors(&encoder("resnet18", 4, 1));
             let (_, tensor) = tensors.iter_mut().find(|(name, _)| name == spoiled).unwrap();
-            *tensor = tensor.to_kind(kind);
+            *tensor = tensor.to_kind(kind).contiguous();
             let _ = tensor.view([-1]).get(1).fill_(value);
             save_tensors(&tensors)
         };
@@ -649,11 +649,13 @@ mod tests {
         assert!(message.ends_with("hint: nearkin import FILE --prefix PREFIX takes one of them"));
     }
 
+    type Change<'a> = &'a dyn Fn(&mut Vec<(String, Tensor)>);
+
     #[test]
     fn a_projector_is_loaded_if_it_is_that_of_the_network() {
         let saved = encoder("resnet18", 4, 1);
         let target = encoder("resnet18", 4, 2);
-        let found = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+        let found = |change: Change<'_>| {
             let mut tensors = tensors(&saved);
             change(&mut tensors);
             load_encoder(save_tensors(&tensors).path(), &target).unwrap()
@@ -661,7 +663,7 @@ mod tests {
         let report = found(&|_| {});
         assert_eq!((report.projector, report.left_out.len()), (ProjectorFound::Loaded, 0));
         assert_eq!(values(&target, ""), values(&saved, ""));
-        let other = |change: &dyn Fn(&mut Vec<(String, Tensor)>), said: &str| {
+        let other = |change: Change<'_>, said: &str| {
             let report = found(change);
             assert_eq!(report.projector, ProjectorFound::Other(said.to_owned()));
             assert!(!report.left_out.is_empty() || said.contains("missing"));
@@ -729,7 +731,7 @@ mod tests {
         let said = "the file holds a ResNet of 2-2-3-2 basic blocks with 8 inner channels in the first, \
                     which nearkin does not have";
         assert_eq!(hint(&message), said);
-        let message = refusal(&save(&cifar, |name| Some(format!("x{name}"))), &cifar);
+        let message = refusal(&save(&cifar, |name| Some(name.replace("conv1", "first"))), &cifar);
         assert!(
             message.contains("missing: conv1.weight") && hint(&message).is_empty(),
             "{message}"

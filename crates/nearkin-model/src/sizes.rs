@@ -3,6 +3,9 @@
 //! A file of another network differs in many tensors, and a list of them does not tell a user what to
 //! change. These keys do.
 
+/// No known network has as many blocks in a row.
+const MOST_BLOCKS: usize = 1000;
+
 /// The keys of a backbone that shapes tell, with their values as a recipe writes them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
@@ -21,10 +24,13 @@ impl Sizes {
         let conv = shape("conv1.weight")?;
         let (&width, &kernel) = (conv.first()?, conv.get(2)?);
         let blocks = [1, 2, 3, 4].map(|stage| {
-            (0..)
-                .take_while(|block| shape(&format!("layer{stage}.{block}.conv1.weight")).is_some())
-                .count()
+            let has = |block| shape(&format!("layer{stage}.{block}.conv1.weight")).is_some();
+            (0..MOST_BLOCKS).take_while(|&block| has(block)).count()
         });
+        // Parts of a network are not another network.
+        if blocks.contains(&0) {
+            return None;
+        }
         let is_bottleneck = shape("layer1.0.conv3.weight").is_some();
         let inner = shape("layer1.0.conv1.weight")?.first().copied()?;
         let grouped = shape("layer1.0.conv2.weight")?.get(1).is_some_and(|&inputs| inputs != inner);
@@ -39,34 +45,29 @@ impl Sizes {
             3 => "\"cifar\"",
             _ => "\"imagenet\"",
         };
-        let (is_offered, backbone) = match name {
-            Some(name) => (true, format!("\"{name}\"")),
-            None => {
-                let [a, b, c, d] = blocks;
-                let kind = if is_bottleneck { "bottlenecks" } else { "basic blocks" };
-                let grouped = if grouped { ", grouped" } else { "" };
-                (
-                    false,
-                    format!(
-                        "a ResNet of {a}-{b}-{c}-{d} {kind} with {inner} inner channels in the \
-                         first{grouped}"
-                    ),
-                )
-            }
+        let backbone = if let Some(name) = name {
+            format!("\"{name}\"")
+        } else {
+            let [a, b, c, d] = blocks;
+            let kind = if is_bottleneck { "bottlenecks" } else { "basic blocks" };
+            let grouped = if grouped { ", grouped" } else { "" };
+            format!(
+                "a ResNet of {a}-{b}-{c}-{d} {kind} with {inner} inner channels in the first{grouped}"
+            )
         };
         let keys = vec![
             ("backbone", backbone),
             ("stem", stem.to_owned()),
             ("base_width", width.to_string()),
         ];
-        Some(Self { is_offered, keys })
+        Some(Self { is_offered: name.is_some(), keys })
     }
 
     fn of_transformer(shape: &impl Fn(&str) -> Option<Vec<i64>>) -> Option<Self> {
         let projection = shape("patch_embed.proj.weight")?;
         let (&width, &patch) = (projection.first()?, projection.get(2)?);
-        let depth =
-            (0..).take_while(|block| shape(&format!("blocks.{block}.norm1.weight")).is_some());
+        let depth = (0..MOST_BLOCKS)
+            .take_while(|block| shape(&format!("blocks.{block}.norm1.weight")).is_some());
         let keys = vec![
             ("vision_transformer.width", width.to_string()),
             ("vision_transformer.patch_size", patch.to_string()),

@@ -96,11 +96,11 @@ fn an_anchor_without_weight_beyond_its_positive_does_not_dilute_the_others() {
 
 #[test]
 fn anchors_without_a_label_and_negative_weights_have_no_purity() {
+    const NEGATIVE: [[f64; 5]; 1] = [[1.0, 0.2, -0.2, 0.0, 0.0]];
     let half = means(&measured(against_a_queue(&SOFT), &labels(&[-1, 1])));
     close(&half, &[("kin_purity", 0.5), ("kin_chance", 0.25), ("positive_mass", 0.7)]);
     let none = means(&measured(against_a_queue(&SOFT), &labels(&[-1, -1])));
     assert!(!none.contains_key("kin_purity") && !none.contains_key("kin_chance"), "{none:?}");
-    const NEGATIVE: [[f64; 5]; 1] = [[1.0, 0.2, -0.2, 0.0, 0.0]];
     let negative = means(&measured(against_a_queue(&NEGATIVE), &labels(&[0])));
     assert!(!negative.contains_key("kin_purity") && negative.contains_key("kin_mass"));
 }

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 const IMAGES: i64 = 256;
 const CLASSES: i64 = 10;
 
-fn alone(rows: &Tensor) -> Option<Embedding> {
-    Some(Embedding { local: rows.shallow_clone(), everywhere: rows.shallow_clone() })
+fn alone(rows: &Tensor) -> Embedding {
+    Embedding { local: rows.shallow_clone(), everywhere: rows.shallow_clone() }
 }
 
 /// Two views of every image around the center of its class, and a queue, in double precision; the
@@ -28,7 +28,7 @@ fn embeddings(spread: f64) -> ([Tensor; 3], Tensor) {
 
 /// The loss of a method whose embeddings have this precision.
 fn loss(recipe: &str, ([first, second, queue], labels): &([Tensor; 3], Tensor), kind: Kind) -> f64 {
-    let of = |rows: &Tensor| alone(&rows.to_kind(kind));
+    let of = |rows: &Tensor| Some(alone(&rows.to_kind(kind)));
     let encoded = Encoded {
         online: vec![of(first), of(second)],
         momentum: vec![of(first), of(second)],

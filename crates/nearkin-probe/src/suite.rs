@@ -150,8 +150,10 @@ fn parts<'a>(
                 parts.extend(with_labels(subject, options, &sets, &inputs));
             }
             _ if train.has_several_labels() => {
-                say("the images have several labels each: nothing else is measured on them but by \
-                 transfer (--to)")
+                say(
+                    "the images have several labels each: nothing else is measured on them but by \
+                 transfer (--to)",
+                );
             }
             _ => say(
                 "the data has no labelled training and test images: nothing else is measured on it",

@@ -135,7 +135,7 @@ fn fine_tuning_through_the_projector_needs_one() {
         seed: 0,
     };
     let message = semi(&weights.whole(), [&train, &test], &options, MACHINE).unwrap_err();
-    assert!(message.to_string().contains("take the preset plain"), "{message}");
+    assert!(message.to_string().contains("--preset plain"), "{message}");
 }
 
 #[test]

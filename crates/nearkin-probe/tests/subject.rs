@@ -50,13 +50,13 @@ fn tensors_that_do_not_fit_are_named() {
     weights.tensors.retain(|(name, _)| name != "backbone.layer1.0.bn1.bias");
     weights.tensors.retain(|(name, _)| name != "backbone.conv1.weight");
     weights.tensors.push(("backbone.conv1.weight".to_owned(), zeros(&[4, 3, 7, 7])));
-    weights.tensors.push(("backbone.layer4.2.conv1.weight".to_owned(), zeros(&[1])));
+    weights.tensors.push(("backbone.layer4.1.conv9.weight".to_owned(), zeros(&[1])));
     let said = message(&weights.whole());
     for part in [
         "weights.safetensors",
         "1 missing: layer1.0.bn1.bias",
         "conv1.weight is [4, 3, 7, 7] where the network has [4, 3, 3, 3]",
-        "1 unexpected: layer4.2.conv1.weight",
+        "1 unexpected: layer4.1.conv9.weight",
         "\nhint: in the recipe's [model], set stem = \"imagenet\"",
     ] {
         assert!(said.contains(part), "{said}");

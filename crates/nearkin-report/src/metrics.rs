@@ -302,7 +302,11 @@ impl MetricsWriter {
     ///
     /// [`ReportError::Write`].
     pub fn append_all(&mut self, records: &[Record]) -> Result<(), ReportError> {
-        let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+        let mut lines = String::new();
+        for record in records {
+            lines.push_str(&record.to_string());
+            lines.push('\n');
+        }
         self.file.write_all(lines.as_bytes()).map_err(ReportError::writing(&self.path))
     }
 }

@@ -358,8 +358,8 @@ pub fn restore_recipe(run: &RunFolder) -> Result<Option<String>, TrainError> {
     if run.recipe().exists() {
         return Ok(None);
     }
-    let checkpoints = list(&run.checkpoints())?.into_iter().rev();
-    let Some(known) = checkpoints.filter_map(|path| Checkpoint::read(path).ok()).next() else {
+    let mut checkpoints = list(&run.checkpoints())?.into_iter().rev();
+    let Some(known) = checkpoints.find_map(|path| Checkpoint::read(path).ok()) else {
         return Ok(None);
     };
     let text = &known.progress.recipe;
@@ -485,6 +485,7 @@ mod tests {
         name = \"sce\"
         [model]
         backbone = \"resnet18\"
+        stem = \"cifar\"
         projector = [{ width = 8 }]
         [training]
         epochs = 1

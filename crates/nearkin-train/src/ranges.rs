@@ -28,15 +28,15 @@ impl Progress {
             return Err("recipe_digest is not that of recipe".to_owned());
         }
         self.check_counts(&recipe)?;
-        within("threads", self.threads, 1..=MOST_THREADS)?;
-        within("world_size", self.world_size, 1..=MOST_THREADS)?;
-        within("seconds", self.seconds, 0.0..=1e10)?;
-        within("skipped_in_a_row", self.skipped_in_a_row, 0..=self.step)?;
-        within("epoch_sums.steps", self.epoch_sums.steps(), 0..=self.steps_per_epoch)?;
+        within("threads", &self.threads, &(1..=MOST_THREADS))?;
+        within("world_size", &self.world_size, &(1..=MOST_THREADS))?;
+        within("seconds", &self.seconds, &(0.0..=1e10))?;
+        within("skipped_in_a_row", &self.skipped_in_a_row, &(0..=self.step))?;
+        within("epoch_sums.steps", &self.epoch_sums.steps(), &(0..=self.steps_per_epoch))?;
         equal("seed", self.seed, recipe.seed)?;
         match (self.queue_next, recipe.queue) {
             (Some(next), Some(queue)) => {
-                within("queue_next", next, 0..=queue.size.get() as i64 - 1)
+                within("queue_next", &next, &(0..=queue.size.get() as i64 - 1))
             }
             (None, None) => Ok(()),
             (Some(next), None) => Err(format!("queue_next = {next}, but the recipe has no queue")),
@@ -46,10 +46,10 @@ impl Progress {
 
     fn check_counts(&self, recipe: &Recipe) -> Result<(), String> {
         let steps = (self.training_images / recipe.images_per_step()) as u64;
-        within("training_images", self.training_images, recipe.images_per_step()..=usize::MAX)?;
+        within("training_images", &self.training_images, &(recipe.images_per_step()..=usize::MAX))?;
         equal("steps_per_epoch", self.steps_per_epoch, steps)?;
         let all = steps.saturating_mul(recipe.training.epochs.get());
-        within("step", self.step, 0..=all)?;
+        within("step", &self.step, &(0..=all))?;
         equal("epoch", self.epoch, self.step / steps)?;
         equal("step_in_epoch", self.step_in_epoch, self.step % steps)
     }
@@ -57,10 +57,10 @@ impl Progress {
 
 fn within<T: PartialOrd + Display>(
     name: &str,
-    value: T,
-    range: RangeInclusive<T>,
+    value: &T,
+    range: &RangeInclusive<T>,
 ) -> Result<(), String> {
-    if range.contains(&value) {
+    if range.contains(value) {
         return Ok(());
     }
     Err(format!("{name} = {value} must be between {} and {}", range.start(), range.end()))

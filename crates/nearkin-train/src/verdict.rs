@@ -95,8 +95,8 @@ impl Facts<'_> {
 
     /// The last number of that name in records of a kind.
     fn last(&self, kind: Kind, name: &str) -> Option<f64> {
-        let records = self.records.iter().rev().filter(|record| record.kind == kind);
-        records.filter_map(|record| record.number(name)).next()
+        let mut records = self.records.iter().rev().filter(|record| record.kind == kind);
+        records.find_map(|record| record.number(name))
     }
 
     fn collapse(&self) -> Option<String> {
@@ -214,6 +214,7 @@ mod tests {
             temperature = 0.2
             [model]
             backbone = \"resnet18\"
+            stem = \"cifar\"
             projector = [{ width = 8 }]
             [momentum_encoder]
             momentum = 0.99

@@ -43,7 +43,7 @@ impl Dumped {
                     let values = values.map(|eight| i64::from_le_bytes(eight.try_into().unwrap()));
                     integers.insert(name, values.collect());
                 }
-                other => panic!("{name} is {other:?}"),
+                other => unreachable!("{name} is {other:?}"),
             }
         }
         Self { header, floats, integers }

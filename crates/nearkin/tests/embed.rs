@@ -7,6 +7,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use insta::assert_snapshot;
 use support::Place;
@@ -282,10 +283,7 @@ fn features_are_centered_unless_that_is_switched_off() {
         (similarities("--query 3 --top-k 5"), similarities("--query query.npy --top-k 6"));
     assert_eq!((other[0].as_str(), &other[1..]), ("1.0000", &own[..]));
     let raw = similarities("--query 3 --top-k 5 --no-center");
-    assert!(
-        raw.iter().all(|cell| cell.starts_with("0.99")) && own[4] < "0.95".to_owned(),
-        "{own:?}"
-    );
+    assert!(raw.iter().all(|cell| cell.starts_with("0.99")) && own[4].as_str() < "0.95", "{own:?}");
 
     for (options, measure) in [("", "(centered cosine)"), (" --no-center", "(cosine)")] {
         let select = format!("select rows.npy --count 9 --method k-center --out s.txt{options}");
@@ -377,7 +375,6 @@ fn the_lists_of_dedupe_and_select_are_data_sets() {
         place.images(&format!("more/{number}"), 1);
         place.write(&format!("photos/odd/{name}"), &image);
     }
-    use std::os::unix::ffi::OsStrExt;
     for name in [&b"\xff\xfe.png"[..], b"line\nbreak.png"] {
         let path = place.path("photos/odd").join(std::ffi::OsStr::from_bytes(name));
         fs::write(path, &image).unwrap();

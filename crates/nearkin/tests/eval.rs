@@ -477,7 +477,7 @@ fn results_of_earlier_versions_are_kept() {
     // The same definition was measured anew, the others stand.
     assert_eq!((value("quality"), value("linear cached")), (0.125, 0.5));
     let of_knn = |scores: &[Value]| -> Vec<Value> {
-        let is_knn = |score: &&Value| score["protocol"].as_str().unwrap().contains("k");
+        let is_knn = |score: &&Value| score["protocol"].as_str().unwrap().contains('k');
         scores.iter().filter(is_knn).map(|score| score["value"].clone()).collect()
     };
     assert_eq!(of_knn(kept), of_knn(scores));

@@ -289,7 +289,10 @@ impl Run {
         let mut files = BTreeMap::new();
         for file in ["model", "momentum_encoder", "queue", "optimizer"] {
             let path = last.join(format!("{file}.safetensors"));
-            files.insert(file, fs::read(&path).map_err(|error| format!("{path:?}: {error}"))?);
+            files.insert(
+                file,
+                fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?,
+            );
         }
         let records = read_metrics(&self.folder.join("metrics.jsonl"));
         let records = records.map_err(|error| error.to_string())?;

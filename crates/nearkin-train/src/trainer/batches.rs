@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nearkin_augment::Batch;
 use nearkin_objective::mix;
@@ -73,7 +73,7 @@ impl Trainer {
 
     fn write_batch(
         &self,
-        path: &PathBuf,
+        path: &Path,
         batch: &Batch,
         prepared: &Prepared,
         batch_of_step: usize,

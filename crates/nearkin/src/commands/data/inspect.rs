@@ -158,7 +158,7 @@ mod tests {
                 height: None,
                 unreadable: Vec::new(),
                 notes: Vec::new(),
-                skipped: Default::default(),
+                skipped: nearkin_data::Skipped::default(),
             }
         };
         let text = classes(&[
