@@ -33,9 +33,11 @@ pub(crate) struct TorchFile {
     pub(crate) calls: Vec<String>,
 }
 
-/// Whether bytes begin as a file of `torch.save` does.
+/// Whether bytes begin as a file of `torch.save` does: as a zip archive or a pickle.
 pub(crate) fn is_torch_file(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80])
+    // A safetensors file begins with the length of its header, whose first byte may be that of a pickle.
+    let has_header = bytes.get(8) == Some(&b'{');
+    bytes.starts_with(b"PK\x03\x04") || (bytes.starts_with(&[0x80]) && !has_header)
 }
 
 /// Reads a file of `torch.save`; errors name `path`.
@@ -242,6 +244,17 @@ mod tests {
 
     const ZIP: &[u8] = include_bytes!("../tests/fixtures/checkpoints/torchvision.pth");
     const PLAIN: &[u8] = include_bytes!("../tests/fixtures/checkpoints/torchvision-legacy.pth");
+
+    #[test]
+    fn a_header_of_safetensors_is_no_pickle() {
+        assert!(is_torch_file(ZIP) && is_torch_file(PLAIN));
+        for first in 0..=u8::MAX {
+            assert!(
+                !is_torch_file(&[&[first, 2, 0, 0, 0, 0, 0, 0], &b"{\"a\":"[..]].concat()),
+                "{first}"
+            );
+        }
+    }
 
     #[test]
     fn both_containers_hold_the_same_tensors() {

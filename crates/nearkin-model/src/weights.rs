@@ -101,7 +101,8 @@ impl Weights {
 /// What a file is that is not a safetensors file, and what to do about it.
 fn not_safetensors(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
     // A zip archive, or a pickle of protocol 2 or later.
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80]) {
+    let has_header = bytes.get(8) == Some(&b'{');
+    if bytes.starts_with(b"PK\x03\x04") || (bytes.starts_with(&[0x80]) && !has_header) {
         return "is a checkpoint of PyTorch, not a safetensors file\nhint: convert it with nearkin \
                 import FILE --backbone NAME --out FILE.safetensors"
             .to_owned();

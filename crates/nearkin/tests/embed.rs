@@ -253,11 +253,11 @@ fn features_are_centered_unless_that_is_switched_off() {
     rows.push(rows[7].map(|value| 3.0 * value + 0.003));
     write_rows(&place, "rows.npy", &rows);
     let said = place.nearkin("dedupe rows.npy --out g.csv").done();
-    let expected = "rows.npy: 2 group(s) of near-duplicates (centered cosine of 0.9 or more); 2 of 61 \
-                    images are removed, 59 are kept\n";
+    let expected = "rows.npy: 1 group(s) of near-duplicates (centered cosine of 0.97 or more); 1 of 61 \
+                    images are removed, 60 are kept\n";
     assert!(said.starts_with(expected), "{said}");
     let table = place.read("g.csv");
-    assert!(table.contains("\n0,7,7,1.000000,yes\n0,60,60,0.99"), "{table}");
+    assert!(table.contains("\n0,7,7,1.000000,yes\n0,60,60,1.000000"), "{table}");
 
     let raw = place.nearkin("dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt");
     assert_eq!(raw.code, Some(2));
@@ -297,7 +297,7 @@ fn features_are_centered_unless_that_is_switched_off() {
         "{}",
         said.stderr
     );
-    assert!(said.done().contains("(cosine of 0.9 or more)"));
+    assert!(said.done().contains("(cosine of 0.97 or more)"));
 }
 
 #[test]
