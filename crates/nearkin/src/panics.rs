@@ -6,8 +6,9 @@
 //! threads of the standard library panic where the system gives no thread. Every other panic is a fault of
 //! nearkin.
 //!
-//! Where even the standard libraries get no memory, they say so on standard error and abort; that ends in an
-//! exit code, too, and not in a signal.
+//! Where even the standard libraries get no memory, they say so on standard error and abort. Libraries that
+//! do not look whether they got memory end in an invalid access. Both end in an exit code, too, and not in a
+//! signal.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, PoisonError};
@@ -28,14 +29,28 @@ pub(crate) fn quieten() {
         let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| describe(panic));
     }));
-    let handler = on_abort as extern "C" fn(libc::c_int);
-    // SAFETY: the handler only makes calls that POSIX allows in one.
-    unsafe { libc::signal(libc::SIGABRT, handler as libc::sighandler_t) };
+    if shown {
+        return;
+    }
+    for signal in [libc::SIGABRT, libc::SIGSEGV] {
+        // SAFETY: zeros are valid in the structure, which lives during the call; the handler only makes calls
+        // that POSIX allows in one.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_fault as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            // The stack may be what is full.
+            action.sa_flags = libc::SA_ONSTACK;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
 }
 
-extern "C" fn on_abort(_: libc::c_int) {
-    let text =
-        b"error: the process was aborted, most likely because the machine has no memory left\n";
+extern "C" fn on_fault(signal: libc::c_int) {
+    let text: &[u8] = if signal == libc::SIGABRT {
+        b"error: the process was aborted, most likely because the machine has no memory left\n"
+    } else {
+        b"error: invalid memory access, most likely because the machine has no memory left; please report it if it has\n"
+    };
     // SAFETY: the text is as long as it says, and the second call does not return.
     unsafe {
         libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());

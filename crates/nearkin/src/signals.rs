@@ -9,7 +9,8 @@
 //! without job control ignore SIGINT in background jobs, so that Ctrl-C does not reach them; there a SIGINT of
 //! the terminal is ignored, and one that a process sends is not.
 //!
-//! Handlers run at any point of any thread. They only use atomics and functions that POSIX allows there.
+//! A thread of its own runs the handlers: of signals that arrive together, several threads could handle a later
+//! one first. Handlers only use atomics and functions that POSIX allows there.
 
 use std::io::Error;
 use std::sync::OnceLock;
@@ -49,7 +50,35 @@ pub(crate) fn exit_code(signal: i32) -> u8 {
 pub(crate) fn handle() -> anyhow::Result<()> {
     HANDLED.into_iter().try_for_each(|signal| {
         install(signal).with_context(|| format!("cannot handle signal {signal}"))
-    })
+    })?;
+    set_mask(libc::SIG_BLOCK);
+    let wait = || {
+        set_mask(libc::SIG_UNBLOCK);
+        loop {
+            // SAFETY: the call only waits for a signal.
+            unsafe { libc::pause() };
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES);
+    if thread.spawn(wait).is_err() {
+        // Without memory for a thread, this one handles them.
+        set_mask(libc::SIG_UNBLOCK);
+    }
+    Ok(())
+}
+
+/// Of the thread that runs the handlers.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Blocks or unblocks what is handled, in this thread and those that it starts.
+fn set_mask(how: c_int) {
+    // SAFETY: zeros are a valid set, which lives during the calls; they do not fail for these signals.
+    unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        HANDLED.iter().for_each(|&signal| drop(libc::sigaddset(&raw mut signals, signal)));
+        libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
+    }
 }
 
 /// From now on the first signal sets `interrupt` and says `notice`; without one, nothing is said.
