@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use crate::beside::Beside;
 use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::split_files::entries;
 use crate::splits::{Part, part_of_file};
@@ -150,6 +151,16 @@ impl Idx {
         if split == Split::Test && found.has_unused_test() {
             let reason = "file(s) of the test part, since the validation part is the test split";
             skipped.add_many(reason, 2, path.display().to_string());
+        }
+        if split == Split::Train || found.pair(Split::Train)?.is_none() {
+            let name =
+                |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let beside = Beside {
+                is_own: &|path| role(&name(path)).is_some(),
+                image_reason: &|_| "image(s) beside the idx files".into(),
+                kind: None,
+            };
+            skipped.merge(&beside.count(path));
         }
         Ok(Self {
             path: images.to_owned(),

@@ -76,31 +76,9 @@ fn files(path: &Path) -> Result<SplitFiles, DataError> {
     }
     let found = split_files::find(path, FILES)?;
     for files in [&found.train, &found.test] {
-        refuse_missing(files)?;
+        split_files::refuse_incomplete(files)?;
     }
     Ok(found)
-}
-
-/// Names that end in `-of-N` tell how many files belong together.
-fn refuse_missing(files: &[PathBuf]) -> Result<(), DataError> {
-    for file in files {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let Some((start, count)) = stem.rsplit_once("-of-") else { continue };
-        let Ok(count) = count.get(..5).unwrap_or(count).parse::<usize>() else { continue };
-        let name = start.rsplit_once('-').map_or(start, |(name, _)| name);
-        let belongs = |other: &&PathBuf| {
-            let other = other.file_name().unwrap_or_default().to_string_lossy();
-            other.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
-        };
-        let found = files.iter().filter(belongs).count();
-        if found != count {
-            let reason = format!(
-                "is one of {count} files, and {found} of them are there; download them all"
-            );
-            return Err(DataError::malformed(file, reason));
-        }
-    }
-    Ok(())
 }
 
 /// The error of a program that was compiled without the reader.
