@@ -19,7 +19,9 @@
 //! Images are files whose names end as those of images do (see [`decode`](mod@crate::decode)), and are
 //! decoded when asked for. Everything else is skipped and counted. A few images beside class folders,
 //! or a few in folders beside images without a class, are skipped too: one, or at most a quarter of the
-//! others. More than that is refused, since nobody can tell which of them are meant.
+//! others. More than that is refused, since nobody can tell which of them are meant. Folders called like
+//! those of a README (`screenshots`) are classes, with a note, if they hold as many images as the smallest
+//! class beside them, or more than a README has.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -927,6 +929,7 @@ mod tests {
 
     #[test]
     fn compressed_shards_and_unreadable_splits_say_what_to_do() {
+        use std::os::unix::fs::PermissionsExt;
         let root = tree(&[]);
         write(&root, "train-000000.tar.gz", "");
         let message = failure(root.path(), Split::Train);
@@ -936,7 +939,6 @@ mod tests {
             "{message}"
         );
 
-        use std::os::unix::fs::PermissionsExt;
         let close = |root: &TempDir, folder: &str| {
             let path = root.path().join(folder);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();

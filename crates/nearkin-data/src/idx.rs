@@ -552,6 +552,32 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_beside_the_files_is_counted_once() {
+        let (images, labels) = (idx(&[1, 1, 1], &[1]), idx(&[1], &[0]));
+        let folder = folder(&[
+            ("raw/train-images-idx3-ubyte", images.clone()),
+            ("raw/train-images-idx3-ubyte.gz", gzip(&images)),
+            ("raw/train-labels-idx1-ubyte", labels.clone()),
+            ("raw/t10k-images-idx3-ubyte", images),
+            ("raw/t10k-labels-idx1-ubyte", labels),
+            ("preview.png", Vec::new()),
+            ("raw/labels.csv", Vec::new()),
+            ("x.heic", Vec::new()),
+        ]);
+        let train = Idx::open(folder.path(), Split::Train).unwrap();
+        let reasons = train.skipped().reasons().iter().map(|reason| reason.reason.as_str());
+        assert_eq!(
+            reasons.collect::<Vec<_>>(),
+            [
+                "image(s) beside the idx files",
+                "image(s) of a kind that is not read (.heic)",
+                "other file(s)",
+            ]
+        );
+        assert!(Idx::open(folder.path(), Split::Test).unwrap().skipped().is_empty());
+    }
+
+    #[test]
     fn sets_that_do_not_fit_are_refused() {
         let images = idx(&[2, 1, 1], &[1, 2]);
         let (name, labels_name) = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte");

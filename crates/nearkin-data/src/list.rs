@@ -6,7 +6,8 @@
 //! - In `.csv` and `.tsv` files a comma or a tab separates the fields, and what contains it goes into
 //!   double quotes; a quote within them is doubled. Semicolons and tabs in a `.csv` are found out. In
 //!   other files white space separates, or tabs or commas where only they do.
-//! - Empty lines are skipped. Lines of a `.txt` that begin with `#` are comments, and are counted.
+//! - Empty lines are skipped. Lines of a `.txt` that begin with `#` are comments, and are counted, as are
+//!   lines without a path.
 //! - Labels are read as [everywhere](crate): numbers count classes, names are ordered by name, and an empty
 //!   one, -1, NaN or null is none.
 //! - Where some label of the train split has a `|` in it, images can show several classes at once,
@@ -32,7 +33,8 @@
 //! Paths are relative to the folder of the list unless a root is given. Where they do not lead to files,
 //! one way is looked for that does, for the whole list: with the extension of an image, in a folder
 //! beside the list such as `images` or `train_images`, with backslashes as slashes. A file that is not
-//! there is found out when its image is asked for; a list of which no file is there is refused.
+//! there is found out when its image is asked for; a list of which no file is there is refused. Where a
+//! folder of lists is given, the images in it that no list names are counted.
 //!
 //! # Splits
 //!

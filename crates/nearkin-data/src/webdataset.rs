@@ -30,7 +30,9 @@
 //! A path is a shard, a pattern of shards such as `train-{000..012}.tar`, or a folder of shards. Their
 //! split is told by their names and folders: `train-000.tar` and `valid-000.tar`, or `train/` and
 //! `validation/`. Shards beside these whose names tell no split are counted and left out. The shards may
-//! be in the folder, in `data` or in the only folder in it that has any.
+//! be in the folder itself, or in a folder within it at any depth: the one closest to it, and `data` rather
+//! than its neighbors. Shards of which some are missing or there twice, as `-of-00002` tells, are refused.
+//! Everything beside the shards is counted.
 
 mod archive;
 mod samples;
@@ -266,14 +268,14 @@ impl Folders {
                 continue;
             };
             before = folder;
-            let names = folder.split('/');
+            let mut names = folder.split('/');
             for name in names.clone() {
                 if let Naming::Names(part) = naming(name) {
                     self.parts.entry(part).or_insert_with(|| name.to_owned());
                 }
             }
             if self.parents.len() < MOST_FOLDERS {
-                self.parents.extend(names.last().map(str::to_owned));
+                self.parents.extend(names.next_back().map(str::to_owned));
             }
         }
     }
