@@ -359,6 +359,11 @@ pub fn other_kind(source: &Source) -> Option<&'static str> {
     let can_be = match (source, &found) {
         // The images are there, whatever lists them.
         (Source::Folder { .. }, Source::List { .. } | Source::Voc { .. }) => path.is_dir(),
+        // A few images in a folder of their own may be meant, if a recipe says so.
+        (Source::Folder { .. }, Source::Parquet { .. } | Source::Webdataset { .. }) => {
+            let pictures = Pictures::below(path, &BTreeSet::new());
+            path.is_dir() && pictures.is_ok_and(|pictures| pictures.others > 0)
+        }
         (Source::Folder { .. }, _) => false,
         _ => is_kind_at(source, path),
     };
@@ -599,6 +604,8 @@ mod tests {
             (&["data_batch_1.bin"], "cifar10", None),
             (&["train-0.tar"], "parquet", Some("webdataset")),
             // Nobody can tell, or both are right.
+            (&["train-0.tar", "a/1.png"], "folder", None),
+            (&["train-0.tar", "a/1.png"], "webdataset", None),
             (&["train-0.tar", "a/1.png", "b/1.png"], "folder", None),
             (&["train-0.tar", "a/1.png", "b/1.png"], "webdataset", None),
             (&["train.csv", "images/1.png"], "folder", None),
