@@ -145,6 +145,7 @@ fn cannot_decode(reason: impl Display) -> String {
 
 /// On one line, and of a sensible length.
 fn clipped(reason: &str) -> String {
+    let reason = reason.trim_end();
     let shown = |character: char| if character.is_control() { '?' } else { character };
     let mut clipped: String = reason.chars().take(MAX_REASON_CHARS).map(shown).collect();
     if clipped.len() < reason.len() {
@@ -319,7 +320,7 @@ mod tests {
         let reason = cannot_decode(format!("bad\n{}", "é".repeat(100_000)));
         assert!(reason.starts_with("cannot decode the image: bad?éé"), "{reason}");
         assert!(reason.ends_with("é ...") && reason.chars().count() < 210);
-        assert_eq!(cannot_decode("short"), "cannot decode the image: short");
+        assert_eq!(cannot_decode("short\n"), "cannot decode the image: short");
     }
 
     #[test]

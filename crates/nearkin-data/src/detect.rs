@@ -5,30 +5,31 @@
 //! Some folders hold two kinds: a preview beside shards, the archives that images were unpacked from, a
 //! table of metadata beside images. The rules where images are beside shards or parquet files:
 //!
-//! - Pictures are no set if there are at most ten, directly in the folder or in ones such as `assets` and
-//!   `docs`.
+//! - Pictures are no set if there are at most ten, in the folder, in ones such as `assets` and `docs`, in
+//!   that of the shards or parquet files, or in one other folder. They are counted.
 //! - Archives are what images were unpacked from if they are not numbered like shards, or are called
 //!   like a folder beside them. A parquet file holds metadata if its name speaks of no part and is not
-//!   numbered.
+//!   numbered, or it is called like a folder of images or like a shard beside it, as `img2dataset` writes
+//!   them.
+//! - Shards and parquet files that are more than one folder deep are no set beside pictures that are one.
 //! - Otherwise both are sets, and the user is asked which one is meant.
 //!
 //! Where a list is beside images, the folders decide if they sort the images into classes; else the
 //! list has the labels.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::scan::{self, Listing};
+use crate::split_files::MOST_PREVIEWS;
 use crate::splits::{self, Naming};
 use crate::{
     CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
     Voc, VocPart, WebDataset, decode, parquet,
 };
-
-/// More pictures beside shards or parquet files are not only a preview.
-const MOST_PREVIEWS: usize = 10;
 
 /// Archives often unpack to one folder; links could lead further without end.
 const DEEPEST: usize = 8;
@@ -86,9 +87,9 @@ fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
     if let Some(version) = CifarVersion::recognise(path) {
         return Ok(cifar(version, place));
     }
-    let any = |names: &[&str]| names.iter().any(|name| path.join(name).exists());
-    if any(&["stl10_binary", "train_X.bin", "unlabeled_X.bin", "test_X.bin"]) {
-        let unlabeled = any(&["stl10_binary/unlabeled_X.bin", "unlabeled_X.bin"]);
+    if is_stl10_folder(path) {
+        let unlabeled = ["stl10_binary/unlabeled_X.bin", "unlabeled_X.bin"];
+        let unlabeled = unlabeled.iter().any(|name| path.join(name).exists());
         let part = if unlabeled { Stl10Part::TrainAndUnlabeled } else { Stl10Part::Train };
         return Ok(Source::Stl10 { path: place, part });
     }
@@ -101,9 +102,14 @@ fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
     let shards = WebDataset::is_at(path).then(|| Files::below(path, "tar"));
     let tables = parquet::is_at(path).then(|| Files::below(path, "parquet"));
     if shards.is_some() || tables.is_some() {
-        let pictures = Pictures::below(path)?;
+        let files = shards.iter().chain(&tables).flat_map(|files| &files.paths);
+        let used = files.filter_map(|file| file.parent()).map(Path::to_owned).collect();
+        let pictures = Pictures::below(path, &used)?;
         let shards = shards.filter(|shards| shards.are_a_set_beside(&pictures));
         let tables = tables.filter(|tables| tables.are_a_set_beside(&pictures));
+        let tables = tables.filter(|tables| {
+            !shards.as_ref().is_some_and(|shards| tables.are_all_called_like(shards))
+        });
         match (shards, tables, pictures.are_a_set()) {
             (Some(_), None, false) => return Ok(Source::Webdataset { path: place }),
             (None, Some(_), false) => return Ok(Source::Parquet { path: place }),
@@ -121,6 +127,9 @@ fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
     }
     if List::is_at(path) && !folders_are_classes(path) {
         return Ok(Source::List { path: place, root: None });
+    }
+    if let Some(error) = packed_inside(path)? {
+        return Err(error);
     }
     if depth < DEEPEST
         && let Some(inner) = wrapped(path)?
@@ -147,6 +156,30 @@ fn folders_are_classes(path: &Path) -> bool {
     sorted
         || List::open(path, None, Split::Train).is_err()
             && scan::holds_images(path).is_ok_and(|holds| holds)
+}
+
+/// The error for a folder of which all that can be read is a packed file.
+fn packed_inside(path: &Path) -> Result<Option<DataError>, DataError> {
+    let entries = scan::entries(path)?;
+    if entries.images.len() > MOST_PREVIEWS {
+        return Ok(None);
+    }
+    let mut files: Vec<PathBuf> = fs::read_dir(path)
+        .map_err(DataError::read(path))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|file| file.extension().is_some_and(|end| end.eq_ignore_ascii_case("packed")))
+        .filter(|file| file.is_file())
+        .collect();
+    files.sort();
+    let Some(file) = files.first() else { return Ok(None) };
+    for folder in &entries.folders {
+        if scan::holds_images(&path.join(folder))? {
+            return Ok(None);
+        }
+    }
+    let reason = format!("holds a packed file: give the packed file itself, {}", file.display());
+    Ok(Some(DataError::malformed(path, reason)))
 }
 
 /// The only folder in a folder without images; not one that is called like a part.
@@ -202,19 +235,25 @@ impl Files {
 
     /// Whether they are a set of their own, not what pictures came from or a table about them.
     fn are_a_set_beside(&self, pictures: &Pictures) -> bool {
+        let is_called_like_folder =
+            |file: &PathBuf| pictures.folders.contains(&file.with_extension(""));
         if !pictures.are_a_set() {
-            return true;
+            return self.paths.is_empty() || !self.paths.iter().all(is_called_like_folder);
         }
         self.paths.iter().any(|file| {
             let stem = file.file_stem().unwrap_or_default();
             let text = stem.to_string_lossy();
             let is_numbered = text.ends_with(|letter: char| letter.is_ascii_digit());
-            let folder = file.with_extension("");
-            match self.extension {
-                "tar" => is_numbered && !pictures.folders.contains(&folder),
-                _ => is_numbered || splits::naming(&text) != Naming::Nothing,
-            }
+            let is_named = self.extension != "tar" && splits::naming(&text) != Naming::Nothing;
+            (is_numbered || is_named) && !is_called_like_folder(file)
         })
+    }
+
+    /// Whether each is called like one of the others: what describes shards has their names.
+    fn are_all_called_like(&self, others: &Self) -> bool {
+        let stem = |file: &PathBuf| file.with_extension("");
+        let others: BTreeSet<PathBuf> = others.paths.iter().map(stem).collect();
+        !self.paths.is_empty() && self.paths.iter().all(|file| others.contains(&stem(file)))
     }
 
     fn shown(&self, noun: &str) -> String {
@@ -225,8 +264,8 @@ impl Files {
 
 /// The images in a folder beside shards or parquet files.
 struct Pictures {
-    /// Those that may be a preview or part of a description.
-    previews: usize,
+    images: usize,
+    /// Folders whose images are no preview or part of a description by their names.
     others: usize,
     /// The folders that hold some, at any depth.
     folders: BTreeSet<PathBuf>,
@@ -234,19 +273,23 @@ struct Pictures {
 }
 
 impl Pictures {
-    fn below(path: &Path) -> Result<Self, DataError> {
+    /// `used` are the folders that hold the shards or parquet files, relative to `path`.
+    fn below(path: &Path, used: &BTreeSet<PathBuf>) -> Result<Self, DataError> {
         let listing: Listing = scan::scan(path, scan::index_folder().as_deref())?;
-        let mut pictures =
-            Self { previews: 0, others: 0, folders: BTreeSet::new(), shown: String::new() };
-        for (folder, files) in listing.folders().filter(|(_, files)| !files.is_empty()) {
+        let mut pictures = Self {
+            images: listing.len(),
+            others: 0,
+            folders: BTreeSet::new(),
+            shown: String::new(),
+        };
+        for (folder, _) in listing.folders().filter(|(_, files)| !files.is_empty()) {
             let top: OsString = folder.iter().next().unwrap_or_default().to_owned();
             let name = top.to_string_lossy();
-            let is_preview =
-                top.is_empty() || splits::means_images(&name) || splits::means_description(&name);
-            match is_preview {
-                true => pictures.previews += files.len(),
-                false => pictures.others += files.len(),
-            }
+            let is_preview = top.is_empty()
+                || used.contains(folder)
+                || splits::means_images(&name)
+                || splits::means_description(&name);
+            pictures.others += usize::from(!is_preview);
             pictures.folders.extend(folder.ancestors().map(Path::to_owned));
         }
         let first = listing.path(0).map(|path| path.display().to_string());
@@ -254,10 +297,58 @@ impl Pictures {
         Ok(pictures)
     }
 
+    /// A few in one folder are examples of what the files hold; in several, they are sorted.
     fn are_a_set(&self) -> bool {
-        self.others > 0 || self.previews > MOST_PREVIEWS
+        self.others > 1 || self.images > MOST_PREVIEWS
     }
 }
+
+/// Whether a reader of the kind of a source finds its files at a path, told by names.
+fn is_kind_at(source: &Source, path: &Path) -> bool {
+    match source {
+        Source::Cifar10 { .. } | Source::Cifar100 { .. } => CifarVersion::recognise(path)
+            .is_some_and(|version| cifar(version, None).kind() == source.kind()),
+        Source::Stl10 { .. } => Stl10::is_archive(path) || is_stl10_folder(path),
+        Source::Idx { .. } => Idx::is_at(path),
+        Source::List { .. } => List::is_at(path),
+        Source::Packed { .. } => Packed::is_packed(path),
+        Source::Parquet { .. } => parquet::is_at(path),
+        Source::Webdataset { .. } => WebDataset::is_at(path),
+        Source::Voc { .. } => Voc::is_at(path),
+        Source::Folder { .. } | Source::Shapes { .. } => true,
+    }
+}
+
+/// The source with the folder within its own in which [`detect`] finds the set: archives often unpack
+/// to a folder, and a recipe keeps the path that the user gave.
+pub(crate) fn located(source: &Source) -> Cow<'_, Source> {
+    let Some(path) = source.path().filter(|path| path.is_dir()) else {
+        return Cow::Borrowed(source);
+    };
+    let mut inner = path.to_owned();
+    for _ in 0..DEEPEST {
+        if is_kind_at(source, &inner) {
+            break;
+        }
+        // What cannot be read is told by the reader, with the path that was given.
+        let Ok(Some(next)) = wrapped(&inner) else { return Cow::Borrowed(source) };
+        inner = next;
+    }
+    if inner == path || !is_kind_at(source, &inner) {
+        return Cow::Borrowed(source);
+    }
+    let mut found = source.clone();
+    match found.set_path(inner) {
+        Ok(()) => Cow::Owned(found),
+        Err(_) => Cow::Borrowed(source),
+    }
+}
+
+fn is_stl10_folder(path: &Path) -> bool {
+    STL10_FILES.iter().any(|name| path.join(name).exists())
+}
+
+const STL10_FILES: [&str; 4] = ["stl10_binary", "train_X.bin", "unlabeled_X.bin", "test_X.bin"];
 
 /// The kind of set at the path of a source, if that is clearly another one than the source says.
 ///
@@ -268,17 +359,13 @@ pub fn other_kind(source: &Source) -> Option<&'static str> {
     let can_be = match (source, &found) {
         // The images are there, whatever lists them.
         (Source::Folder { .. }, Source::List { .. } | Source::Voc { .. }) => path.is_dir(),
+        // A few images in a folder of their own may be meant, if a recipe says so.
+        (Source::Folder { .. }, Source::Parquet { .. } | Source::Webdataset { .. }) => {
+            let pictures = Pictures::below(path, &BTreeSet::new());
+            path.is_dir() && pictures.is_ok_and(|pictures| pictures.others > 0)
+        }
         (Source::Folder { .. }, _) => false,
-        (Source::Cifar10 { .. } | Source::Cifar100 { .. }, _) => CifarVersion::recognise(path)
-            .is_some_and(|version| cifar(version, None).kind() == source.kind()),
-        (Source::Stl10 { .. }, _) => Stl10::is_archive(path),
-        (Source::Idx { .. }, _) => Idx::is_at(path),
-        (Source::List { .. }, _) => List::is_at(path),
-        (Source::Packed { .. }, _) => Packed::is_packed(path),
-        (Source::Parquet { .. }, _) => parquet::is_at(path),
-        (Source::Webdataset { .. }, _) => WebDataset::is_at(path),
-        (Source::Voc { .. }, _) => Voc::is_at(path),
-        (Source::Shapes { .. }, _) => true,
+        _ => is_kind_at(source, path),
     };
     // A folder is what is left if nothing else is known.
     let is_there =
@@ -378,10 +465,25 @@ mod tests {
             (&["set/logo.png", "set/data/test-00000-of-00001.parquet", "__MACOSX/x"], "parquet"),
             // An incomplete set is one all the same; opening it says what is missing.
             (&["preview.png", "data/train-00000-of-00003.parquet"], "parquet"),
-            (&["train-00000-of-00003.parquet", "a/1.png"], "ask"),
-            (&["a/1.png", "a/2.png", "train-000.tar"], "ask"),
-            (&["1/1.png", "data/train-00000-of-00001.parquet"], "ask"),
+            (&["train-00000-of-00003.parquet", "a/1.png", "b/1.png"], "ask"),
+            (&["a/1.png", "b/2.png", "train-000.tar"], "ask"),
+            (&["1/1.png", "2/1.png", "data/train-00000-of-00001.parquet"], "ask"),
             (&["train-000.tar", "data.parquet"], "ask"),
+            // A few in the folder of the files, or in one folder of any name, are examples.
+            (&["data/0.png", "data/train-00000-of-00001.parquet"], "parquet"),
+            (&["examples/0.png", "examples/1.png", "data/train.parquet"], "parquet"),
+            (&["train/0.png", "train-000.tar"], "webdataset"),
+            (&["train/0.png", "train/000.tar", "val/0.png", "val/000.tar"], "webdataset"),
+            // Deeper than a folder.
+            (&["x/y/train-00000-of-00002.parquet"], "parquet"),
+            (&["preview.png", "x/y/train-00000-of-00002.parquet"], "parquet"),
+            (&["a.png", "blobs/x", "snapshots/7/0.png", "snapshots/7/data/t.parquet"], "parquet"),
+            (&["preview.png", "x/y/z/train-0.tar", "x/README.md"], "webdataset"),
+            (&["a/1.png", "b/1.png", "old/set/train-0.tar"], "folder"),
+            // What img2dataset writes beside shards, or beside folders of images.
+            (&["00000.tar", "00000.parquet", "00000_stats.json", "00001.tar"], "webdataset"),
+            (&["00000/0.jpg", "00000.parquet", "00000_stats.json"], "folder"),
+            (&["00000/0.jpg", "00000.parquet", "00001/0.jpg", "00001.parquet"], "folder"),
             // What images were unpacked from, and tables about them.
             (&["train/a/1.png", "val/a/1.png", "train.tar", "train/a.tar"], "folder"),
             (&["train/n01/1.png", "train/n02/1.png", "train/n01.tar", "train/n02.tar"], "folder"),
@@ -418,6 +520,45 @@ mod tests {
         ] {
             assert_eq!(kind(files), Ok(expected), "{files:?}");
         }
+    }
+
+    #[test]
+    fn what_detection_finds_is_opened_at_the_path_that_was_given() {
+        for files in [
+            &["a/archive/cifar-10-batches-bin/data_batch_1.bin"][..],
+            &["a/b/MNIST/raw/train-images-idx3-ubyte", "a/b/MNIST/raw/train-labels-idx1-ubyte"],
+            &["a/b/stl10_binary/train_X.bin"],
+            &["a/b/train.csv"],
+            &["preview.png", "a/b/train-0.tar"],
+            &["preview.png", "a/b/0.parquet"],
+        ] {
+            let root = tree(files);
+            let found = detect(root.path()).unwrap();
+            let mut given = found.clone();
+            given.set_path(root.path()).unwrap();
+            // Readers of shards and parquet files look for them at any depth themselves.
+            let expected = if found.kind() == "idx" {
+                root.path().join("a/b")
+            } else {
+                found.path().unwrap().to_owned()
+            };
+            assert_eq!(located(&given).path(), Some(&*expected), "{files:?}");
+            assert!(crate::has_split(&given, Split::Train).unwrap(), "{files:?}");
+        }
+        let empty = tree(&["a/x.txt"]);
+        let source = Source::Idx { path: Some(empty.path().to_owned()) };
+        assert_eq!(located(&source).path(), Some(empty.path()));
+    }
+
+    #[test]
+    fn a_folder_of_a_packed_file_says_to_give_the_file() {
+        for files in [&["s.packed"][..], &["s.packed", "preview.png"]] {
+            let root = tree(files);
+            let file = root.path().join("s.packed");
+            let expected = format!("give the packed file itself, {}", file.display());
+            assert!(refusal(root.path()).ends_with(&expected), "{files:?}");
+        }
+        assert_eq!(kind(&["s.packed", "a/1.png"]), Ok("folder"));
     }
 
     #[test]
@@ -465,6 +606,8 @@ mod tests {
             // Nobody can tell, or both are right.
             (&["train-0.tar", "a/1.png"], "folder", None),
             (&["train-0.tar", "a/1.png"], "webdataset", None),
+            (&["train-0.tar", "a/1.png", "b/1.png"], "folder", None),
+            (&["train-0.tar", "a/1.png", "b/1.png"], "webdataset", None),
             (&["train.csv", "images/1.png"], "folder", None),
             (&["notes.txt"], "cifar10", None),
             (&[], "packed", None),

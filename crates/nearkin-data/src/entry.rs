@@ -35,8 +35,11 @@ const SYSTEM_FILES: &[&str] =
 /// Folders that operating systems, archives and servers make, in lower case.
 const SYSTEM_FOLDERS: &[&str] = &[
     "#recycle",
+    "#snapshot",
     "$recycle.bin",
+    "@__thumb",
     "@eadir",
+    "@recently-snapshot",
     "@recycle",
     "@tmp",
     "__macosx",
@@ -44,6 +47,23 @@ const SYSTEM_FOLDERS: &[&str] = &[
     "lost+found",
     "recycler",
     "system volume information",
+];
+
+/// How names of compressed tar archives end, in lower case.
+const COMPRESSED_TAR: &[&str] =
+    &[".tar.bz2", ".tar.gz", ".tar.lz4", ".tar.xz", ".tar.zst", ".tbz2", ".tgz", ".txz", ".tzst"];
+
+/// How browsers and download programs call a file that is not whole yet, in lower case.
+const UNFINISHED: &[&str] = &[
+    "!ut",
+    "aria2",
+    "crdownload",
+    "download",
+    "filepart",
+    "incomplete",
+    "opdownload",
+    "part",
+    "partial",
 ];
 
 /// What a file is, by its name alone.
@@ -71,8 +91,14 @@ pub(crate) fn file_kind(name: &OsStr) -> FileKind {
     if is_image(Path::new(name)) {
         return FileKind::Image;
     }
+    if let Some(ending) = compressed_tar(name) {
+        return FileKind::Skipped(format!("compressed archive(s) ({ending})").into());
+    }
     let extension = Path::new(&lower).extension().and_then(OsStr::to_str);
     FileKind::Skipped(match extension {
+        Some(kind) if UNFINISHED.contains(&kind) => {
+            format!("unfinished download(s) (.{kind})").into()
+        }
         Some(kind) if UNREAD_IMAGES.contains(&kind) => {
             format!("image(s) of a kind that is not read (.{kind})").into()
         }
@@ -86,6 +112,12 @@ pub(crate) fn file_kind(name: &OsStr) -> FileKind {
 
 const OTHER: &str = "other file(s)";
 
+/// The ending of the name of a compressed tar archive.
+pub(crate) fn compressed_tar(name: &OsStr) -> Option<&'static str> {
+    let lower = name.to_string_lossy().to_lowercase();
+    COMPRESSED_TAR.iter().find(|ending| lower.ends_with(*ending)).copied()
+}
+
 /// Whether an extension says something: not a number or a sentence.
 fn is_plain(extension: &str) -> bool {
     let letters = extension.chars();
@@ -97,10 +129,18 @@ fn is_plain(extension: &str) -> bool {
 /// Why a folder of this name is not listed, if it is not.
 pub(crate) fn skipped_folder(name: &OsStr) -> Option<&'static str> {
     let text = name.to_string_lossy();
-    if SYSTEM_FOLDERS.contains(&text.to_lowercase().as_str()) {
+    if is_system_folder(&text.to_lowercase()) {
         return Some("folder(s) of the operating system");
     }
     text.starts_with('.').then_some("hidden folder(s)")
+}
+
+fn is_system_folder(lower: &str) -> bool {
+    // `FOUND.000` and on: what Windows found while it repaired a disk.
+    let is_repaired = lower.strip_prefix("found.").is_some_and(|number| {
+        number.len() == 3 && number.bytes().all(|digit| digit.is_ascii_digit())
+    });
+    is_repaired || SYSTEM_FOLDERS.contains(&lower)
 }
 
 #[cfg(test)]
@@ -126,7 +166,10 @@ mod tests {
             ("a.2019-11", "other file(s)"),
             ("a.v 2 final", "other file(s)"),
             ("a.mp4", "file(s) that are not images (.mp4)"),
-            ("a.jpg.part", "file(s) that are not images (.part)"),
+            ("a.jpg.part", "unfinished download(s) (.part)"),
+            ("0.tar.crdownload", "unfinished download(s) (.crdownload)"),
+            ("0.tar.GZ", "compressed archive(s) (.tar.gz)"),
+            ("0.tgz", "compressed archive(s) (.tgz)"),
             ("a.jpg~", "other file(s)"),
             ("00012", "file(s) without an extension"),
         ] {
@@ -137,21 +180,39 @@ mod tests {
 
     #[test]
     fn folders_of_systems_and_hidden_ones_are_not_listed() {
-        for name in ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"] {
+        for name in [
+            "__MACOSX",
+            "@eaDir",
+            "lost+found",
+            "$RECYCLE.BIN",
+            "@__thumb",
+            "#snapshot",
+            "@Recently-Snapshot",
+            "FOUND.000",
+            "found.012",
+        ] {
             let reason = skipped_folder(OsStr::new(name));
             assert_eq!(reason, Some("folder(s) of the operating system"), "{name}");
         }
         for name in [".git", ".ipynb_checkpoints", ".cache"] {
             assert_eq!(skipped_folder(OsStr::new(name)), Some("hidden folder(s)"), "{name}");
         }
-        for name in ["cats", "macosx", "system"] {
+        for name in ["cats", "macosx", "system", "found", "found.cats", "snapshot"] {
             assert_eq!(skipped_folder(OsStr::new(name)), None, "{name}");
         }
     }
 
     #[test]
     fn tables_are_sorted_and_hold_no_image_that_is_read() {
-        for table in [UNREAD_IMAGES, ORDINARY, ORDINARY_NAMES, SYSTEM_FILES, SYSTEM_FOLDERS] {
+        for table in [
+            UNREAD_IMAGES,
+            ORDINARY,
+            ORDINARY_NAMES,
+            SYSTEM_FILES,
+            SYSTEM_FOLDERS,
+            COMPRESSED_TAR,
+            UNFINISHED,
+        ] {
             assert!(table.is_sorted_by(|a, b| a < b), "{table:?}");
         }
         let read = UNREAD_IMAGES.iter().chain(ORDINARY);

@@ -19,10 +19,13 @@
 //! Images are files whose names end as those of images do (see [`decode`](mod@crate::decode)), and are
 //! decoded when asked for. Everything else is skipped and counted. A few images beside class folders,
 //! or a few in folders beside images without a class, are skipped too: one, or at most a quarter of the
-//! others. More than that is refused, since nobody can tell which of them are meant.
+//! others. More than that is refused, since nobody can tell which of them are meant. Folders called like
+//! those of a README (`screenshots`) are classes, with a note, if they hold as many images as the smallest
+//! class beside them, or more than a README has.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -158,10 +161,14 @@ impl Sorted {
             skipped.add("folder(s) without images", root.join(name).display().to_string());
             empty.extend(class_folder(Path::new(name)).map(class_name));
         }
+        for folder in empty_inside(&files) {
+            skipped.add("folder(s) without images", root.join(folder).display().to_string());
+        }
+        let described = described_classes(&files);
         let mut annotations = Annotations::read(root, &mut skipped)?;
         let has_classes = match annotations {
             Some(_) => !files.is_empty(),
-            None => keep_one_kind(root, &mut files, &mut skipped)?,
+            None => keep_one_kind(root, &mut files, &described, &mut skipped)?,
         };
         if files.is_empty() {
             return Err(no_images(root, &skipped));
@@ -171,7 +178,9 @@ impl Sorted {
         if has_classes {
             labels.reserve_exact(files.len());
             for (path, places) in files.folders().filter(|(_, places)| !places.is_empty()) {
-                let own = class_folder(path).map(|name| names.number(class_name(name)));
+                let own = class_folder(path)
+                    .or_else(|| path.iter().next().filter(|top| described.contains(*top)));
+                let own = own.map(|name| names.number(class_name(name)));
                 for place in places {
                     let annotated = annotations
                         .as_mut()
@@ -267,6 +276,40 @@ fn class_folder(path: &Path) -> Option<&OsStr> {
     (!means_images(&name) && !means_description(&name)).then_some(top)
 }
 
+/// The folders inside of others that hold no image at any depth, while what they are in does; those
+/// directly in the scanned folder are counted on their own.
+fn empty_inside(files: &Listing) -> Vec<PathBuf> {
+    let mut filled: BTreeSet<&Path> = BTreeSet::new();
+    for (path, _) in files.folders().filter(|(_, places)| !places.is_empty()) {
+        // What is above one that is known is known.
+        for folder in path.ancestors() {
+            if !filled.insert(folder) {
+                break;
+            }
+        }
+    }
+    let is_top_of_empty = |path: &&Path| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        !filled.contains(path) && parent.is_some_and(|parent| filled.contains(parent))
+    };
+    files.folders().map(|(path, _)| path).filter(is_top_of_empty).map(Path::to_owned).collect()
+}
+
+/// More pictures than these describe no set.
+const MOST_DESCRIBING: usize = 10;
+
+/// The folders called like those of a description (`screenshots`) that are classes all the same: they
+/// hold as many images as the classes beside them, or more than a description has.
+fn described_classes(files: &Listing) -> BTreeSet<OsString> {
+    let folders = files.top_folders().into_iter().filter(|(_, images)| *images > 0);
+    let (described, others): (Vec<_>, Vec<_>) =
+        folders.partition(|(name, _)| means_description(&name.to_string_lossy()));
+    let classes = others.iter().filter(|(name, _)| class_folder(Path::new(name)).is_some());
+    let Some(smallest) = classes.map(|(_, images)| *images).min() else { return BTreeSet::new() };
+    let is_class = |images: usize| images > MOST_DESCRIBING || images >= smallest.max(2);
+    described.into_iter().filter(|(_, images)| is_class(*images)).map(|(name, _)| name).collect()
+}
+
 /// The name of a class, in one spelling. Bytes that are no text are written as escapes, so that
 /// different folders stay different.
 fn class_name(folder: &OsStr) -> String {
@@ -284,9 +327,17 @@ fn class_name(folder: &OsStr) -> String {
 fn keep_one_kind(
     root: &Path,
     files: &mut Listing,
+    described: &BTreeSet<OsString>,
     skipped: &mut Skipped,
 ) -> Result<bool, DataError> {
-    let is_in_class = |path: &Path| class_folder(path).is_some();
+    let is_in_class = |path: &Path| {
+        class_folder(path).is_some()
+            || path.iter().next().is_some_and(|top| described.contains(top))
+    };
+    for name in described {
+        let name = name.to_string_lossy();
+        skipped.note(format!("the folder {name} is read as a class, not as pictures of a README"));
+    }
     let first = |wanted: bool| {
         let mut folders = files.folders();
         let found = folders.find(|(path, files)| is_in_class(path) == wanted && !files.is_empty());
@@ -302,7 +353,21 @@ fn keep_one_kind(
         return Ok(in_classes > 0);
     }
     if is_stray(loose, in_classes) {
-        skipped.add_many("image(s) beside class folders", loose, first(false));
+        for (folder, places) in files.folders().filter(|(path, _)| !is_in_class(path)) {
+            let first = files.path(places.start).unwrap_or_default();
+            let first = root.join(first).display().to_string();
+            let top = folder.iter().next().unwrap_or_default().to_string_lossy();
+            let reason: Cow<'static, str> = if means_description(&top) {
+                format!(
+                    "image(s) in a folder called {top}, taken for pictures of a README (rename it if it \
+                     is a class)"
+                )
+                .into()
+            } else {
+                "image(s) beside class folders".into()
+            };
+            skipped.add_many(reason, places.len(), first);
+        }
         files.retain_folders(is_in_class);
         return Ok(true);
     }
@@ -336,6 +401,9 @@ pub(crate) fn no_images(root: &Path, skipped: &Skipped) -> DataError {
     if !found.is_empty() {
         reason += "; found ";
         reason += &found.join(", ");
+    }
+    if skipped.reasons().iter().any(|one| one.reason.starts_with("compressed archive(s) (.t")) {
+        reason += "; unpack these archives, or if they are compressed shards, unpack them to .tar";
     }
     DataError::empty(root, reason)
 }
@@ -823,6 +891,84 @@ mod tests {
         // Masks in the same number as images are no class, and nothing to train on unasked.
         root = tree(&["images/1.png", "images/2.png", "masks/1.png", "masks/2.png"]);
         assert!(failure(root.path(), Split::Train).contains("2 in class folders"));
+    }
+
+    #[test]
+    fn a_class_called_like_a_description_is_a_class_or_told() {
+        let mut root = tree(&["cats/1.png", "cats/2.png", "docs/3.png", "docs/4.png"]);
+        let expected =
+            ["cats: cats/1.png", "cats: cats/2.png", "docs: docs/3.png", "docs: docs/4.png"];
+        assert_eq!(listing(&root, Split::Train), expected);
+        let note = "the folder docs is read as a class, not as pictures of a README";
+        assert!(told(&root, Split::Train).contains(&note.to_owned()));
+        root = tree(&["cats/1.png", "cats/2.png", "dogs/3.png", "dogs/4.png", "screenshots/5.png"]);
+        assert_eq!(Folder::open(root.path(), Split::Train).unwrap().len(), 4);
+        let reason = "skipped 1 image(s) in a folder called screenshots, taken for pictures of a README \
+                      (rename it if it is a class): ";
+        assert!(
+            told(&root, Split::Train)[0].starts_with(reason),
+            "{:?}",
+            told(&root, Split::Train)
+        );
+    }
+
+    #[test]
+    fn folders_of_systems_hold_no_classes_and_no_images() {
+        let root = tree(&[
+            "cats/1.png",
+            "cats/@__thumb/1.png",
+            "dogs/2.png",
+            "#snapshot/cats/1.png",
+            "@Recently-Snapshot/cats/1.png",
+            "FOUND.000/x.png",
+        ]);
+        assert_eq!(listing(&root, Split::Train), ["cats: cats/1.png", "dogs: dogs/2.png"]);
+        let line = "skipped 4 folder(s) of the operating system; the first: ";
+        assert!(told(&root, Split::Train)[0].starts_with(line));
+    }
+
+    #[test]
+    fn compressed_shards_and_unreadable_splits_say_what_to_do() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tree(&[]);
+        write(&root, "train-000000.tar.gz", "");
+        let message = failure(root.path(), Split::Train);
+        assert!(message.contains("found 1 compressed archive(s) (.tar.gz)"), "{message}");
+        assert!(
+            message.ends_with("if they are compressed shards, unpack them to .tar"),
+            "{message}"
+        );
+
+        let close = |root: &TempDir, folder: &str| {
+            let path = root.path().join(folder);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+            path
+        };
+        let root = tree(&["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png"]);
+        let val = close(&root, "val");
+        // Nothing is closed to root.
+        if fs::read_dir(&val).is_ok() {
+            return;
+        }
+        let line =
+            format!("skipped 1 folder(s) without permission to read them: {}", val.display());
+        assert_eq!(told(&root, Split::Train), [line]);
+        fs::set_permissions(&val, fs::Permissions::from_mode(0o755)).unwrap();
+        let train = close(&root, "train");
+        let message = failure(root.path(), Split::Train);
+        fs::set_permissions(&train, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(message.starts_with("cannot read ") && message.contains("/train: "), "{message}");
+    }
+
+    #[test]
+    fn empty_folders_inside_of_classes_are_counted() {
+        let root = tree(&["a/1.png", "a/x/2.png", "b/3.png"]);
+        for empty in ["a/y/z", "a/x/w", "c/v"] {
+            fs::create_dir_all(root.path().join(empty)).unwrap();
+        }
+        let line =
+            format!("skipped 3 folder(s) without images; the first: {}/c", root.path().display());
+        assert_eq!(told(&root, Split::Train), [line]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use crate::beside::Beside;
 use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::split_files::entries;
 use crate::splits::{Part, part_of_file};
@@ -150,6 +151,16 @@ impl Idx {
         if split == Split::Test && found.has_unused_test() {
             let reason = "file(s) of the test part, since the validation part is the test split";
             skipped.add_many(reason, 2, path.display().to_string());
+        }
+        if split == Split::Train || found.pair(Split::Train)?.is_none() {
+            let name =
+                |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let beside = Beside {
+                is_own: &|path| role(&name(path)).is_some(),
+                image_reason: &|_| "image(s) beside the idx files".into(),
+                kind: None,
+            };
+            skipped.merge(&beside.count(path));
         }
         Ok(Self {
             path: images.to_owned(),
@@ -538,6 +549,32 @@ mod tests {
             assert_eq!(image.rgb(), [1, 2, 3, 4, 5, 6]);
             assert_eq!((test.label(0), test.classes().len()), (Some(3), 5));
         }
+    }
+
+    #[test]
+    fn what_lies_beside_the_files_is_counted_once() {
+        let (images, labels) = (idx(&[1, 1, 1], &[1]), idx(&[1], &[0]));
+        let folder = folder(&[
+            ("raw/train-images-idx3-ubyte", images.clone()),
+            ("raw/train-images-idx3-ubyte.gz", gzip(&images)),
+            ("raw/train-labels-idx1-ubyte", labels.clone()),
+            ("raw/t10k-images-idx3-ubyte", images),
+            ("raw/t10k-labels-idx1-ubyte", labels),
+            ("preview.png", Vec::new()),
+            ("raw/labels.csv", Vec::new()),
+            ("x.heic", Vec::new()),
+        ]);
+        let train = Idx::open(folder.path(), Split::Train).unwrap();
+        let reasons = train.skipped().reasons().iter().map(|reason| reason.reason.as_str());
+        assert_eq!(
+            reasons.collect::<Vec<_>>(),
+            [
+                "image(s) beside the idx files",
+                "image(s) of a kind that is not read (.heic)",
+                "other file(s)",
+            ]
+        );
+        assert!(Idx::open(folder.path(), Split::Test).unwrap().skipped().is_empty());
     }
 
     #[test]

@@ -217,9 +217,13 @@ fn skip_beside(
         |name: &&OsString| found.iter().any(|candidate| candidate.name == name.as_os_str());
     let others = entries.folders.iter().filter(|name| !used.contains(&name.as_os_str()));
     let (images, without): (Vec<&OsString>, Vec<&OsString>) = others.partition(holds_images);
+    let is_closed = |name: &&OsString| scan::is_closed(&root.join(name));
+    let (closed, without): (Vec<&OsString>, Vec<&OsString>) =
+        without.into_iter().partition(is_closed);
     let is_part = |name: &&OsString| splits::naming(&name.to_string_lossy()) != Naming::Nothing;
     let (parts, without) = without.into_iter().partition(is_part);
     add("folder(s) of images beside the splits", images);
+    add(scan::CLOSED, closed);
     add("folder(s) named like a split, without images that are read", parts);
     add("other folder(s) beside the images", without);
 }
@@ -234,6 +238,12 @@ fn candidates(root: &Path, entries: &Entries) -> Result<Vec<Candidate>, DataErro
     for name in entries.folders.iter().filter(is_set) {
         let folder = root.join(name);
         if !scan::holds_images(&folder)? {
+            if naming(name) == Naming::Names(Part::Train) && scan::is_closed(&folder) {
+                // Everything else would be trained on instead.
+                return Err(scan::entries(&folder)
+                    .err()
+                    .unwrap_or_else(|| DataError::malformed(&folder, "may not be read")));
+            }
             continue;
         }
         found.push(Candidate {

@@ -6,7 +6,8 @@
 //! - In `.csv` and `.tsv` files a comma or a tab separates the fields, and what contains it goes into
 //!   double quotes; a quote within them is doubled. Semicolons and tabs in a `.csv` are found out. In
 //!   other files white space separates, or tabs or commas where only they do.
-//! - Empty lines are skipped. Lines of a `.txt` that begin with `#` are comments, and are counted.
+//! - Empty lines are skipped. Lines of a `.txt` that begin with `#` are comments, and are counted, as are
+//!   lines without a path.
 //! - Labels are read as [everywhere](crate): numbers count classes, names are ordered by name, and an empty
 //!   one, -1, NaN or null is none.
 //! - Where some label of the train split has a `|` in it, images can show several classes at once,
@@ -32,7 +33,8 @@
 //! Paths are relative to the folder of the list unless a root is given. Where they do not lead to files,
 //! one way is looked for that does, for the whole list: with the extension of an image, in a folder
 //! beside the list such as `images` or `train_images`, with backslashes as slashes. A file that is not
-//! there is found out when its image is asked for; a list of which no file is there is refused.
+//! there is found out when its image is asked for; a list of which no file is there is refused. Where a
+//! folder of lists is given, the images in it that no list names are counted.
 //!
 //! # Splits
 //!
@@ -55,10 +57,11 @@ use std::path::{Component, Path, PathBuf};
 use self::columns::{Columns, Header, PartColumn};
 use self::place::{Place, Places};
 use self::text::{Record, SAMPLE, Separator};
+use crate::beside::Beside;
 use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
 use crate::decode;
 use crate::image_file::read_image;
-use crate::split_files::entries;
+use crate::split_files::{self as files, entries};
 use crate::splits::{Naming, Part, naming, rest};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
@@ -132,6 +135,9 @@ impl List {
                 first.path,
                 example.display()
             ));
+        }
+        if path.is_dir() && (split == Split::Train || train.is_none()) {
+            skipped.merge(&unlisted(path, root)?);
         }
         note_repeated(&mut skipped, &list, &entries, &place);
         if let Some(train) = &train {
@@ -211,6 +217,20 @@ fn is_list(path: &Path) -> bool {
     extension.is_some_and(|found| EXTENSIONS.iter().any(|one| found.eq_ignore_ascii_case(one)))
 }
 
+/// The part that the name of a list speaks of, beside words such as `labels`.
+fn part_of_list(list: &Path) -> Option<Part> {
+    let stem = list.file_stem().filter(|_| is_list(list))?.to_string_lossy();
+    match naming(&stem) {
+        Naming::Names(part) => Some(part),
+        Naming::Mentions(part)
+            if rest(&stem).iter().all(|word| LIST_WORDS.contains(&word.as_str())) =>
+        {
+            Some(part)
+        }
+        _ => None,
+    }
+}
+
 fn written(entries: &[Entry]) -> Written {
     let mut written = Written::default();
     entries.iter().for_each(|entry| written.push(entry.label.as_deref()));
@@ -261,20 +281,12 @@ impl Lists {
         let mut lists: [Option<PathBuf>; 3] = [None, None, None];
         let files = entries(path)?.into_iter().filter(|entry| !entry.is_folder);
         for list in files.map(|entry| entry.path).filter(|list| is_list(list)) {
-            let stem = list.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let part = match naming(&stem) {
-                Naming::Names(part) => part,
-                Naming::Mentions(part)
-                    if rest(&stem).iter().all(|word| LIST_WORDS.contains(&word.as_str())) =>
-                {
-                    part
-                }
-                Naming::Several => {
-                    unclear.push(list);
-                    continue;
-                }
-                _ => continue,
-            };
+            let stem = list.file_stem().unwrap_or_default().to_string_lossy();
+            if naming(&stem) == Naming::Several {
+                unclear.push(list);
+                continue;
+            }
+            let Some(part) = part_of_list(&list) else { continue };
             if let Some(first) = &lists[part as usize] {
                 let reason = format!("is there beside {}: move one of them away", first.display());
                 return Err(DataError::malformed(&list, reason));
@@ -354,6 +366,8 @@ impl Lists {
 struct Table {
     entries: Vec<Entry>,
     parts: Option<Parts>,
+    /// Lines without a path, and the first of them.
+    pathless: Option<(usize, usize)>,
     skipped: Skipped,
 }
 
@@ -384,7 +398,7 @@ impl Table {
     /// The lines of a split of a list that has both, or is the train split.
     fn split(self, list: PathBuf, split: Split) -> Result<Rows, DataError> {
         let present = self.parts();
-        let Self { entries, parts, mut skipped } = self;
+        let Self { entries, parts, mut skipped, .. } = self;
         let Some(Parts { column, unclear, line, values }) = parts else {
             return Ok(Rows { list, part: Part::Train, entries, train: None, skipped });
         };
@@ -497,6 +511,10 @@ fn parse_table(
         }
         table.note_columns(path, &columns, header.as_ref());
     }
+    if let Some((count, first)) = table.pathless {
+        let reason = "line(s) without a path";
+        table.skipped.add_many(reason, count, format!("{} line {first}", path.display()));
+    }
     if let Some((count, first)) = records.comments {
         let reason = "line(s) that begin with # and are comments";
         table.skipped.add_many(reason, count, format!("{} line {first}", path.display()));
@@ -528,7 +546,8 @@ impl Table {
         let field = |column: usize| fields.get(column).map_or("", AsRef::as_ref);
         let file = field(columns.path);
         if file.is_empty() {
-            return Err("has no path".into());
+            self.pathless.get_or_insert((0, *line)).0 += 1;
+            return Ok(());
         }
         let label = columns.label.map(field).filter(|label| meaning(label).is_some());
         if is_blank && label.is_some_and(|label| decode::is_image(Path::new(label))) {
@@ -606,6 +625,39 @@ fn note_repeated(skipped: &mut Skipped, list: &Path, entries: &[Entry], place: &
             entry.path
         ));
     }
+}
+
+/// Counts what lies in a folder of lists beside the images that they name.
+fn unlisted(folder: &Path, root: &Path) -> Result<Skipped, DataError> {
+    let mut lists = Vec::new();
+    let mut named = HashSet::new();
+    for list in entries(folder)?.into_iter().filter(|entry| !entry.is_folder) {
+        let Some(part) = part_of_list(&list.path) else { continue };
+        // One that is not read, or not for this split, refuses nothing here.
+        let Ok(table) = read(&list.path, root, part) else { continue };
+        let Some(place) = choose_place(root, part, &table.entries) else { continue };
+        named.extend(table.entries.iter().map(|entry| fingerprint(&place.path(&entry.path))));
+        lists.push(list);
+    }
+    let names = lists.iter().map(files::Entry::name).collect::<Vec<String>>().join(", ");
+    let tells_several = |path: &Path| {
+        naming(&path.file_stem().unwrap_or_default().to_string_lossy()) == Naming::Several
+    };
+    let is_counted = |path: &Path| {
+        lists.iter().any(|list| list.path == path)
+            || path.parent() == Some(folder) && is_list(path) && tells_several(path)
+    };
+    let beside = Beside {
+        is_own: &|path| named.contains(&fingerprint(path)) || is_counted(path),
+        image_reason: &|path| match path.iter().next().filter(|top| *top != path.as_os_str()) {
+            Some(top) => {
+                format!("image(s) in {} that are not named in {names}", top.to_string_lossy())
+            }
+            None => format!("image(s) that are not named in {names}"),
+        },
+        kind: None,
+    };
+    Ok(beside.count(folder))
 }
 
 /// Notes the images of the test split, given first, that are in the train split too.
@@ -688,8 +740,6 @@ mod tests {
             ),
             ("l.txt", "\"a.jpg 1\n", "line 1: a quote is not closed"),
             ("l.txt", "\"a.jpg\"x 1\n", "line 1: text follows a closing quote"),
-            ("l.txt", "\"\" 1\n", "line 1: has no path"),
-            ("l.csv", "a.jpg,1\n,2\n", "line 2: has no path"),
             ("l.csv", "a.jpg,1,2\n", "line 1: 3 fields"),
         ] {
             let message = refusal(name, text);
@@ -851,6 +901,61 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_path_is_counted_and_the_others_are_read() {
+        for (name, text) in
+            [("t.csv", "a.jpg,1\n,2\nb.jpg,3\n"), ("t.txt", "a.jpg 1\n\"\" 2\nb.jpg 3\n")]
+        {
+            assert_eq!(entries(name, text), ["1 a.jpg=1", "3 b.jpg=3"]);
+            let table = parse_table(text.as_bytes(), Path::new(name), &|_| false).unwrap();
+            let reasons = table.skipped.reasons().iter().map(ToString::to_string);
+            let expected = format!("skipped 1 line(s) without a path: {name} line 2");
+            assert_eq!(reasons.collect::<Vec<_>>(), [expected]);
+        }
+        assert_eq!(entries("t.csv", "id,label\n1,a\n,b\n"), ["2 1=a"]);
+        let files = folder(&[("train.txt", "\"\" 1\n"), ("0.png", "")]);
+        assert!(List::open(files.path(), None, Split::Train).is_err());
+    }
+
+    #[test]
+    fn a_comment_of_a_text_list_may_be_indented() {
+        assert_eq!(entries("t.txt", "a.jpg 1\n  # b.jpg 2\n\t#c.jpg\n"), ["1 a.jpg=1"]);
+        assert_eq!(entries("t.csv", " #a.jpg,1\n"), ["1 #a.jpg=1"]);
+    }
+
+    #[test]
+    fn images_that_no_list_of_a_folder_names_are_counted() {
+        let files = folder(&[
+            ("train.csv", "id,label\n0,a\n1,b\n"),
+            ("val.csv", "id,label\n2,a\n"),
+            ("train_images/0.png", ""),
+            ("train_images/1.png", ""),
+            ("train_images/2.png", ""),
+            ("train_images/3.png", ""),
+            ("train_images/old/4.png", ""),
+            ("train_images/x.heic", ""),
+            ("lone.png", ""),
+            ("README.md", ""),
+        ]);
+        let expected = [
+            "skipped 1 other file(s): README.md",
+            "skipped 1 image(s) that are not named in train.csv, val.csv: lone.png",
+            "skipped 2 image(s) in train_images that are not named in train.csv, val.csv; the first: \
+             train_images/3.png",
+            "skipped 1 image(s) of a kind that is not read (.heic): train_images/x.heic",
+        ];
+        let skipped = |path: &Path, split| {
+            let set = List::open(path, None, split).unwrap();
+            let reasons = set.skipped().reasons().iter().map(ToString::to_string);
+            let root = format!("{}/", files.path().display());
+            reasons.map(|reason| reason.replace(&root, "")).collect::<Vec<String>>()
+        };
+        assert_eq!(skipped(files.path(), Split::Train), expected);
+        assert_eq!(skipped(files.path(), Split::Test), [""; 0]);
+        // A list that is given itself names what is wanted.
+        assert_eq!(skipped(&files.path().join("train.csv"), Split::Train), [""; 0]);
+    }
+
+    #[test]
     fn tables_of_competitions_lead_to_their_images() {
         let files = folder(&[
             ("train.csv", "id,label,source\n7f,cat,web\n8e,dog,book\n"),
@@ -866,6 +971,7 @@ mod tests {
         assert_eq!(
             notes(&files, "", Split::Train),
             [
+                "skipped 1 other file(s): sample_submission.csv",
                 "train.csv: ignored columns: source",
                 "train.csv: paths are completed: 7f is read from train_images/7f.png",
             ]

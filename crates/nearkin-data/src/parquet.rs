@@ -6,8 +6,9 @@
 //! they are called (`train-00000-of-00002.parquet`, `test-...`, `validation-...`) or by a folder of such a
 //! name; where there is both a validation and a test part, the validation part is the test split,
 //! because labels of the other are often withheld. Files beside these whose names tell no split are counted
-//! and left out. The files may be in the folder itself, in `data`, or in the only folder in it that has
-//! any. A set of files of which some are missing, as `-of-00002` tells, is refused.
+//! and left out. The files may be in the folder itself, or in a folder within it at any depth: the one
+//! closest to it, and `data` rather than its neighbors. A set of files of which some are missing or there
+//! twice, as `-of-00002` tells, is refused. Everything beside the files is counted.
 //!
 //! # Columns
 //!
@@ -43,7 +44,7 @@ mod labels;
 mod read;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::split_files::{self, FileKind, SplitFiles};
 use crate::{DataError, Split};
@@ -76,31 +77,9 @@ fn files(path: &Path) -> Result<SplitFiles, DataError> {
     }
     let found = split_files::find(path, FILES)?;
     for files in [&found.train, &found.test] {
-        refuse_missing(files)?;
+        split_files::refuse_incomplete(files)?;
     }
     Ok(found)
-}
-
-/// Names that end in `-of-N` tell how many files belong together.
-fn refuse_missing(files: &[PathBuf]) -> Result<(), DataError> {
-    for file in files {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let Some((start, count)) = stem.rsplit_once("-of-") else { continue };
-        let Ok(count) = count.get(..5).unwrap_or(count).parse::<usize>() else { continue };
-        let name = start.rsplit_once('-').map_or(start, |(name, _)| name);
-        let belongs = |other: &&PathBuf| {
-            let other = other.file_name().unwrap_or_default().to_string_lossy();
-            other.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
-        };
-        let found = files.iter().filter(belongs).count();
-        if found != count {
-            let reason = format!(
-                "is one of {count} files, and {found} of them are there; download them all"
-            );
-            return Err(DataError::malformed(file, reason));
-        }
-    }
-    Ok(())
 }
 
 /// The error of a program that was compiled without the reader.
@@ -115,6 +94,8 @@ pub(crate) fn refuse(path: &Path) -> DataError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn folder(names: &[&str]) -> tempfile::TempDir {
@@ -184,6 +165,33 @@ mod tests {
             message.contains("looked for parquet files, files that end in .parquet"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn what_lies_beside_the_files_is_counted_once() {
+        let folder = folder(&[
+            "x/data/train-00000-of-00001.parquet",
+            "x/data/test-00000-of-00001.parquet",
+            "x/data/train-00001.parquet.part",
+            "a.png",
+            "x/README.md",
+            "x/x.heic",
+        ]);
+        let found = files(folder.path()).unwrap();
+        let reasons = |split| {
+            let skipped = found.skipped_in(folder.path(), split, FILES);
+            skipped.reasons().iter().map(|reason| reason.reason.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            reasons(Split::Train),
+            [
+                "image(s) beside the parquet files",
+                "other file(s)",
+                "image(s) of a kind that is not read (.heic)",
+                "unfinished download(s) (.part)",
+            ]
+        );
+        assert_eq!(reasons(Split::Test), [""; 0]);
     }
 
     #[cfg(not(feature = "parquet"))]

@@ -256,14 +256,14 @@ impl Content {
 }
 
 /// An entry of a folder.
-struct Found {
-    name: OsString,
-    what: What,
+pub(crate) struct Found {
+    pub(crate) name: OsString,
+    pub(crate) what: What,
     /// See [`Content::is_unsettled`].
     is_unsettled: bool,
 }
 
-enum What {
+pub(crate) enum What {
     Image,
     Folder,
     /// With the reason.
@@ -271,7 +271,7 @@ enum What {
 }
 
 impl Found {
-    fn read(folder: &Path, entry: io::Result<DirEntry>) -> Result<Self, DataError> {
+    pub(crate) fn read(folder: &Path, entry: io::Result<DirEntry>) -> Result<Self, DataError> {
         let entry = entry.map_err(DataError::read(folder))?;
         let name = entry.file_name();
         // Listing a million files must not cost a million more system calls: only links are
@@ -348,11 +348,18 @@ fn broken_link(error: &io::Error) -> Option<&'static str> {
     }
 }
 
+pub(crate) const CLOSED: &str = "folder(s) without permission to read them";
+
+/// Whether a folder may not be read.
+pub(crate) fn is_closed(folder: &Path) -> bool {
+    fs::read_dir(folder).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
 /// Why a folder cannot be listed, unless the disk is to blame.
-fn closed_folder(error: &DataError) -> Option<&'static str> {
+pub(crate) fn closed_folder(error: &DataError) -> Option<&'static str> {
     let DataError::Read { source, .. } = error else { return None };
     match source.kind() {
-        ErrorKind::PermissionDenied => Some("folder(s) without permission to read them"),
+        ErrorKind::PermissionDenied => Some(CLOSED),
         // It was there a moment ago.
         ErrorKind::NotFound | ErrorKind::NotADirectory => Some("folder(s) that were removed"),
         _ => None,

@@ -47,11 +47,11 @@ pub enum DataError {
     },
     /// More images are damaged than the recipe allows.
     #[error(
-        "{bad} of the {images} {split} images cannot be read, and bad_image_limit = {limit} allows \
-         {allowed}; {which}: repair or remove them, or raise bad_image_limit"
+        "at least {bad} of the {images} {split} images cannot be read, and reading stopped there: \
+         bad_image_limit = {limit} allows {allowed}; {which}: repair or remove them, or raise bad_image_limit"
     )]
     TooManyBad {
-        /// Images that were found to be damaged.
+        /// Images that were found to be damaged; there may be more, since none is read after them.
         bad: usize,
         /// All images.
         images: usize,

@@ -88,11 +88,28 @@ impl Skipped {
 /// More reasons than these are summed up in a line.
 const MOST_LINES: usize = 12;
 
+/// What stands beside nearly every set: the first reasons to leave out where there are too many lines.
+const HARMLESS: [&str; 7] = [
+    "other ",
+    "hidden ",
+    "AppleDouble ",
+    "file(s) ",
+    "folder(s) of the operating system",
+    "member(s) in folders of the operating system",
+    "extended header(s) ",
+];
+
 /// What the splits of a set left out, and the notes on them: a line each, to be shown to a user.
 pub fn skipped_lines<'a>(splits: impl IntoIterator<Item = &'a Skipped>) -> Vec<String> {
     let mut whole = Skipped::new();
     splits.into_iter().for_each(|skipped| whole.merge(skipped));
     let shown = whole.reasons.len().min(MOST_LINES);
+    if shown < whole.reasons.len() {
+        // Lost images come first.
+        let is_harmless = |one: &Reason| HARMLESS.iter().any(|start| one.reason.starts_with(start));
+        let is_image = |one: &Reason| one.reason.starts_with("image(s)");
+        whole.reasons.sort_by_key(|one| (is_harmless(one), !is_image(one)));
+    }
     let mut lines: Vec<String> = whole.reasons[..shown].iter().map(ToString::to_string).collect();
     let more = &whole.reasons[shown..];
     if !more.is_empty() {
@@ -143,6 +160,12 @@ mod tests {
         assert_eq!(lines.len(), 14);
         assert_eq!(lines[0], "skipped 5 dangling link(s); the first: a/1.png");
         assert_eq!(lines[12..], ["skipped 5 more, for 5 other reasons", "read from inner"]);
+        many.add("image(s) above 1 GiB", "y");
+        many.add("link(s) that lead nowhere", "z");
+        let lines = skipped_lines([&many]);
+        assert_eq!(lines[0], "skipped 1 image(s) above 1 GiB: y");
+        assert_eq!(lines[1], "skipped 1 link(s) that lead nowhere: z");
+        assert_eq!(lines[12], "skipped 5 more, for 5 other reasons");
         let mut noted = Skipped::new();
         noted.note("read from inner");
         noted.merge(&noted.clone());

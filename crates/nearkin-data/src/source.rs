@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::located;
 use crate::{
     Cifar, CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Shapes, ShapesOptions,
     Split, Stl10, Stl10Part, Voc, VocPart, WebDataset,
@@ -185,7 +186,7 @@ impl Source {
 /// A missing path, or a split that the folder does not have, is a [`DataError::Request`]; the other
 /// variants name the file at fault.
 pub fn open(source: &Source, split: Split) -> Result<Arc<dyn ImageSet>, DataError> {
-    Ok(match source {
+    Ok(match &*located(source) {
         Source::Cifar10 { path } => {
             let path = source.require_path(path.as_ref())?;
             Arc::new(Cifar::open(CifarVersion::Cifar10, path, split)?)
@@ -238,7 +239,7 @@ fn open_parquet(path: &Path, split: Split) -> Result<Arc<dyn ImageSet>, DataErro
 
 /// Whether the source has the split, without opening it: what a user put together may lack one.
 pub fn has_split(source: &Source, split: Split) -> Result<bool, DataError> {
-    match source {
+    match &*located(source) {
         Source::Folder { path } => Folder::has_split(source.require_path(path.as_ref())?, split),
         Source::Idx { path } => Idx::has_split(source.require_path(path.as_ref())?, split),
         Source::List { path, .. } => List::has_split(source.require_path(path.as_ref())?, split),

@@ -10,9 +10,15 @@
 //! - a file whose name and folder contradict each other about training is refused;
 //! - the validation part is the test split. Files of a test part beside it are counted and not read.
 
-use std::fs;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::beside::Beside;
+use crate::entry::{self, file_kind, skipped_folder};
+use crate::scan::closed_folder;
 use crate::splits::{Naming, Part, naming};
 use crate::{DataError, Skipped, Split};
 
@@ -41,6 +47,8 @@ pub(crate) struct SplitFiles {
     unclear: Skipped,
     /// Files of a test part beside a validation part.
     unused: Skipped,
+    /// The files that are counted in these.
+    left_out: Vec<PathBuf>,
 }
 
 impl SplitFiles {
@@ -59,6 +67,22 @@ impl SplitFiles {
             Split::Train => &self.unclear,
             Split::Test => &self.unused,
         }
+    }
+
+    /// The same for the set in a folder, with what lies beside its files; that is told once, too.
+    pub(crate) fn skipped_in(&self, root: &Path, split: Split, kind: FileKind) -> Skipped {
+        let mut skipped = self.skipped(split).clone();
+        if root.is_dir() && (split == Split::Train || self.train.is_empty()) {
+            let files = self.train.iter().chain(&self.test).chain(&self.left_out);
+            let own: HashSet<&Path> = files.map(PathBuf::as_path).collect();
+            let beside = Beside {
+                is_own: &|path| own.contains(path),
+                image_reason: &|_| format!("image(s) beside the {}s", kind.noun),
+                kind: Some(kind),
+            };
+            skipped.merge(&beside.count(root));
+        }
+        skipped
     }
 
     /// One file, which is the train split whatever it is called.
@@ -82,52 +106,88 @@ impl SplitFiles {
 /// Where the hub puts the files of a set that has one configuration.
 const INNER_FOLDER: &str = "data";
 
-/// The files of a set in a folder, in `data` within it, or in the only folder within it that has some.
+/// Archives and caches put a set into folders within folders.
+const DEEPEST: usize = 8;
+
+/// More images directly in a folder are not only a preview.
+pub(crate) const MOST_PREVIEWS: usize = 10;
+
+/// The files of a set in a folder, or in the folder within it that has some: the one closest to it, and
+/// `data` rather than its neighbors. Folders of images are not searched.
 pub(crate) fn find(folder: &Path, kind: FileKind) -> Result<SplitFiles, DataError> {
-    if let Some(files) = in_folder(folder, kind)? {
+    let content = entries(folder)?;
+    if let Some(files) = sorted_entries(&content, kind)? {
         return Ok(files);
     }
-    let mut found: Vec<(PathBuf, SplitFiles)> = Vec::new();
-    for entry in entries(folder)?.into_iter().filter(|entry| entry.is_folder) {
-        let is_inner = entry.name() == INNER_FOLDER;
-        if let Some(files) = in_folder(&entry.path, kind)? {
-            if is_inner {
-                return Ok(files);
+    let mut level: Vec<PathBuf> = folders(content, true);
+    for _ in 0..DEEPEST {
+        let mut found: Vec<(PathBuf, SplitFiles)> = Vec::new();
+        let mut next = Vec::new();
+        for inner in level {
+            // What may not be read is counted, and no reason to refuse what lies beside it.
+            let content = match entries(&inner) {
+                Err(error) if closed_folder(&error).is_some() => continue,
+                content => content?,
+            };
+            if let Some(files) = sorted_entries(&content, kind)? {
+                found.push((inner, files));
+            } else if content.iter().filter(|entry| entry.is_image()).count() <= MOST_PREVIEWS {
+                next.extend(folders(content, false));
             }
-            found.push((entry.path, files));
         }
+        if !found.is_empty() {
+            return only(folder, found, kind);
+        }
+        level = next;
     }
-    match (found.pop(), found.pop()) {
-        (Some((_, files)), None) => Ok(files),
-        (Some((second, _)), Some((first, _))) => Err(DataError::malformed(
-            folder,
+    let FileKind { noun, extension } = kind;
+    Err(DataError::empty(folder, format!("looked for {noun}s, files that end in .{extension}")))
+}
+
+/// The folders in which a set may be.
+fn folders(content: Vec<Entry>, follows_links: bool) -> Vec<PathBuf> {
+    let may_hold = |entry: &Entry| {
+        let name = entry.path.file_name().unwrap_or_default();
+        entry.is_folder && (follows_links || !entry.is_link) && skipped_folder(name).is_none()
+    };
+    content.into_iter().filter(may_hold).map(|entry| entry.path).collect()
+}
+
+/// The files of the only folder of those that have some, or of `data`.
+fn only(
+    root: &Path,
+    mut found: Vec<(PathBuf, SplitFiles)>,
+    kind: FileKind,
+) -> Result<SplitFiles, DataError> {
+    let parent = found.first().and_then(|(folder, _)| folder.parent()).map(Path::to_owned);
+    if found.iter().all(|(folder, _)| folder.parent() == parent.as_deref())
+        && let Some(inner) = found.iter().position(|(folder, _)| folder.ends_with(INNER_FOLDER))
+    {
+        return Ok(found.swap_remove(inner).1);
+    }
+    if let [(first, _), (second, _), ..] = found.as_slice() {
+        return Err(DataError::malformed(
+            root,
             format!(
                 "holds {}s in {} and in {}; give one of these folders",
                 kind.noun,
                 first.display(),
                 second.display()
             ),
-        )),
-        (None, _) => {
-            let FileKind { noun, extension } = kind;
-            let reason = format!("looked for {noun}s, files that end in .{extension}");
-            Err(DataError::empty(folder, reason))
-        }
+        ));
     }
+    Ok(found.pop().map(|(_, files)| files).unwrap_or_default())
 }
 
-/// The files of a kind in a folder and in those of its folders that are called like a part; `None`
-/// without any.
-pub(crate) fn in_folder(folder: &Path, kind: FileKind) -> Result<Option<SplitFiles>, DataError> {
-    let (mut files, mut others, mut hidden) = (Vec::new(), Vec::new(), Skipped::new());
-    for entry in entries(folder)? {
-        let (name, path) = (entry.name(), entry.path);
-        if name.starts_with('.') {
-            if kind.is(&path) {
-                hidden.add(format!("hidden {}(s)", kind.noun), path.display().to_string());
-            }
-        } else if entry.is_folder {
+/// The files of a kind among what is in a folder, and in those of its folders that are called like a
+/// part; `None` without any.
+fn sorted_entries(content: &[Entry], kind: FileKind) -> Result<Option<SplitFiles>, DataError> {
+    let (mut files, mut others, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in content {
+        let (name, path) = (entry.name(), entry.path.clone());
+        if entry.is_folder {
             match naming(&name) {
+                _ if skipped_folder(OsStr::new(&name)).is_some() => {}
                 Naming::Nothing => others.push(path),
                 of_folder => {
                     for file in below(&path, kind)? {
@@ -137,23 +197,99 @@ pub(crate) fn in_folder(folder: &Path, kind: FileKind) -> Result<Option<SplitFil
                 }
             }
         } else if kind.is(&path) {
-            let naming = naming_of_file(&path);
-            files.push((path, naming));
+            if name.starts_with('.') {
+                hidden.push(path);
+            } else {
+                let naming = naming_of_file(&path);
+                files.push((path, naming));
+            }
         }
     }
     if files.is_empty() {
         return Ok(None);
     }
     let mut sorted = sort(files, kind)?;
-    for folder in others {
-        let files = entries(&folder)?.into_iter().filter(|entry| !entry.is_folder);
-        for file in files.map(|entry| entry.path).filter(|file| kind.is(file)) {
-            let reason = format!("{}(s) in folders whose names tell no split", kind.noun);
-            sorted.unclear.add(reason, file.display().to_string());
+    let other_files = others.iter().filter_map(|folder| entries(folder).ok()).flatten();
+    let other_files = other_files.filter(|entry| !entry.is_folder && kind.is(&entry.path));
+    let reason = format!("{}(s) in folders whose names tell no split", kind.noun);
+    for Entry { path, .. } in other_files {
+        sorted.unclear.add(reason.clone(), path.display().to_string());
+        sorted.left_out.push(path);
+    }
+    for path in hidden {
+        sorted.unclear.add(format!("hidden {}(s)", kind.noun), path.display().to_string());
+        sorted.left_out.push(path);
+    }
+    Ok(Some(sorted))
+}
+
+/// Refuses files that belong to a set of which some are missing, are there twice, or are mixed with
+/// another version of it: names that end in `-00000-of-00003` tell.
+pub(crate) fn refuse_incomplete(files: &[PathBuf]) -> Result<(), DataError> {
+    let mut sets: BTreeMap<String, Vec<(Numbered, &Path)>> = BTreeMap::new();
+    for file in files {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        if let Some((set, numbered)) = numbered(&stem) {
+            sets.entry(set).or_default().push((numbered, file));
         }
     }
-    sorted.unclear.merge(&hidden);
-    Ok(Some(sorted))
+    for members in sets.values_mut() {
+        members.sort();
+        let Some(&(Numbered { total, .. }, first)) = members.first() else { continue };
+        if let Some((other, file)) = members.iter().find(|(other, _)| other.total != total) {
+            let reason = format!(
+                "is one of {} files, and {} beside it is one of {total}: these are two versions of \
+                 the set; move one of them away",
+                other.total,
+                first.display(),
+            );
+            return Err(DataError::malformed(file, reason));
+        }
+        let twins = members.windows(2).find(|pair| pair[0].0.place == pair[1].0.place);
+        if let Some([(_, one), (_, other)]) = twins {
+            // A browser appends to the name of a copy.
+            let name = |path: &Path| path.file_name().unwrap_or_default().len();
+            let (kept, copy) = if name(one) <= name(other) { (one, other) } else { (other, one) };
+            let reason =
+                format!("is there twice: remove the copy; the other one is {}", kept.display());
+            return Err(DataError::malformed(copy, reason));
+        }
+        if members.len() != total {
+            let reason = format!(
+                "is one of {total} files, and {} of them are there; download them all",
+                members.len()
+            );
+            return Err(DataError::malformed(first, reason));
+        }
+    }
+    Ok(())
+}
+
+/// The place of a file among those that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Numbered {
+    total: usize,
+    place: usize,
+}
+
+/// The name of the set and the place in it: `train`, 0 and 3 of `train-00000-of-00003`, whatever follows.
+fn numbered(stem: &str) -> Option<(String, Numbered)> {
+    let (start, end) = stem.rsplit_once("-of-")?;
+    let digits = end.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(end.len());
+    let (set, place) = start.rsplit_once('-').unwrap_or(("", start));
+    let numbered = Numbered { total: end[..digits].parse().ok()?, place: place.parse().ok()? };
+    Some((set.to_owned(), numbered))
+}
+
+/// Opens a file of a set. Caches hold links to files, which may be gone.
+pub(crate) fn open(path: &Path) -> Result<File, DataError> {
+    File::open(path).map_err(|error| {
+        if error.kind() == ErrorKind::NotFound && path.is_symlink() {
+            DataError::malformed(path, "is a link that leads nowhere; download it again")
+        } else {
+            DataError::read(path)(error)
+        }
+    })
 }
 
 /// A file or a folder in a folder.
@@ -167,6 +303,11 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn is_image(&self) -> bool {
+        let name = self.path.file_name().unwrap_or_default();
+        !self.is_folder && file_kind(name) == entry::FileKind::Image
     }
 }
 
@@ -193,6 +334,7 @@ fn below(folder: &Path, kind: FileKind) -> Result<Vec<PathBuf>, DataError> {
         for entry in entries(&folder)? {
             match entry.is_folder {
                 _ if entry.name().starts_with('.') => {}
+                true if skipped_folder(OsStr::new(&entry.name())).is_some() => {}
                 true if !entry.is_link => waiting.push(entry.path),
                 false if kind.is(&entry.path) => files.push(entry.path),
                 _ => {}
@@ -242,12 +384,13 @@ fn sort(files: Vec<(PathBuf, Naming)>, kind: FileKind) -> Result<SplitFiles, Dat
             Some(part) => match part.split(&present) {
                 Some(Split::Train) => sorted.train.push(file),
                 Some(Split::Test) => sorted.test.push(file),
-                None => sorted.unused.add(
-                    format!(
+                None => {
+                    let reason = format!(
                         "{noun}(s) of the test part, since the validation part is the test split"
-                    ),
-                    shown,
-                ),
+                    );
+                    sorted.unused.add(reason, shown);
+                    sorted.left_out.push(file);
+                }
             },
             None if naming == Naming::Nothing && present.is_empty() => sorted.train.push(file),
             None => unclear.push((file, naming)),
@@ -274,6 +417,7 @@ fn sort(files: Vec<(PathBuf, Naming)>, kind: FileKind) -> Result<SplitFiles, Dat
         }
         let reason = format!("{noun}(s) whose names tell {what}, beside others that tell one");
         sorted.unclear.add(reason, file.display().to_string());
+        sorted.left_out.push(file);
     }
     Ok(sorted)
 }
@@ -300,7 +444,7 @@ mod tests {
     fn sorted(names: &[&str]) -> String {
         let folder = folder(names);
         let relative = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
-        let files = match in_folder(folder.path(), SHARDS) {
+        let files = match sorted_entries(&entries(folder.path()).unwrap(), SHARDS) {
             Ok(Some(files)) => files,
             Ok(None) => return "none".to_owned(),
             Err(error) => return relative(error.to_string()),
@@ -337,6 +481,88 @@ mod tests {
         );
         assert_eq!(sorted(&["val-0.tar"]), " | val-0.tar");
         assert_eq!(sorted(&["a/0.tar", "x.png"]), "none");
+    }
+
+    /// The files of the train split as [`find`] sees them, or the error.
+    fn found(names: &[&str]) -> Result<Vec<String>, String> {
+        let root = folder(names);
+        let relative = |text: String| text.replace(&format!("{}/", root.path().display()), "");
+        let files = find(root.path(), SHARDS).map_err(|error| relative(error.to_string()))?;
+        Ok(files.train.iter().map(|path| relative(path.display().to_string())).collect())
+    }
+
+    #[test]
+    fn a_set_is_found_at_any_depth_and_the_closest_one_is_meant() {
+        for (names, expected) in [
+            (&["x/y/0.tar"][..], "x/y/0.tar"),
+            (&["preview.png", "x/1.png", "x/y/data/0.tar", "z/README.md"], "x/y/data/0.tar"),
+            (
+                &["blobs/b", "refs/main", "snapshots/7f/data/train-0.tar"],
+                "snapshots/7f/data/train-0.tar",
+            ),
+            (&["a/0.tar", "b/c/0.tar"], "a/0.tar"),
+            (&["x/data/0.tar", "x/extra/0.tar"], "x/data/0.tar"),
+        ] {
+            assert_eq!(found(names), Ok(vec![expected.to_owned()]));
+        }
+        let message = found(&["x/a/0.tar", "y/b/0.tar"]).unwrap_err();
+        assert!(message.contains("holds shards in x/a and in y/b; give one"), "{message}");
+        // Versions in a cache are not mixed, though each is in a folder called data.
+        assert!(found(&["x/data/0.tar", "y/data/0.tar"]).unwrap_err().contains("give one"));
+        let mut names: Vec<String> = (0..11).map(|number| format!("cats/{number}.png")).collect();
+        names.push("cats/inner/0.tar".into());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(found(&names).unwrap_err().contains("looked for shards"));
+        for system in [".git", "@eaDir", "#snapshot"] {
+            let names = [format!("{system}/0.tar"), format!("x/{system}/0.tar")];
+            assert!(found(&[&names[0], &names[1]]).is_err(), "{system}");
+        }
+    }
+
+    #[test]
+    fn files_of_which_some_are_missing_or_twice_are_refused() {
+        let check = |names: &[&str]| {
+            let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+            refuse_incomplete(&paths).map_err(|error| error.to_string())
+        };
+        for names in [
+            &["train-00000-of-00002.tar", "train-00001-of-00002.tar", "x.tar"][..],
+            &["a-0-of-1.tar", "b-0-of-1.tar"],
+            &["00000-of-00001.tar"],
+            &["train-00000-of-00001-b43aecc5b8d0.tar"],
+            &["one-of-many.tar", "out-of-3.tar"],
+        ] {
+            assert_eq!(check(names), Ok(()), "{names:?}");
+        }
+        for (names, expected) in [
+            (
+                &["t-00000-of-00004.tar", "t-00001-of-00004.tar", "t-00003-of-00004.tar"][..],
+                "t-00000-of-00004.tar: is one of 4 files, and 3 of them are there; download them all",
+            ),
+            (
+                &["t-0-of-2.tar", "t-0-of-2 (1).tar", "t-1-of-2.tar"],
+                "t-0-of-2 (1).tar: is there twice: remove the copy; the other one is t-0-of-2.tar",
+            ),
+            (
+                &["t-0-of-2.tar", "t-1-of-2.tar", "t-0-of-3.tar"],
+                "t-0-of-3.tar: is one of 3 files, and t-0-of-2.tar beside it is one of 2: these are two \
+                 versions of the set; move one of them away",
+            ),
+        ] {
+            assert_eq!(check(names), Err(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_told_as_one() {
+        let folder = folder(&[]);
+        let link = folder.path().join("0.tar");
+        std::os::unix::fs::symlink("gone", &link).unwrap();
+        let message = open(&link).unwrap_err().to_string();
+        assert!(message.ends_with("0.tar: is a link that leads nowhere; download it again"));
+        assert!(
+            open(&folder.path().join("1.tar")).unwrap_err().to_string().starts_with("cannot read")
+        );
     }
 
     #[test]

@@ -328,7 +328,8 @@ mod tests {
         let message = set.tolerate(damage(15..16)).unwrap_err().to_string();
         assert!(
             message.starts_with(
-                "16 of the 1500 train images cannot be read, and bad_image_limit = 0.01 allows 15; "
+                "at least 16 of the 1500 train images cannot be read, and reading stopped there: \
+                 bad_image_limit = 0.01 allows 15; "
             ),
             "{message}"
         );

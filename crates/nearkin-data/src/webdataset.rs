@@ -30,11 +30,14 @@
 //! A path is a shard, a pattern of shards such as `train-{000..012}.tar`, or a folder of shards. Their
 //! split is told by their names and folders: `train-000.tar` and `valid-000.tar`, or `train/` and
 //! `validation/`. Shards beside these whose names tell no split are counted and left out. The shards may
-//! be in the folder, in `data` or in the only folder in it that has any.
+//! be in the folder itself, or in a folder within it at any depth: the one closest to it, and `data` rather
+//! than its neighbors. Shards of which some are missing or there twice, as `-of-00002` tells, are refused.
+//! Everything beside the shards is counted.
 
 mod archive;
 mod samples;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -47,6 +50,7 @@ use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::content::GIT_LFS_POINTER;
 use crate::decode::{EXTENSIONS, decode};
 use crate::split_files::{self, FileKind, SplitFiles};
+use crate::splits::{Naming, Part, means_images, naming};
 use crate::{DataError, Image, ImageSet, Skipped, Split};
 
 const SHARDS: FileKind = FileKind { extension: "tar", noun: "shard" };
@@ -103,16 +107,19 @@ impl WebDataset {
             places: Vec::new(),
             labels: Labels::One(Vec::new()),
             classes: Vec::new(),
-            skipped: files.skipped(split).clone(),
+            skipped: files.skipped_in(path, split, SHARDS),
         };
         let (mut labels, mut remarks) = (Found::default(), Remarks::default());
+        let mut folders = Folders::default();
         for path in own {
             let mut samples = index_file(path)?;
             labels.push(&samples.found);
             remarks.push(path, &mut samples);
+            folders.push(&samples.found);
             set.push(path, samples.found)?;
         }
         set.places.shrink_to_fit();
+        folders.refuse_splits(path)?;
         let mut train = Found::default();
         if split == Split::Test {
             for path in &files.train {
@@ -124,7 +131,13 @@ impl WebDataset {
         if set.places.is_empty() {
             return Err(set.nothing(path));
         }
-        set.number(&labels.written(from), &train.written(from))
+        let mut set = set.number(&labels.written(from), &train.written(from))?;
+        if set.classes.is_empty()
+            && let Some(note) = folders.note()
+        {
+            set.skipped.note(note);
+        }
+        Ok(set)
     }
 
     /// The error for shards without images.
@@ -232,6 +245,74 @@ impl ImageSet for WebDataset {
     }
 }
 
+/// Folders that a note names.
+const NAMED: usize = 3;
+/// More folders than this are not kept.
+const MOST_FOLDERS: usize = 1000;
+
+/// The folders in which members with an image lie.
+#[derive(Debug, Default)]
+struct Folders {
+    /// The first folder that names each part.
+    parts: BTreeMap<Part, String>,
+    /// Those directly above images.
+    parents: BTreeSet<String>,
+}
+
+impl Folders {
+    fn push(&mut self, samples: &[Sample]) {
+        let mut before = "";
+        for Sample { key, .. } in samples {
+            let Some((folder, _)) = key.rsplit_once('/').filter(|(folder, _)| *folder != before)
+            else {
+                continue;
+            };
+            before = folder;
+            let mut names = folder.split('/');
+            for name in names.clone() {
+                if let Naming::Names(part) = naming(name) {
+                    self.parts.entry(part).or_insert_with(|| name.to_owned());
+                }
+            }
+            if self.parents.len() < MOST_FOLDERS {
+                self.parents.extend(names.next_back().map(str::to_owned));
+            }
+        }
+    }
+
+    /// Refuses a packed folder of images: its held-out part would be trained on.
+    fn refuse_splits(&self, path: &Path) -> Result<(), DataError> {
+        let held_out = self.parts.iter().find(|(part, _)| **part != Part::Train);
+        let (Some(train), Some((_, held_out))) = (self.parts.get(&Part::Train), held_out) else {
+            return Ok(());
+        };
+        Err(DataError::malformed(
+            path,
+            format!(
+                "members lie in folders {train}/ and {held_out}/: this is a packed image folder; unpack \
+                 it and give the folder"
+            ),
+        ))
+    }
+
+    /// What to note where no member has a label, and folders may have been meant as classes.
+    fn note(&self) -> Option<String> {
+        let is_word = |name: &&String| {
+            let is_piece = !name.contains(char::is_alphabetic) || means_images(name);
+            !is_piece && naming(name) == Naming::Nothing
+        };
+        let words: Vec<&str> = self.parents.iter().filter(is_word).map(String::as_str).collect();
+        let shown = words[..words.len().min(NAMED)].join(", ");
+        let more = if words.len() > NAMED { ", ..." } else { "" };
+        (words.len() > 1).then(|| {
+            format!(
+                "no member has a label, and members lie in several folders ({shown}{more}): if these \
+                 are classes, unpack the shards and give the folder"
+            )
+        })
+    }
+}
+
 /// Where the labels of a set stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelSource {
@@ -335,7 +416,13 @@ impl Remarks {
 /// The shards of both splits.
 fn shards(path: &Path) -> Result<SplitFiles, DataError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => split_files::find(path, SHARDS),
+        Ok(metadata) if metadata.is_dir() => {
+            let found = split_files::find(path, SHARDS)?;
+            for files in [&found.train, &found.test] {
+                split_files::refuse_incomplete(files)?;
+            }
+            Ok(found)
+        }
         Ok(_) => Ok(SplitFiles::alone(path)),
         Err(error) => {
             let pattern = path.to_str().filter(|path| path.contains('{'));
@@ -384,7 +471,7 @@ fn expand(pattern: &str) -> Result<Vec<String>, String> {
 }
 
 fn index_file(path: &Path) -> Result<Samples, DataError> {
-    let mut file = File::open(path).map_err(DataError::read(path))?;
+    let mut file = split_files::open(path)?;
     let length = file.metadata().map_err(DataError::read(path))?.len();
     let mut start = Vec::new();
     (&mut file).take(BLOCK_BYTES).read_to_end(&mut start).map_err(DataError::read(path))?;
@@ -716,6 +803,74 @@ mod tests {
     }
 
     #[test]
+    fn a_packed_image_folder_is_refused_or_noted() {
+        let png = png(1);
+        let sorted = folder(&[("d.tar", &[("d/train/a/0.png", &png), ("d/val/a/0.png", &png)])]);
+        let message = failure(&sorted.path().join("d.tar"), Split::Train);
+        assert!(
+            message.ends_with(
+                "members lie in folders train/ and val/: this is a packed image folder; unpack it \
+                 and give the folder"
+            ),
+            "{message}"
+        );
+        // Shards of one part, and folders that are only pieces, are as they should be.
+        let members: &[Member<'_>] = &[("train/00/0.png", &png), ("train/01/1.png", &png)];
+        let parts = folder(&[("train.tar", members), ("val.tar", &[("val/00/2.png", &png)])]);
+        for split in [Split::Train, Split::Test] {
+            assert!(WebDataset::open(parts.path(), split).unwrap().skipped().is_empty());
+        }
+        let classes = folder(&[("0.tar", &[("cats/0.png", &png), ("dogs/0.png", &png)])]);
+        let set = WebDataset::open(classes.path(), Split::Train).unwrap();
+        let [note] = set.skipped().notes() else { panic!("{:?}", set.skipped()) };
+        assert!(note.contains("several folders (cats, dogs): if these are classes"), "{note}");
+        let labelled = folder(&[(
+            "0.tar",
+            &[
+                ("cats/0.png", &png),
+                ("cats/0.cls", b"0"),
+                ("dogs/0.png", &png),
+                ("dogs/0.cls", b"1"),
+            ],
+        )]);
+        assert!(WebDataset::open(labelled.path(), Split::Train).unwrap().skipped().is_empty());
+    }
+
+    #[test]
+    fn incomplete_shards_are_refused_and_what_lies_beside_them_is_counted() {
+        let png = png(1);
+        let members: &[Member<'_>] = &[("0.png", &png)];
+        let shards = folder(&[("x/y/t-00000-of-00002.tar", members)]);
+        let message = failure(shards.path(), Split::Train);
+        assert!(message.contains("is one of 2 files, and 1 of them are there"), "{message}");
+        assert!(WebDataset::is_at(shards.path()));
+        let place = |name: &str| shards.path().join(name);
+        fs::write(place("x/y/t-00001-of-00002.tar"), tar(members)).unwrap();
+        for name in ["preview.png", "x/README.md", "x/y/t-00002.tar.gz", "x/y/t.tar.part"] {
+            fs::write(place(name), &png).unwrap();
+        }
+        let set = WebDataset::open(shards.path(), Split::Train).unwrap();
+        let reasons = set.skipped().reasons().iter().map(|reason| reason.reason.as_str());
+        assert_eq!(
+            reasons.collect::<Vec<_>>(),
+            [
+                "image(s) beside the shards",
+                "other file(s)",
+                "compressed shard(s) (.tar.gz), which must be unpacked to .tar",
+                "unfinished download(s) (.part)",
+            ]
+        );
+        let alone = WebDataset::open(&place("x/y/t-00000-of-00002.tar"), Split::Train).unwrap();
+        assert!(alone.skipped().is_empty());
+        // A test split does not tell it again.
+        fs::write(place("x/y/val.tar"), tar(members)).unwrap();
+        fs::rename(place("x/y/t-00000-of-00002.tar"), place("x/y/train.tar")).unwrap();
+        fs::remove_file(place("x/y/t-00001-of-00002.tar")).unwrap();
+        assert!(WebDataset::open(shards.path(), Split::Test).unwrap().skipped().is_empty());
+        assert!(!WebDataset::open(shards.path(), Split::Train).unwrap().skipped().is_empty());
+    }
+
+    #[test]
     fn patterns_are_expanded_in_order() {
         assert_eq!(expand("a{08..10}.tar").unwrap(), ["a08.tar", "a09.tar", "a10.tar"]);
         assert_eq!(expand("{x,y}{0..1}").unwrap(), ["x0", "x1", "y0", "y1"]);
@@ -739,6 +894,8 @@ mod tests {
     fn damaged_shards_are_refused() {
         let message = parse(&[b'x'; 600], Path::new("some.tar")).unwrap_err().to_string();
         assert!(message.starts_with("some.tar: cannot read it as a tar archive: "), "{message}");
+        let page = parse(b"<html>not found</html>", Path::new("some.tar")).unwrap_err();
+        assert!(page.to_string().contains(": it is no tar archive, since"), "{page}");
         let shards = folder(&[
             ("train.tar", &[("1.png", b"no image"), ("1.cls", b"0")]),
             ("val.tar", &[("2.png", b""), ("2.cls", b"1")]),

@@ -171,7 +171,7 @@ fn packing_a_damaged_set_is_refused_and_leaves_nothing() {
     assert_eq!(said.code, Some(2));
     assert_snapshot!(said.stderr, @r"
     left out: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image
-    error: 1 of the 6 train images cannot be read, and bad_image_limit = 0 allows 0; the first: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image: repair or remove them, or raise bad_image_limit
+    error: at least 1 of the 6 train images cannot be read, and reading stopped there: bad_image_limit = 0 allows 0; the first: photos/train/dogs/bad.jpg: the content is not that of a JPEG, PNG, WebP, BMP or TIFF image: repair or remove them, or raise bad_image_limit
     ");
     let left = fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut left: Vec<_> = left.collect();

@@ -172,7 +172,7 @@ impl<'a> Iterator for Records<'a> {
             let line = self.rest.split(self.end).next().unwrap_or_default();
             if line.trim().is_empty() {
                 self.skip_line();
-            } else if self.has_comments && line.starts_with('#') {
+            } else if self.has_comments && line.trim_start().starts_with('#') {
                 let (count, first) = self.comments.unwrap_or((0, self.line));
                 self.comments = Some((count + 1, first));
                 self.skip_line();

@@ -18,12 +18,13 @@ use ::parquet::file::serialized_reader::SerializedRowGroupReader;
 use bytes::Bytes;
 
 use super::columns::{Columns, Form, ImageColumn, LabelColumn};
-use super::files;
 use super::labels::{Labels as LabelWriter, Levels, Row, rows};
+use super::{FILES, files};
 use crate::classes::{Fault, Labels, Scheme, UNIT, Written};
 use crate::content::GIT_LFS_POINTER;
 use crate::decode::{decode, guarded};
 use crate::read_at::ReadAt;
+use crate::split_files;
 use crate::splits::{Part, part_of_file};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
@@ -165,7 +166,7 @@ impl<R: ReadAt + ?Sized> ChunkReader for Chunks<R> {
 
 impl Chunks<File> {
     fn open(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::read(path))?;
+        let file = split_files::open(path)?;
         let length = file.metadata().map_err(DataError::read(path))?.len();
         Ok(Self { source: Arc::new(file), length })
     }
@@ -457,7 +458,7 @@ impl Parquet {
         if set.images == 0 {
             return Err(DataError::empty(path, "its parquet files have no rows"));
         }
-        set.skipped.merge(files.skipped(split));
+        set.skipped.merge(&files.skipped_in(path, split, FILES));
         Ok(set)
     }
 

@@ -16,6 +16,8 @@ pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// Headers lie close together where labels are, so several are read at once.
 const WINDOW_BYTES: usize = 4096;
 
+const NO_HEADER: &str = "it is no tar archive, since it does not begin with the header of a member";
+
 /// What a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -164,6 +166,10 @@ impl<'a, R: ReadAt + ?Sized> Archive<'a, R> {
         let at = self.at;
         let block = self.block()?;
         if block.len() < BLOCK_BYTES as usize {
+            // Too short for a header: a page that says why a download failed, say.
+            if at == 0 && !block.is_empty() {
+                return Err(Fault::Damaged(NO_HEADER.to_owned()));
+            }
             self.end = Some(End::Cut(None));
             return Ok(None);
         }
@@ -176,7 +182,7 @@ impl<'a, R: ReadAt + ?Sized> Archive<'a, R> {
         let sum = header.cksum().ok();
         if sum != Some(checksum(&header)) {
             return Err(Fault::Damaged(match at {
-                0 => "it does not begin with the header of a member".to_owned(),
+                0 => NO_HEADER.to_owned(),
                 at => format!("the header at byte {at} is damaged"),
             }));
         }
@@ -394,7 +400,8 @@ mod tests {
                 }
             }
         };
-        assert_eq!(refused(&[b'x'; 600]), "it does not begin with the header of a member");
+        assert_eq!(refused(&[b'x'; 600]), NO_HEADER);
+        assert_eq!(refused(b"<html>not found</html>"), NO_HEADER);
         let sound = member("1.png", EntryType::Regular, 1, b"a");
         let damaged = [&sound[..], &[b'x'; 512]].concat();
         assert_eq!(refused(&damaged), "the header at byte 1024 is damaged");

@@ -66,8 +66,32 @@ pub(super) fn find<R: ReadAt + ?Sized>(
     length: u64,
     path: &Path,
 ) -> Result<Samples, DataError> {
+    let mut samples = find_in(source, length, path, Hidden::Skipped)?;
+    // An archive may have been made in a hidden folder, which then holds all of it.
+    if samples.found.is_empty() {
+        let whole = find_in(source, length, path, Hidden::Read)?;
+        if !whole.found.is_empty() {
+            samples = whole;
+        }
+    }
+    Ok(samples)
+}
+
+/// What to do with members in folders whose names begin with a dot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    Skipped,
+    Read,
+}
+
+fn find_in<R: ReadAt + ?Sized>(
+    source: &R,
+    length: u64,
+    path: &Path,
+    hidden: Hidden,
+) -> Result<Samples, DataError> {
     let mut archive = Archive::new(source, length);
-    let mut join = Join::new(path);
+    let mut join = Join::new(path, hidden);
     loop {
         let member = archive.next().map_err(|fault| refused(path, fault))?;
         let Some(member) = member else { break };
@@ -135,6 +159,7 @@ struct Partial {
 
 struct Join<'a> {
     shard: &'a Path,
+    hidden: Hidden,
     /// Members with the same key that follow each other.
     runs: Vec<Partial>,
     samples: Samples,
@@ -143,8 +168,9 @@ struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(shard: &'a Path) -> Self {
-        Self { shard, runs: Vec::new(), samples: Samples::default(), unread: HashMap::new() }
+    fn new(shard: &'a Path, hidden: Hidden) -> Self {
+        let (runs, samples, unread) = (Vec::new(), Samples::default(), HashMap::new());
+        Self { shard, hidden, runs, samples, unread }
     }
 
     fn skip(&mut self, reason: &str, member: &str) {
@@ -174,7 +200,7 @@ impl<'a> Join<'a> {
                 return Ok(());
             }
         }
-        if let Some(reason) = reason_of_name(name) {
+        if let Some(reason) = reason_of_name(name, self.hidden) {
             self.skip(reason, name);
             return Ok(());
         }
@@ -284,6 +310,7 @@ impl<'a> Join<'a> {
         };
         let (offset, bytes) = chosen.value;
         let (labels, metadata) = (&run.labels, &run.metadata);
+        let is_contradicted = contradicts(labels) || contradicts(metadata);
         let label = match pick(labels, &chosen.prefix) {
             Picked::None => pick(metadata, &chosen.prefix),
             picked => picked,
@@ -296,6 +323,9 @@ impl<'a> Join<'a> {
                 None
             }
         };
+        if is_contradicted {
+            self.skip("label(s) that contradict an earlier one of the same sample", &named);
+        }
         let (key, text) = (run.key.into(), run.text);
         self.samples.found.push(Sample { key, offset, bytes, label, text });
     }
@@ -344,6 +374,15 @@ fn joined(mut runs: Vec<Partial>) -> Vec<Partial> {
     runs
 }
 
+/// Whether a sample that is there twice has another label the second time.
+fn contradicts(labels: &[Field<Box<str>>]) -> bool {
+    labels.iter().enumerate().any(|(place, label)| {
+        let is_same =
+            |other: &&Field<Box<str>>| other.rank == label.rank && other.prefix == label.prefix;
+        labels[..place].iter().filter(is_same).any(|other| other.value != label.value)
+    })
+}
+
 enum Picked<'a> {
     None,
     One(&'a str),
@@ -373,25 +412,27 @@ fn reason_of_kind(kind: Kind) -> &'static str {
     }
 }
 
-/// Why a member is left out whatever it is, by its name.
-fn reason_of_name(name: &str) -> Option<&'static str> {
+/// Why a member is left out whatever it is, by its name: the rule of folders of images.
+fn reason_of_name(name: &str, hidden: Hidden) -> Option<&'static str> {
     let mut parts = name.split('/').rev();
     let file = parts.next().unwrap_or_default();
-    if parts.clone().any(is_system_folder) {
-        return Some("member(s) in folders of the operating system");
-    }
-    if parts.any(|folder| folder.starts_with("PaxHeader")) {
-        return Some("extended header(s) that were unpacked as files (PaxHeader)");
+    for folder in parts.filter(|folder| !matches!(*folder, "" | "." | "..")) {
+        let is_hidden = folder.starts_with('.');
+        if entry::skipped_folder(OsStr::new(folder)).is_some() {
+            match (is_hidden, hidden) {
+                (true, Hidden::Read) => {}
+                (true, Hidden::Skipped) => return Some("member(s) in hidden folders"),
+                (false, _) => return Some("member(s) in folders of the operating system"),
+            }
+        }
+        if folder.starts_with("PaxHeader") {
+            return Some("extended header(s) that were unpacked as files (PaxHeader)");
+        }
     }
     if file.starts_with("._") {
         return Some("AppleDouble file(s) (._*)");
     }
     file.starts_with('.').then_some("hidden file(s)")
-}
-
-/// Whether a folder is `__MACOSX` or the like. A hidden one may be where the archive was made.
-fn is_system_folder(name: &str) -> bool {
-    !name.starts_with('.') && entry::skipped_folder(OsStr::new(name)).is_some()
 }
 
 /// The key and the field of a member: what comes before and after the first dot of its file name.
@@ -422,11 +463,16 @@ enum Reading {
 
 /// The line that is a label.
 fn text_label(content: &[u8]) -> Reading {
-    match std::str::from_utf8(content).map(str::trim) {
+    match std::str::from_utf8(without_mark(content)).map(str::trim) {
         Ok("") => Reading::None,
         Ok(label) if !label.contains(['\n', '\0']) => Reading::Label(label.into()),
         _ => Reading::Unreadable,
     }
+}
+
+/// Text without the byte order mark that Windows puts in front of it.
+fn without_mark(content: &[u8]) -> &[u8] {
+    content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content)
 }
 
 fn word(content: &[u8]) -> Text {
@@ -440,6 +486,7 @@ fn word(content: &[u8]) -> Text {
 /// The label under the usual keys of an object, or a bare name or number.
 fn json_label(content: &[u8]) -> Reading {
     use serde_json::Value;
+    let content = without_mark(content);
     let parsed = serde_json::from_slice(content).ok().or_else(|| {
         // Python writes numbers that JSON does not have.
         let text = std::str::from_utf8(content).ok()?;
@@ -656,6 +703,65 @@ mod tests {
                 "skipped 1 member(s) of other kinds that are not read: s.tar/1.this is no extension",
             ]
         );
+    }
+
+    #[test]
+    fn members_in_hidden_folders_are_skipped_as_in_folders_of_images() {
+        let (samples, skipped) = of(&[
+            ("a/1.png", "A"),
+            ("./b/2.png", "B"),
+            ("a/.ipynb_checkpoints/1.png", "x"),
+            (".thumbnails/1.png", "x"),
+            ("@eaDir/1.png", "x"),
+            ("a/@__thumb/1.png", "x"),
+            ("#snapshot/a/1.png", "x"),
+            ("FOUND.000/1.png", "x"),
+        ]);
+        assert_eq!(samples, ["a/1=A -", "b/2=B -"]);
+        assert_eq!(
+            skipped,
+            [
+                "skipped 2 member(s) in hidden folders; the first: s.tar/a/.ipynb_checkpoints/1.png",
+                "skipped 4 member(s) in folders of the operating system; the first: \
+                 s.tar/@eaDir/1.png",
+            ]
+        );
+        // All of an archive that was made in a hidden folder.
+        let (samples, skipped) = of(&[(".cache/a/1.png", "A"), (".cache/@eaDir/1.png", "x")]);
+        assert_eq!((samples.len(), skipped.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_label() {
+        let (samples, _) = of(&[
+            ("1.png", "A"),
+            ("1.cls", "\u{feff}cat"),
+            ("2.png", "B"),
+            ("2.cls", "cat"),
+            ("3.png", "C"),
+            ("3.json", "\u{feff}{\"label\": \"cat\"}"),
+            ("4.png", "D"),
+            ("4.cls", "\u{feff}"),
+        ]);
+        assert_eq!(samples, ["1=A cat", "2=B cat", "3=C cat", "4=D -"]);
+    }
+
+    #[test]
+    fn a_label_that_contradicts_another_of_its_sample_is_counted() {
+        let (samples, skipped) = of(&[
+            ("1.png", "A"),
+            ("1.cls", "0"),
+            ("2.png", "B"),
+            ("2.cls", "1"),
+            ("1.png", "C"),
+            ("1.cls", "1"),
+            ("2.png", "D"),
+            ("2.cls", "1"),
+        ]);
+        assert_eq!(samples, ["1=A 0", "2=B 1"]);
+        let reason = "skipped 1 label(s) that contradict an earlier one of the same sample: \
+                      s.tar/1";
+        assert!(skipped.contains(&reason.to_owned()), "{skipped:?}");
     }
 
     #[test]
