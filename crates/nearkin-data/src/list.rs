@@ -24,8 +24,8 @@
 //!   where the first has none. This is noted.
 //!
 //! A header may name more columns: the path and the label are read, and the others are named in a note. A
-//! column `split`, `set`, `subset`, `fold`, `is_valid` or one whose values are words of splits says which
-//! rows are of which split; if its values are others, the list is refused.
+//! column `split`, `set`, `subset`, `fold`, `partition`, `is_valid` or one whose values are words of splits
+//! says which rows are of which split; if its values are others, the list is refused.
 //!
 //! # Files
 //!
@@ -59,7 +59,7 @@ use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
 use crate::decode;
 use crate::image_file::read_image;
 use crate::split_files::entries;
-use crate::splits::{Naming, Part, naming, rest};
+use crate::splits::{Naming, Part, naming, rest, unclear_values};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
@@ -389,17 +389,11 @@ impl Table {
             return Ok(Rows { list, part: Part::Train, entries, train: None, skipped });
         };
         let name = &column.name;
-        let values = values.join(", ");
         if unclear > 0 && !present.contains(&Part::Train) {
-            return Err(DataError::malformed(
-                &list,
-                format!(
-                    "line {line}: its column {name} has the values {values}, which are no words of \
-                     splits such as train and val; rename the column to train on all lines, or keep the \
-                     lines to train on"
-                ),
-            ));
+            let reason = unclear_values(name, &values, "lines");
+            return Err(DataError::malformed(&list, format!("line {line}: {reason}")));
         }
+        let values = values.join(", ");
         let of = |wanted: Split| {
             let is_wanted =
                 |entry: &&Entry| entry.part.and_then(|part| part.split(&present)) == Some(wanted);
@@ -541,6 +535,7 @@ impl Table {
             if part.is_none() {
                 parts.line = if parts.unclear == 0 { *line } else { parts.line };
                 parts.unclear += 1;
+                let value = if value.is_empty() { "(empty)" } else { value };
                 if parts.values.len() < VALUES && !parts.values.iter().any(|known| known == value) {
                     parts.values.push(value.to_owned());
                 }
@@ -936,6 +931,7 @@ mod tests {
             "path,label,split\na.png,x,train\nb.png,y,val\nc.png,y,train\n",
             "path,label,Usage\na.png,x,Training\nb.png,y,PublicTest\nc.png,y,Training\n",
             "fname,label,is_valid\na.png,x,False\nb.png,y,True\nc.png,y,False\n",
+            "fname,label,data set\na.png,x,train\nb.png,y,test\nc.png,y,train\n",
         ] {
             let files = with(text);
             assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=x", "c.png=y"]);
@@ -953,9 +949,11 @@ mod tests {
                         split: a.csv line 4";
         assert_eq!(notes(&files, "a.csv", Split::Test), [expected]);
 
-        for text in
-            ["path,label,fold\na.png,x,0\nb.png,y,1\n", "path,label,set\na.png,x,A\nb.png,y,B\n"]
-        {
+        for text in [
+            "path,label,fold\na.png,x,0\nb.png,y,1\n",
+            "path,label,set\na.png,x,A\nb.png,y,B\n",
+            "image_id,partition\na.png,0\nb.png,1\n",
+        ] {
             let message = content(&with(text), "a.csv", Split::Train).unwrap_err();
             assert!(message.contains("a.csv: line 2: its column "), "{message}");
             assert!(

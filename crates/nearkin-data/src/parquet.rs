@@ -21,7 +21,8 @@
 //! Lists of them say that an image shows several classes. Other columns are named in a note.
 //!
 //! Files that name the classes in another order, the test split above all, are renumbered by name. A
-//! column `split` that speaks of several splits is refused.
+//! column that tells splits, by the names and the words that [lists](crate::list) know, must agree with
+//! the split of the file: one that speaks of several splits, of another or of none that is known is refused.
 //!
 //! # Reading
 //!

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::text::{Fault, Record};
 use crate::classes::{label_rank, meaning, plain};
 use crate::decode::is_image;
-use crate::splits::{Naming, PART_COLUMNS, Part, naming, part_of_file};
+use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values};
 
 /// The usual names of the column of paths, in lower case and letters alone; the clearest first.
 const PATH_NAMES: [&str; 26] = [
@@ -40,10 +40,6 @@ const PATH_NAMES: [&str; 26] = [
     "id",
     "name",
 ];
-
-/// Of the names of [`PART_COLUMNS`], the ones that are never labels. Such a column that cannot be read is
-/// no reason to train on all rows.
-const SURE_PART_COLUMNS: usize = 5;
 
 /// What is wrong with a label that is called like an image.
 pub(super) const LABEL_IS_FILE: &str = "the label looks like a file: the path comes first, and one with \
@@ -79,29 +75,13 @@ pub(super) enum Header {
 pub(super) struct PartColumn {
     pub(super) column: usize,
     pub(super) name: String,
-    /// Of a column such as `is_valid`: the part of the rows for which it is true.
-    flag: Option<Part>,
+    values: PartValues,
 }
 
 impl PartColumn {
     /// The part of a row.
     pub(super) fn part(&self, value: &str) -> Option<Part> {
-        match self.flag {
-            None => part_of_file(value),
-            Some(part) => Some(match (truth(value)?, part) {
-                (true, part) => part,
-                (false, Part::Train) => Part::Test,
-                (false, _) => Part::Train,
-            }),
-        }
-    }
-}
-
-fn truth(value: &str) -> Option<bool> {
-    match value.trim().to_lowercase().as_str() {
-        "1" | "1.0" | "true" | "t" | "yes" | "y" => Some(true),
-        "0" | "0.0" | "false" | "f" | "no" | "n" => Some(false),
-        _ => None,
+        self.values.part(value)
     }
 }
 
@@ -119,17 +99,7 @@ fn role(name: &str) -> Option<Role> {
     rank(&PATH_NAMES)
         .map(Role::Path)
         .or_else(|| label_rank(name).map(Role::Label))
-        .or_else(|| rank(&PART_COLUMNS).map(|_| Role::Part))
-        .or_else(|| flag(name).map(|_| Role::Part))
-}
-
-/// The part of a column such as `is_valid`.
-fn flag(name: &str) -> Option<Part> {
-    match naming(name) {
-        Naming::Names(part) => Some(part),
-        Naming::Mentions(part) if name.to_lowercase().starts_with("is") => Some(part),
-        _ => None,
-    }
+        .or_else(|| part_values(name).map(|_| Role::Part))
 }
 
 /// Reads the columns from the first records; `exists` tells whether a file is found by a path.
@@ -288,32 +258,16 @@ impl Sample<'_> {
         let others =
             |column: &usize| *column != path && Some(*column) != label && !is_index(*column);
         let others: Vec<usize> = (0..self.first.len()).filter(others).collect();
-        let named =
-            |column: usize, flag| PartColumn { column, name: self.first[column].to_string(), flag };
-        let filled = |column: usize| self.values(column).filter(|value| !value.is_empty());
-        let are_words = |column: usize| {
-            filled(column).next().is_some() && filled(column).all(|v| part_of_file(v).is_some())
-        };
-        let are_flags = |column: usize| {
-            filled(column).next().is_some() && filled(column).all(|v| truth(v).is_some())
-        };
-        let by_name =
-            |names: &[&str], column: usize| names.contains(&plain(&self.first[column]).as_str());
-        let find = |is: &dyn Fn(usize) -> bool| others.iter().copied().find(|&column| is(column));
-        if let Some(column) = find(&|c| by_name(&PART_COLUMNS, c) && are_words(c)) {
-            return Some(named(column, None));
-        }
-        if let Some(column) = find(&|c| flag(&self.first[c]).is_some() && are_flags(c)) {
-            return Some(named(column, flag(&self.first[column])));
-        }
-        // The only column beside the path may be one of labels.
-        let sure = match others.len() {
-            1 if label.is_none() => &PART_COLUMNS[..SURE_PART_COLUMNS],
-            _ => &PART_COLUMNS[..],
-        };
-        find(&|c| by_name(sure, c))
-            .or_else(|| find(&|c| (others.len() > 1 || label.is_some()) && are_words(c)))
-            .map(|column| named(column, None))
+        let candidates: Vec<PartCandidate<'_>> = others
+            .iter()
+            .map(|&column| PartCandidate {
+                name: &self.first[column],
+                values: self.values(column).map(Cow::from).collect(),
+            })
+            .collect();
+        let (place, values) = choose_part_column(&candidates, label.is_none())?;
+        let column = others[place];
+        Some(PartColumn { column, name: self.first[column].to_string(), values })
     }
 
     fn without_header(&self, line: usize) -> Result<Columns, Fault> {
@@ -469,24 +423,24 @@ mod tests {
             ("fname,labels,train\na.jpg,0,1\nb.jpg,1,0\n", "fname labels train; "),
             ("path,label,usage\na.jpg,0,train\nb.jpg,1,test\n", "path label usage; "),
             ("path,level,split\na.jpg,3,train\nb.jpg,1,test\n", "path level split; "),
+            // The only other column: its name or its values say that it is no label.
+            ("image_id,partition\na.jpg,0\nb.jpg,1\n", "image_id - partition; "),
+            ("id,Usage\na.jpg,Training\nb.jpg,PublicTest\n", "id - Usage; "),
+            ("path,set\na.jpg,train\nb.jpg,holdout\n", "path - set; "),
+            ("path,is_test\na.jpg,0\nb.jpg,1\n", "path - is_test; "),
+            // One flag says it all, the other only a part.
+            (
+                "path,label,is_valid,is_train\na.jpg,0,0,1\nb.jpg,1,0,0\n",
+                "path label is_train; is_valid",
+            ),
+            ("path,label,data set\na.jpg,0,train\nb.jpg,1,extra\n", "path label data set; "),
+            ("path,label,dataset\na.jpg,0,coco\nb.jpg,1,voc\n", "path label -; dataset"),
             // Here the column is that of the label.
             ("path,set\na.jpg,pirates\nb.jpg,city\n", "path set -; "),
             ("path,class\na.jpg,train\nb.jpg,test\n", "path class -; "),
             ("path,label,usage\na.jpg,0,free\nb.jpg,1,paid\n", "path label -; usage"),
         ] {
             assert_eq!(chosen(text), expected, "{text}");
-        }
-        let column = |flag| PartColumn { column: 0, name: String::new(), flag };
-        for (flag, value, expected) in [
-            (None, "Training", Some(Part::Train)),
-            (None, "trainval", None),
-            (None, "0", None),
-            (Some(Part::Validation), "True", Some(Part::Validation)),
-            (Some(Part::Validation), "0", Some(Part::Train)),
-            (Some(Part::Train), "false", Some(Part::Test)),
-            (Some(Part::Train), "", None),
-        ] {
-            assert_eq!(column(flag).part(value), expected, "{value}");
         }
     }
 }

@@ -29,6 +29,22 @@ pub(super) enum Row {
     List(Option<Vec<Value>>),
 }
 
+impl Row {
+    /// The text of a single value, and of the integers that count `names`; empty without one.
+    pub(super) fn word(&self, names: Option<&[String]>) -> String {
+        match self {
+            Self::One(Some(Value::Text(text))) => text.clone(),
+            Self::One(Some(Value::Integer(integer))) => {
+                let place = usize::try_from(*integer).ok();
+                let name = place.zip(names).and_then(|(place, names)| names.get(place));
+                name.cloned().unwrap_or_else(|| integer.to_string())
+            }
+            Self::One(Some(Value::Float(float))) => float.to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
 /// Levels of a column, as its file counts them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Levels {
