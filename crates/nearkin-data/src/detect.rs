@@ -13,7 +13,8 @@
 //! - Otherwise both are sets, and the user is asked which one is meant.
 //!
 //! Where a list is beside images, the folders decide if they sort the images into classes; else the
-//! list has the labels.
+//! list has the labels. Lists that divide such images into splits, which the folders do not, are used or
+//! refused, as the module `beside` says.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -24,7 +25,7 @@ use crate::scan::{self, Listing};
 use crate::splits::{self, Naming};
 use crate::{
     CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
-    Voc, VocPart, WebDataset, decode, parquet,
+    Voc, VocPart, WebDataset, beside, decode, parquet,
 };
 
 /// More pictures beside shards or parquet files are not only a preview.
@@ -130,6 +131,7 @@ fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
             return Ok(found);
         }
     }
+    beside::refuse_lists(path)?;
     Ok(Source::Folder { path: place })
 }
 
@@ -143,6 +145,9 @@ fn cifar(version: CifarVersion, path: Option<PathBuf>) -> Source {
 /// Whether the folders at `path` sort images into classes: a list then only repeats them, or cannot be
 /// read as a list of images at all.
 fn folders_are_classes(path: &Path) -> bool {
+    if beside::lists_say_more(path) {
+        return false;
+    }
     let sorted = Folder::open(path, Split::Train).is_ok_and(|set| set.has_labels());
     sorted
         || List::open(path, None, Split::Train).is_err()

@@ -39,6 +39,7 @@
 //! # Ok::<(), nearkin_data::DataError>(())
 //! ```
 
+mod beside;
 pub mod cifar;
 mod classes;
 mod content;

@@ -31,7 +31,8 @@
 //!
 //! Paths are relative to the folder of the list unless a root is given. Where they do not lead to files,
 //! one way is looked for that does, for the whole list: with the extension of an image, in a folder
-//! beside the list such as `images` or `train_images`, with backslashes as slashes. A file that is not
+//! beside the list such as `images` or `train_images`, with backslashes as slashes. A name that the
+//! folders of two splits hold is refused unless the list is called like one of them. A file that is not
 //! there is found out when its image is asked for; a list of which no file is there is refused.
 //!
 //! # Splits
@@ -59,8 +60,8 @@ use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
 use crate::decode;
 use crate::image_file::read_image;
 use crate::split_files::entries;
-use crate::splits::{Naming, Part, naming, rest, unclear_values};
-use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
+use crate::splits::{Naming, Part, naming, part_of_file, rest, unclear_values};
+use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split, scan};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
 /// Words that may stand in the name of a list beside that of its split.
@@ -119,7 +120,7 @@ impl List {
                 let line = entries.get(image).map_or(0, |entry| entry.line);
                 DataError::malformed(&list, format!("line {line}: {reason}"))
             })?;
-        let Some(place) = choose_place(root, part, &entries) else {
+        let Some(place) = choose_place(&list, root, part, &entries)? else {
             return Err(place::nothing_found(&list, &entries, root));
         };
         if place != Place::written(root)
@@ -135,8 +136,11 @@ impl List {
         }
         note_repeated(&mut skipped, &list, &entries, &place);
         if let Some(train) = &train {
-            let train_place =
-                choose_place(root, Part::Train, train).unwrap_or_else(|| Place::written(root));
+            // A list that divides itself is one, whatever it is called.
+            let train_part = if part.is_some() { Some(Part::Train) } else { None };
+            // Such a fault is one of the train split.
+            let found = choose_place(&list, root, train_part, train).ok().flatten();
+            let train_place = found.unwrap_or_else(|| Place::written(root));
             note_shared(&mut skipped, [(&entries, &place), (train, &train_place)]);
         }
         let files = entries.into_iter().map(|entry| entry.path).collect();
@@ -155,6 +159,25 @@ impl List {
         is_list(path)
     }
 
+    /// What a list says about the images in `folder`, told by its first lines. `None` if these do not lead
+    /// to images there, or cannot be read.
+    pub(crate) fn description(list: &Path, folder: &Path) -> Option<Description> {
+        /// Lines whose files are looked for.
+        const LINES: usize = 16;
+        let places = Places::new(folder, own_part(list));
+        let table = parse_table(&head(list).ok()?, list, &|path| places.have(path)).ok()?;
+        let lines = &table.entries[..table.entries.len().min(LINES)];
+        let found = lines.iter().filter(|entry| places.have(&entry.path)).count();
+        let labels: Vec<&str> =
+            table.entries.iter().filter_map(|entry| entry.label.as_deref()).collect();
+        let classes: HashSet<&str> = labels.iter().copied().collect();
+        // A column of another name may hold captions.
+        let has_labels =
+            !labels.is_empty() && (table.is_label_known || classes.len() * 2 <= labels.len());
+        let divides = table.parts.is_some();
+        (found > 0 && found * 2 >= lines.len()).then_some(Description { has_labels, divides })
+    }
+
     /// Whether there is a list of the split, or a list has rows of it.
     pub fn has_split(path: &Path, split: Split) -> Result<bool, DataError> {
         Ok(match Lists::find(path)? {
@@ -167,7 +190,7 @@ impl List {
                     return Ok(split == Split::Train);
                 }
                 let root = list.parent().unwrap_or(Path::new(""));
-                let present = read(&list, root, Part::Train)?.parts();
+                let present = read(&list, root, own_part(&list))?.parts();
                 let in_split = |part: &Part| part.split(&present) == Some(split);
                 // Opening a list whose column names no split says so.
                 present.iter().any(in_split) || present.is_empty() && split == Split::Train
@@ -206,7 +229,22 @@ impl ImageSet for List {
     }
 }
 
-fn is_list(path: &Path) -> bool {
+/// What a list says about images beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) has_labels: bool,
+    /// Whether a column says which split an image belongs to.
+    pub(crate) divides: bool,
+}
+
+/// Whether a name says no more than that the file lists the images of some splits.
+pub(crate) fn is_list_of_splits(stem: &str) -> bool {
+    naming(stem) != Naming::Nothing
+        && rest(stem).iter().all(|word| LIST_WORDS.contains(&word.as_str()))
+}
+
+/// Whether a file is a list, told by its name.
+pub(crate) fn is_list(path: &Path) -> bool {
     let extension = path.extension().map(OsStr::to_string_lossy);
     extension.is_some_and(|found| EXTENSIONS.iter().any(|one| found.eq_ignore_ascii_case(one)))
 }
@@ -224,9 +262,27 @@ fn number(own: &Written, train: Option<&Written>) -> Result<(Vec<String>, Labels
     Ok((scheme.classes(), scheme.number(own)?))
 }
 
-fn choose_place(root: &Path, part: Part, entries: &[Entry]) -> Option<Place> {
+fn choose_place(
+    list: &Path,
+    root: &Path,
+    part: Option<Part>,
+    entries: &[Entry],
+) -> Result<Option<Place>, DataError> {
     let paths: Vec<&str> = entries.iter().map(|entry| &*entry.path).collect();
-    Places::new(root, part).choose(&paths).cloned()
+    Places::new(root, part).choose(&paths).map_err(|[one, other]| {
+        let reason = format!(
+            "a file that it names is in the folders of two splits, {} and {}: put the folder into the \
+             paths of the list, or call the list like its split",
+            one.display(),
+            other.display()
+        );
+        DataError::malformed(list, reason)
+    })
+}
+
+/// The part that a list is called like, if it was given itself.
+fn own_part(list: &Path) -> Option<Part> {
+    part_of_file(&list.file_stem().unwrap_or_default().to_string_lossy())
 }
 
 /// The lists at a path.
@@ -238,14 +294,16 @@ enum Lists {
         train: Option<PathBuf>,
         test: Option<(Part, PathBuf)>,
         unclear: Vec<PathBuf>,
-        unused: bool,
+        /// The list of a test part that validation replaces.
+        unused: Option<PathBuf>,
     },
 }
 
 /// The lines of a split, and what is known of them.
 struct Rows {
     list: PathBuf,
-    part: Part,
+    /// What the list is called like.
+    part: Option<Part>,
     entries: Vec<Entry>,
     /// For the test split, the lines of the train split, if there are any.
     train: Option<Vec<Entry>>,
@@ -282,10 +340,9 @@ impl Lists {
             lists[part as usize] = Some(list);
         }
         let [train, validation, test] = lists;
-        let unused = validation.is_some() && test.is_some();
-        let test = match validation {
-            Some(list) => Some((Part::Validation, list)),
-            None => test.map(|list| (Part::Test, list)),
+        let (test, unused) = match validation {
+            Some(list) => (Some((Part::Validation, list)), test),
+            None => (test.map(|list| (Part::Test, list)), None),
         };
         if train.is_none() && test.is_none() {
             return Err(DataError::empty(
@@ -304,7 +361,7 @@ impl Lists {
         let root_of = |list: &Path| root.or(list.parent()).unwrap_or(Path::new("")).to_owned();
         match self {
             Self::One(list) => {
-                let table = read(&list, &root_of(&list), Part::Train)?;
+                let table = read(&list, &root_of(&list), own_part(&list))?;
                 if table.parts.is_none() && split == Split::Test {
                     return missing("give a folder with the lists train.txt and val.txt");
                 }
@@ -315,6 +372,7 @@ impl Lists {
                 }
             }
             Self::Two { train, test, unclear, unused } => {
+                let has_test = test.is_some();
                 let chosen = match split {
                     Split::Train => train.clone().map(|list| (Part::Train, list)),
                     Split::Test => test,
@@ -328,23 +386,41 @@ impl Lists {
                         _ => missing("give a folder with the lists train.txt and val.txt"),
                     };
                 };
-                let read = |list: &Path, part| read(list, &root_of(list), part)?.named(list, part);
+                let read =
+                    |list: &Path, part| read(list, &root_of(list), Some(part))?.named(list, part);
                 let (entries, mut skipped) = read(&list, part)?;
                 for list in unclear.iter().filter(|_| split == Split::Train) {
                     let reason = "list(s) whose names tell several splits";
                     skipped.add(reason, list.display().to_string());
                 }
-                if unused && split == Split::Test {
+                if let (Some(unused), Split::Test) = (unused, split) {
                     let reason =
                         "list(s) of the test part, since the validation part is the test split";
-                    skipped.add(reason, path.display().to_string());
+                    skipped.add(reason, unused.display().to_string());
+                }
+                if split == Split::Train && !has_test {
+                    skip_unlisted(path, &mut skipped);
                 }
                 let train = match train.filter(|_| split == Split::Test) {
                     Some(train) => Some(read(&train, Part::Train)?.0),
                     None => None,
                 };
-                Ok(Rows { list, part, entries, train, skipped })
+                Ok(Rows { list, part: Some(part), entries, train, skipped })
             }
+        }
+    }
+}
+
+/// Counts the images of a held-out split that has a folder, but no list.
+fn skip_unlisted(path: &Path, skipped: &mut Skipped) {
+    let folders = entries(path).unwrap_or_default().into_iter().filter(|entry| entry.is_folder);
+    for folder in folders {
+        let is_test = part_of_file(&folder.name()).is_some_and(|part| part != Part::Train);
+        if let Some(images) = is_test.then(|| scan::scan(&folder.path, None).ok()).flatten() {
+            let reason = "image(s) of a held-out split, which has a folder and no list (give the folder \
+                          a list, or give the folders train and val without lists)";
+            let first = images.path(0).map(|first| folder.path.join(first).display().to_string());
+            skipped.add_many(reason, images.len(), first.unwrap_or_default());
         }
     }
 }
@@ -354,6 +430,8 @@ impl Lists {
 struct Table {
     entries: Vec<Entry>,
     parts: Option<Parts>,
+    /// Whether the column of labels has a usual name of them.
+    is_label_known: bool,
     skipped: Skipped,
 }
 
@@ -384,9 +462,10 @@ impl Table {
     /// The lines of a split of a list that has both, or is the train split.
     fn split(self, list: PathBuf, split: Split) -> Result<Rows, DataError> {
         let present = self.parts();
-        let Self { entries, parts, mut skipped } = self;
+        let Self { entries, parts, mut skipped, .. } = self;
         let Some(Parts { column, unclear, line, values }) = parts else {
-            return Ok(Rows { list, part: Part::Train, entries, train: None, skipped });
+            let part = own_part(&list);
+            return Ok(Rows { list, part, entries, train: None, skipped });
         };
         let name = &column.name;
         if unclear > 0 && !present.contains(&Part::Train) {
@@ -410,7 +489,8 @@ impl Table {
         }
         let train =
             (split == Split::Test).then(|| of(Split::Train)).filter(|train| !train.is_empty());
-        Ok(Rows { entries: of(split), list, part: Part::Train, train, skipped })
+        let part = own_part(&list);
+        Ok(Rows { entries: of(split), list, part, train, skipped })
     }
 
     /// The lines of a list that is called like a part; a column may not contradict that.
@@ -429,6 +509,13 @@ impl Table {
 
 /// Whether a list has a column that tells splits, from its first lines.
 fn may_have_parts(list: &Path) -> Result<bool, DataError> {
+    // What is wrong with it is found when it is read.
+    let table = parse_table(&head(list)?, list, &|_| false);
+    Ok(table.is_ok_and(|table| table.parts.is_some()))
+}
+
+/// The first lines of a list.
+fn head(list: &Path) -> Result<Vec<u8>, DataError> {
     const HEAD_BYTES: u64 = 1 << 16;
     let mut head = Vec::new();
     let file = fs::File::open(list).map_err(DataError::read(list))?;
@@ -437,11 +524,10 @@ fn may_have_parts(list: &Path) -> Result<bool, DataError> {
         let end = head.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         head.truncate(end);
     }
-    // What is wrong with it is found when it is read.
-    Ok(parse_table(&head, list, &|_| false).is_ok_and(|table| table.parts.is_some()))
+    Ok(head)
 }
 
-fn read(list: &Path, root: &Path, part: Part) -> Result<Table, DataError> {
+fn read(list: &Path, root: &Path, part: Option<Part>) -> Result<Table, DataError> {
     let bytes = fs::read(list).map_err(DataError::read(list))?;
     let places = Places::new(root, part);
     let table = parse_table(&bytes, list, &|path| places.have(path))?;
@@ -482,6 +568,8 @@ fn parse_table(
             Header::None => None,
             _ => records.next().transpose().map_err(refuse)?,
         };
+        let label = columns.label.and_then(|label| header.as_ref()?.fields.get(label));
+        table.is_label_known = label.is_some_and(|name| classes::label_rank(name).is_some());
         let is_blank = records.separator == Separator::Blank;
         for record in records.by_ref() {
             let record = record.map_err(refuse)?;
@@ -868,6 +956,38 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_completed_from_the_folder_of_its_own_split() {
+        let files = folder(&[
+            ("test.csv", "id\n0.png\n"),
+            ("labels.csv", "id,label\n0.png,cat\n"),
+            ("train/0.png", ""),
+            ("test/0.png", ""),
+        ]);
+        let found = |list| content(&files, list, Split::Train);
+        assert_eq!(found("test.csv").unwrap(), ["test/0.png=-"]);
+        let message = found("labels.csv").unwrap_err();
+        assert!(
+            message.contains("labels.csv: a file that it names is in the folders of two splits, "),
+            "{message}"
+        );
+        assert!(message.contains("train/0.png and ") && message.contains("test/0.png: put"));
+    }
+
+    #[test]
+    fn images_of_a_held_out_folder_without_a_list_are_counted() {
+        let files = folder(&[
+            ("train.csv", "id,label\n0.png,a\n1.png,b\n"),
+            ("train/0.png", ""),
+            ("train/1.png", ""),
+            ("val/a/2.png", ""),
+            ("val/b/3.png", ""),
+        ]);
+        let notes = notes(&files, "", Split::Train);
+        let expected = "skipped 2 image(s) of a held-out split, which has a folder and no list";
+        assert!(notes[0].starts_with(expected), "{notes:?}");
+    }
+
+    #[test]
     fn a_list_of_which_nothing_is_there_is_refused() {
         for (text, hint) in [
             ("a.png,1\nb.png,2\n", "a.png: set root to the folder that the paths are relative to"),
@@ -916,8 +1036,9 @@ mod tests {
         fs::write(files.path().join("val.txt"), "b.png\n").unwrap();
         let expected = "skipped 1 list(s) whose names tell several splits: trainval.txt";
         assert_eq!(notes(&files, "", Split::Train), [expected]);
-        let expected = "list(s) of the test part, since the validation part is the test split";
-        assert!(notes(&files, "", Split::Test)[0].contains(expected));
+        let expected = "skipped 1 list(s) of the test part, since the validation part is the test split: \
+                        test.txt";
+        assert_eq!(notes(&files, "", Split::Test)[0], expected);
         // Notes beside images are no lists.
         let files = folder(&[("a.png", ""), ("train_log.txt", "epoch 1\n")]);
         assert!(!List::is_at(files.path()));

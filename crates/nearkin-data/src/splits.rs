@@ -139,10 +139,12 @@ pub(crate) fn means_images(name: &str) -> bool {
     const PIECES: [&str; 4] = ["batch", "chunk", "part", "shard"];
     let is_counted = name.contains(|letter: char| letter.is_ascii_digit());
     let words = words(name);
-    let is_known = |word: &String| {
-        WORDS.contains(&word.as_str()) || is_counted && PIECES.contains(&word.as_str())
-    };
-    !words.is_empty() && words.iter().all(is_known)
+    let is_image = |word: &String| WORDS.contains(&word.as_str());
+    let is_piece = |word: &String| is_counted && PIECES.contains(&word.as_str());
+    let is_known = |word: &String| is_image(word) || is_piece(word);
+    // `HAM10000_images_part_1` is a piece of a set, whatever that is called.
+    let is_piece_of_images = words.iter().any(is_image) && words.iter().any(is_piece);
+    !words.is_empty() && (words.iter().all(is_known) || is_piece_of_images)
 }
 
 /// Whether a name is that of a folder of pictures that describe a set, not belong to it.
@@ -275,8 +277,7 @@ pub(crate) fn choose_part_column(
         flag(candidate.name).is_some_and(wanted)
             && filled(candidate, &|value| truth(value).is_some())
     };
-    let find =
-        |is: &dyn Fn(&PartCandidate<'_>) -> bool| candidates.iter().position(|column| is(column));
+    let find = |is: &dyn Fn(&PartCandidate<'_>) -> bool| candidates.iter().position(is);
     find(&|column| is_named(column, &PART_COLUMNS) && has_word(column))
         .or_else(|| {
             let names = [&LIKELY_PART_COLUMNS[..], &POSSIBLE_PART_COLUMNS].concat();
@@ -315,9 +316,11 @@ enum Parts {
 fn parts_of_word(word: &str) -> Parts {
     match (word, Part::from_word(word)) {
         ("trainval" | "traindev" | "traintest" | "devtest" | "valtest", _) => Parts::Several,
-        ("trainset" | "trainingset", _) => Parts::One(Part::Train),
-        ("valset" | "validset" | "validationset" | "devset", _) => Parts::One(Part::Validation),
-        ("testset" | "testingset" | "evalset", _) => Parts::One(Part::Test),
+        ("trainset" | "trainingset" | "trainlist", _) => Parts::One(Part::Train),
+        ("valset" | "validset" | "validationset" | "devset" | "vallist", _) => {
+            Parts::One(Part::Validation)
+        }
+        ("testset" | "testingset" | "evalset" | "testlist", _) => Parts::One(Part::Test),
         (_, Some(part)) => Parts::One(part),
         (_, None) => Parts::None,
     }
@@ -408,7 +411,16 @@ mod tests {
 
     #[test]
     fn some_names_say_only_that_images_or_folds_are_inside() {
-        for name in ["images", "Images", "JPEGImages", "img", "images_001", "part2", "batch-07"] {
+        for name in [
+            "images",
+            "Images",
+            "JPEGImages",
+            "img",
+            "images_001",
+            "part2",
+            "batch-07",
+            "HAM10000_images_part_1",
+        ] {
             assert!(means_images(name), "{name}");
         }
         for name in ["part", "photo", "images of cats", "data", "", "7", "train_images"] {
