@@ -59,9 +59,10 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
             return Err(DataError::malformed(
                 path,
                 format!(
-                    "{} says which images belong to which split, and the folders do not: give the list \
-                     itself, or sort the images into folders train and val; to train on all images, \
-                     move the list away or set data.dataset to \"folder\"",
+                    "{} says which images belong to which split, and the folders do not: give a list of \
+                     the images to train on (paths and labels, relative to the list or to data.root), \
+                     or sort the images into folders train and val; to train on all images, move the \
+                     list away or set data.dataset to \"folder\"",
                     list.display()
                 ),
             ));

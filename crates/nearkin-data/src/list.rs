@@ -811,7 +811,8 @@ mod tests {
         );
         assert!(
             message.ends_with(
-                "lists/x/../a.png: set root to the folder that the paths are relative to"
+                "lists/x/../a.png: set root to the folder that the paths are relative to (data.root in a \
+                 recipe, or pretrain --set data.root=FOLDER)"
             )
         );
         fs::create_dir(root.join("b")).unwrap();
@@ -1000,6 +1001,16 @@ mod tests {
             assert!(message.contains("is there; line 1 names "), "{message}");
             assert!(message.contains(hint), "{message}");
         }
+        let files = folder(&[
+            ("a.csv", "id,label\n0,a\n1,b\n"),
+            ("images/00000.png", ""),
+            ("images/00001.png", ""),
+        ]);
+        let message = content(&files, "a.csv", Split::Train).unwrap_err();
+        assert!(
+            message.contains("images holds 00000.png: the list lost leading zeros"),
+            "{message}"
+        );
         // One that is missing among others is found out later.
         let files = folder(&[("a.csv", "a.png,1\nb.png,2\n"), ("b.png", "")]);
         let set = List::open(&files.path().join("a.csv"), None, Split::Train).unwrap();

@@ -12,7 +12,7 @@ use crate::decode::is_image;
 use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values};
 
 /// The usual names of the column of paths, in lower case and letters alone; the clearest first.
-const PATH_NAMES: [&str; 26] = [
+const PATH_NAMES: [&str; 27] = [
     "imagepath",
     "imgpath",
     "filepath",
@@ -36,6 +36,7 @@ const PATH_NAMES: [&str; 26] = [
     "photo",
     "imageid",
     "imgid",
+    "imageindex",
     "idcode",
     "id",
     "name",
@@ -110,11 +111,46 @@ pub(super) fn choose(
     let Some((first, rest)) = sample.split_first() else {
         return Err((1, "has no lines".into()));
     };
+    refuse_pixels(&first.fields).map_err(|reason| (first.line, reason))?;
+    refuse_bars(sample)?;
     let sample = Sample { first: &first.fields, rest, exists };
     let header = sample.header();
     match header {
         Header::None => sample.without_header(first.line),
         _ => sample.with_header(header).map_err(|reason| (first.line, reason)),
+    }
+}
+
+/// Refuses a header of pixels without a column of paths.
+fn refuse_pixels(names: &[Cow<'_, str>]) -> Result<(), Cow<'static, str>> {
+    let is_pixel = |name: &&Cow<'_, str>| {
+        let name = plain(name);
+        let place = name.strip_prefix("pixel");
+        place == Some("s") || place.is_some_and(|n| !n.is_empty() && n.parse::<usize>().is_ok())
+    };
+    let has_paths = names.iter().any(|name| matches!(role(name), Some(Role::Path(_))));
+    match names.iter().find(is_pixel).filter(|_| names.len() > 1 && !has_paths) {
+        None => Ok(()),
+        Some(pixel) => Err(format!(
+            "its columns hold pixels ({pixel}), and images as numbers are not read: write image files \
+             and a list of their paths"
+        )
+        .into()),
+    }
+}
+
+/// Refuses lines of which `|` separates the fields, since that stands between the labels of an image.
+fn refuse_bars(sample: &[Record<'_>]) -> Result<(), Fault> {
+    let path = |record: &Record<'_>| match record.fields.as_slice() {
+        [field] => field.split_once('|').map(|(path, _)| path.trim().to_owned()),
+        _ => None,
+    };
+    let is_path =
+        |path: &str| is_image(Path::new(path)) || matches!(role(path), Some(Role::Path(_)));
+    let line = sample.first().map_or(1, |first| first.line);
+    match sample.iter().all(|record| path(record).is_some_and(|path| is_path(&path))) {
+        true => Err((line, "| does not separate columns: use commas, or tabs in a .tsv".into())),
+        false => Ok(()),
     }
 }
 
@@ -273,6 +309,18 @@ impl Sample<'_> {
     fn without_header(&self, line: usize) -> Result<Columns, Fault> {
         let width = self.first.len();
         if width > 2 {
+            let is_name = |field: &Cow<'_, str>| field.parse::<f64>().is_err();
+            let has_image = self.first.iter().any(|field| is_image(Path::new(field.as_ref())));
+            if !has_image && self.first.iter().all(is_name) {
+                const SHOWN: usize = 8;
+                let shown = &self.first[..width.min(SHOWN)];
+                let more = if width > SHOWN { ", ..." } else { "" };
+                let reason = format!(
+                    "no column is known to hold paths among: {}{more}: call that one path",
+                    shown.join(", ")
+                );
+                return Err((line, reason.into()));
+            }
             let reason = format!(
                 "{width} fields, where a path and a label were expected: what contains the separator \
                  goes into double quotes; a list of more columns needs a first line with their names, \
@@ -406,6 +454,29 @@ mod tests {
             ("width,slide,label\n4,a.jpg,0\n5,b.jpg,1\n", "slide label -; width"),
         ] {
             assert_eq!(chosen(text), expected, "{text}");
+        }
+        assert_eq!(
+            chosen("Image Index,Finding Labels,Age\nf1,Mass|Nodule,3\nf2,No Finding,4\n"),
+            "Image Index Finding Labels -; Age"
+        );
+        for (text, expected) in [
+            (
+                "slide,stain,site\nx1,he,a\nx2,he,b\n",
+                "1: no column is known to hold paths among: slide,",
+            ),
+            (
+                "label,pixel0,pixel1\n3,0,255\n5,0,0\n",
+                "1: its columns hold pixels (pixel0), and images",
+            ),
+            (
+                "emotion,pixels,Usage\n3,0 255,Training\n",
+                "1: its columns hold pixels (pixels), and images",
+            ),
+            ("path|label\na.jpg|1\nb.jpg|2\n", "1: | does not separate columns"),
+            ("a.jpg|1\nb.jpg|2\n", "1: | does not separate columns"),
+        ] {
+            let message = chosen(text);
+            assert!(message.starts_with(expected), "{message}");
         }
         let message = chosen("a.jpg,1,2\nb.jpg,1,3\n");
         assert!(message.starts_with("1: 3 fields, where a path and a label"), "{message}");

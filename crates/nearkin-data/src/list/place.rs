@@ -11,10 +11,12 @@ use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::Entry;
 use crate::DataError;
 use crate::decode::{EXTENSIONS, is_image};
-use crate::splits::{Naming, Part, naming, part_of_file};
+use crate::splits::{Naming, Part, means_images, naming, part_of_file};
 
 /// Paths on which the rule is chosen.
 const SAMPLE: usize = 64;
@@ -59,11 +61,14 @@ impl Place {
             false => Cow::Owned(format!("{written}{}", self.suffix)),
         };
         let path = self.folder.join(&*file);
-        if self.pieces.is_empty() || path.exists() {
+        if self.pieces.is_empty() && file.is_ascii() || path.exists() {
             return path;
         }
-        let elsewhere = self.pieces.iter().map(|piece| piece.join(&*file));
-        elsewhere.into_iter().find(|path| path.exists()).unwrap_or(path)
+        let forms = other_forms(&file);
+        let files = std::iter::once(&*file).chain(forms.iter().map(String::as_str));
+        let folders = || std::iter::once(&self.folder).chain(&self.pieces);
+        let mut elsewhere = files.flat_map(|file| folders().map(move |folder| folder.join(file)));
+        elsewhere.find(|path| path.exists()).unwrap_or(path)
     }
 
     fn has(&self, written: &str) -> bool {
@@ -71,6 +76,15 @@ impl Place {
         let is_meant = self.suffix.is_empty() || !is_image(Path::new(written));
         is_meant && fs::metadata(self.path(written)).is_ok_and(|metadata| metadata.is_file())
     }
+}
+
+/// A name in the normalization forms C and D of Unicode. Systems differ in how they write an accented
+/// letter, so the file of a list from another one may be called in the other form.
+fn other_forms(file: &str) -> Vec<String> {
+    if file.is_ascii() {
+        return Vec::new();
+    }
+    vec![file.nfc().collect(), file.nfd().collect()]
 }
 
 /// Every way in which the paths of a list may be meant.
@@ -215,10 +229,52 @@ fn folders(root: &Path, part: Option<Part>) -> Vec<PathBuf> {
 
 /// Whether a folder is called like images.
 fn holds_images(name: &str) -> bool {
+    if means_images(name) {
+        return true;
+    }
     let name = name.to_lowercase();
     ["image", "img", "photo", "picture", "jpeg", "jpg", "png", "data"]
         .iter()
         .any(|word| name.contains(word))
+}
+
+/// The folder beside a list that was looked into, with a file in it: ids may have lost leading zeros.
+fn looked_into(root: &Path, written: &str) -> String {
+    let images = |folder: &Path| {
+        let mut found: Vec<PathBuf> = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| is_image(path))
+            .collect();
+        found.sort();
+        found
+    };
+    let folders = folders(root, None).into_iter().map(|folder| (images(&folder), folder));
+    let Some((found, folder)) = folders.into_iter().find(|(found, _)| !found.is_empty()) else {
+        return String::new();
+    };
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let short = |text: &str| {
+        let digits = text.trim_start_matches('0');
+        if digits.is_empty() { "0".to_owned() } else { digits.to_owned() }
+    };
+    let written = stem(Path::new(written));
+    let is_number = !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_digit());
+    let padded = found.iter().find(|file| {
+        let name = stem(file);
+        is_number && name != written && short(&name) == short(&written)
+    });
+    let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = folder.display();
+    match padded {
+        Some(file) => format!(
+            ", and {folder} holds {}: the list lost leading zeros, so write its ids as text",
+            name(file)
+        ),
+        None => format!("; {folder}, which was looked into, holds {}", name(&found[0])),
+    }
 }
 
 /// The error for a list of which no file is there.
@@ -229,10 +285,12 @@ pub(super) fn nothing_found(list: &Path, entries: &[Entry], root: &Path) -> Data
     } else if Path::new(written).is_absolute() || written.get(1..3) == Some(":\\") {
         "the list has paths of another machine: make them relative, and set root to their folder"
     } else {
-        "set root to the folder that the paths are relative to"
+        "set root to the folder that the paths are relative to (data.root in a recipe, or pretrain --set \
+         data.root=FOLDER)"
     };
+    let looked = looked_into(root, written);
     let reason = format!(
-        "none of its {} images is there; line {line} names {}: {hint}",
+        "none of its {} images is there; line {line} names {}{looked}: {hint}",
         entries.len(),
         Place::written(root).path(written).display()
     );
@@ -278,6 +336,9 @@ mod tests {
             // The place where more of them are.
             (&["1.jpg", "images/1.jpg", "images/2.jpg"], train, &["1", "2"], Some("images/1.jpg")),
             (&["a.b.jpg"], train, &["a.b"], Some("a.b.jpg")),
+            // The other form of an accented letter.
+            (&["cafe\u{301}.png"], train, &["caf\u{e9}.png"], Some("cafe\u{301}.png")),
+            (&["images/caf\u{e9}.png"], train, &["cafe\u{301}"], Some("images/caf\u{e9}.png")),
             // Nothing is made up.
             (&["cats/1.png"], train, &["1.png"], None),
             (&["images/1.png.jpg"], train, &["1.png"], None),
@@ -314,6 +375,7 @@ mod tests {
         for files in [
             ["x_images_part_1/a.jpg", "x_images_part_2/b.jpg"],
             ["images_001/images/a.jpg", "images_002/images/b.jpg"],
+            ["part_1/a.jpg", "part_2/b.jpg"],
         ] {
             let folder = folder(&[&files[..], &["pictures/c.jpg"]].concat());
             let places = Places::new(folder.path(), None);

@@ -728,6 +728,9 @@ impl<'a> Labelled<'a> {
                     })?;
                 }
             }
+            if let Some(reason) = labels.refusal() {
+                return Err(table.malformed(&format!("its column {} {reason}", column.name)));
+            }
         }
         Ok(written)
     }
@@ -1334,6 +1337,17 @@ mod tests {
             {"_type": "ClassLabel", "names": ["x", "y", "z"]}}}}}"#;
         let file = labelled(&list("INT64 element"), Some(described), Cells::Int64s(numbers));
         assert_eq!(classes_of(file), "[x+z] [y]");
+        let open = |lists| {
+            let file = labelled(&list("INT64 element"), None, Cells::Int64s(lists));
+            let folder = folder(&[("x.parquet", file)]);
+            Parquet::open(folder.path(), Split::Train).err().map(|error| error.to_string())
+        };
+        let message = open(vec![Some(vec![0, 0, 1]), None, Some(vec![1, 0, 0])]).unwrap();
+        assert!(message.contains("lists of one length with only 0 and 1, which seem"), "{message}");
+        assert!(open(vec![Some(vec![1, 0]), Some(vec![0, 1])]).is_some());
+        for lists in [vec![Some(vec![0, 1]); 2], vec![Some(vec![1, 0]), Some(vec![1])]] {
+            assert_eq!(open(lists), None);
+        }
     }
 
     fn named(names: &str) -> String {
