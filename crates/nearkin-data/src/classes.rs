@@ -3,7 +3,10 @@
 //! Lists, shards and parquet files name a class by a word or by a number, and each of them could read
 //! the same text in a way of its own. So one meaning stands here:
 //!
-//! - An empty label, -1 (`-1.0` too), NaN and null say that an image has no label.
+//! - An empty label, -1 (`-1.0` too), NaN and null say that an image has no label. Where all other labels
+//!   are numbers, so do `None`, `NA`, `N/A`, `<NA>`, `#N/A` and `NaT`, which Python, R and spreadsheets write
+//!   for null; among names they may be classes.
+//! - `True` and `TRUE` are `true`, and the same for false, as tools differ in how they write them.
 //! - Where all labels are whole numbers from 0, they count the classes: `3` and `3.0` are class 3.
 //! - Other numbers, such as 0.5 and -2, are classes in the order of their values.
 //! - Anything else is the name of a class. Classes are ordered by the bytes of their names, in Unicode
@@ -31,7 +34,7 @@ pub(crate) const UNIT: char = '\u{1f}';
 
 /// The usual names of columns and keys that hold labels, in lower case and letters alone; the clearest
 /// first.
-const LABEL_NAMES: [&str; 27] = [
+const LABEL_NAMES: [&str; 28] = [
     "label",
     "labels",
     "finelabel",
@@ -59,6 +62,7 @@ const LABEL_NAMES: [&str; 27] = [
     "tag",
     "tags",
     "gt",
+    "findinglabels",
 ];
 
 /// The letters and digits of a name, in lower case, so that `Image_Path` and `image path` are one.
@@ -84,13 +88,21 @@ pub(crate) fn normalized(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// What tools write for null. Among names, `None` may well be a class.
+const NULLS: [&str; 6] = ["None", "NA", "N/A", "<NA>", "#N/A", "NaT"];
+
+fn is_null(word: &str) -> bool {
+    NULLS.iter().any(|null| word.eq_ignore_ascii_case(null))
+}
+
 /// The class that a label names, if it does not say that there is none.
 pub(crate) fn meaning(label: &str) -> Option<Cow<'_, str>> {
     let label = label.trim();
     let is_none = label.is_empty()
         || label.eq_ignore_ascii_case("null")
         || label.parse::<f64>().is_ok_and(|value| value.is_nan() || value == -1.0);
-    (!is_none).then(|| normalized(label))
+    let truth = ["true", "false"].into_iter().find(|truth| label.eq_ignore_ascii_case(truth));
+    (!is_none).then(|| truth.map_or_else(|| normalized(label), Cow::Borrowed))
 }
 
 /// The labels of the images of a split as they are written, each different one kept once.
@@ -193,16 +205,24 @@ impl Scheme {
     ) -> Result<Self, Fault> {
         let known = train.filter(|train| !train.words.is_empty()).unwrap_or(own);
         let words: BTreeSet<&str> = known.words().flat_map(|word| parts(word, separator)).collect();
-        let numbers = words.iter().map(|word| number(word)).collect::<Option<Vec<f64>>>();
+        let numbers = words.iter().filter(|word| !is_null(word)).map(|word| number(word));
+        let numbers = numbers.collect::<Option<Vec<f64>>>();
         let order = match numbers.filter(|numbers| !numbers.is_empty()) {
             None => Order::Named(words.into_iter().map(str::to_owned).collect()),
             Some(numbers) if numbers.iter().all(|&number| is_count(number)) => {
                 let largest = numbers.iter().copied().fold(0.0, f64::max);
                 if largest >= MAX_CLASSES as f64 {
-                    let reason = format!("the label {largest} is above {}", MAX_CLASSES - 1);
-                    let is_largest =
-                        |word: &&str| parts(word, separator).any(|p| number(p) == Some(largest));
-                    let image = own.words().position(|word| is_largest(&word));
+                    let is_largest = |part: &&str| number(part) == Some(largest);
+                    let has_largest =
+                        |word: &str| parts(word, separator).any(|part| is_largest(&part));
+                    let image = own.words().position(has_largest);
+                    let mut all = known.words().flat_map(|word| parts(word, separator));
+                    let written = all.find(is_largest).unwrap_or_default();
+                    let reason = format!(
+                        "the label {written} is above {}, and whole numbers count the classes from 0: \
+                         number the classes from 0, or name them, such as c{written}",
+                        MAX_CLASSES - 1
+                    );
                     return Err(Fault { image: image.map_or(0, |place| own.first(place)), reason });
                 }
                 Order::Counted(largest as usize + 1)
@@ -248,13 +268,18 @@ impl Scheme {
             reason: format!("{word:?} is a class that {} does not have", self.holder),
         };
         let mut found = Vec::with_capacity(written.words.len());
+        let are_numbers = !matches!(self.order, Order::Named(_));
         for (place, word) in written.words.iter().enumerate() {
+            if are_numbers && parts(word, self.separator).any(is_null) {
+                found.push(None);
+                continue;
+            }
             let labels: Result<Vec<u32>, Fault> = parts(word, self.separator)
                 .map(|part| find(part).ok_or_else(|| fault(place, part)))
                 .collect();
-            found.push(labels?);
+            found.push(Some(labels?));
         }
-        let of_image = |place: &u32| found.get(*place as usize);
+        let of_image = |place: &u32| found.get(*place as usize).and_then(Option::as_ref);
         if self.separator.is_none() {
             let label = |place| of_image(place).and_then(|labels| labels.first().copied());
             let labels = written.images.iter().map(|place| label(place).unwrap_or(NONE));
@@ -439,7 +464,18 @@ mod tests {
             assert_eq!(message, expected);
         }
         let message = numbered(&["1", "4000000000"], &["4000000000"]).unwrap_err();
-        assert_eq!(message, "1: the label 4000000000 is above 1048575");
+        assert!(message.starts_with("1: the label 4000000000 is above 1048575, and"), "{message}");
+        let message = numbered(&["12345678901234567890"], &[]).unwrap_err();
+        assert!(message.contains("the label 12345678901234567890 is above"), "{message}");
+    }
+
+    #[test]
+    fn what_tools_write_for_null_is_no_label_and_truth_has_one_form() {
+        for null in NULLS {
+            assert_eq!(alone(&["0", null, "2"]), pair("0 1 2", "0 - 2"), "{null}");
+        }
+        assert_eq!(alone(&["None", "a"]), pair("None a", "0 1"));
+        assert_eq!(alone(&["True", "true", "FALSE", "False"]), pair("false true", "1 1 0 0"));
     }
 
     #[cfg(feature = "parquet")]

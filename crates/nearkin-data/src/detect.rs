@@ -15,7 +15,8 @@
 //! - Otherwise both are sets, and the user is asked which one is meant.
 //!
 //! Where a list is beside images, the folders decide if they sort the images into classes; else the
-//! list has the labels.
+//! list has the labels. Lists that divide such images into splits, which the folders do not, are used or
+//! refused, as the module `list_beside` says.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ use crate::split_files::MOST_PREVIEWS;
 use crate::splits::{self, Naming};
 use crate::{
     CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
-    Voc, VocPart, WebDataset, decode, parquet,
+    Voc, VocPart, WebDataset, decode, list_beside, parquet,
 };
 
 /// Archives often unpack to one folder; links could lead further without end.
@@ -139,6 +140,7 @@ fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
             return Ok(found);
         }
     }
+    list_beside::refuse_lists(path)?;
     Ok(Source::Folder { path: place })
 }
 
@@ -152,6 +154,9 @@ fn cifar(version: CifarVersion, path: Option<PathBuf>) -> Source {
 /// Whether the folders at `path` sort images into classes: a list then only repeats them, or cannot be
 /// read as a list of images at all.
 fn folders_are_classes(path: &Path) -> bool {
+    if list_beside::lists_say_more(path) {
+        return false;
+    }
     let sorted = Folder::open(path, Split::Train).is_ok_and(|set| set.has_labels());
     sorted
         || List::open(path, None, Split::Train).is_err()

@@ -38,7 +38,7 @@ use crate::scan::{self, Listing};
 use crate::splits::{means_description, means_images};
 use crate::{DataError, Image, ImageSet, Skipped, Split};
 
-const ANNOTATIONS: &str = "val_annotations.txt";
+pub(crate) const ANNOTATIONS: &str = "val_annotations.txt";
 const WORDS: &str = "words.txt";
 
 /// The images of one split of a folder, decoded on request.

@@ -17,7 +17,8 @@
 //! Readers of what users put together share two rules.
 //!
 //! - **Labels.** An empty label, -1 (as text, integer or float), NaN and null mean that an image has no
-//!   label. Where all labels are whole numbers from 0, they count the classes, whether written `3` or
+//!   label, and so do `None`, `NA`, `N/A`, `<NA>`, `#N/A` and `NaT` among numbers; the name of a folder is
+//!   always a class. Where all labels are whole numbers from 0, they count the classes, whether written `3` or
 //!   `3.0`. Other numbers are classes in the order of their values, and anything else is the name of a
 //!   class. Names are compared in Unicode normalization form C and ordered by their bytes. The classes of
 //!   both splits are those of the train split, and a label that it does not have is an error.
@@ -57,6 +58,7 @@ pub mod inspect;
 mod jpeg;
 mod layout;
 pub mod list;
+mod list_beside;
 pub mod list_line;
 pub mod packed;
 pub mod parquet;

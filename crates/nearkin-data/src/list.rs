@@ -25,14 +25,15 @@
 //!   where the first has none. This is noted.
 //!
 //! A header may name more columns: the path and the label are read, and the others are named in a note. A
-//! column `split`, `set`, `subset`, `fold`, `is_valid` or one whose values are words of splits says which
-//! rows are of which split; if its values are others, the list is refused.
+//! column `split`, `set`, `subset`, `fold`, `partition`, `is_valid` or one whose values are words of splits
+//! says which rows are of which split; if its values are others, the list is refused.
 //!
 //! # Files
 //!
 //! Paths are relative to the folder of the list unless a root is given. Where they do not lead to files,
 //! one way is looked for that does, for the whole list: with the extension of an image, in a folder
-//! beside the list such as `images` or `train_images`, with backslashes as slashes. A file that is not
+//! beside the list such as `images` or `train_images`, with backslashes as slashes. A name that the
+//! folders of two splits hold is refused unless the list is called like one of them. A file that is not
 //! there is found out when its image is asked for; a list of which no file is there is refused. Where a
 //! folder of lists is given, the images in it that no list names are counted.
 //!
@@ -62,7 +63,7 @@ use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
 use crate::decode;
 use crate::image_file::read_image;
 use crate::split_files::{self as files, entries};
-use crate::splits::{Naming, Part, naming, rest};
+use crate::splits::{Naming, Part, naming, part_of_file, rest, unclear_values};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
@@ -122,7 +123,7 @@ impl List {
                 let line = entries.get(image).map_or(0, |entry| entry.line);
                 DataError::malformed(&list, format!("line {line}: {reason}"))
             })?;
-        let Some(place) = choose_place(root, part, &entries) else {
+        let Some(place) = choose_place(&list, root, part, &entries)? else {
             return Err(place::nothing_found(&list, &entries, root));
         };
         if place != Place::written(root)
@@ -141,8 +142,11 @@ impl List {
         }
         note_repeated(&mut skipped, &list, &entries, &place);
         if let Some(train) = &train {
-            let train_place =
-                choose_place(root, Part::Train, train).unwrap_or_else(|| Place::written(root));
+            // A list that divides itself is one, whatever it is called.
+            let train_part = if part.is_some() { Some(Part::Train) } else { None };
+            // Such a fault is one of the train split.
+            let found = choose_place(&list, root, train_part, train).ok().flatten();
+            let train_place = found.unwrap_or_else(|| Place::written(root));
             note_shared(&mut skipped, [(&entries, &place), (train, &train_place)]);
         }
         let files = entries.into_iter().map(|entry| entry.path).collect();
@@ -161,6 +165,25 @@ impl List {
         is_list(path)
     }
 
+    /// What a list says about the images in `folder`, told by its first lines. `None` if these do not lead
+    /// to images there, or cannot be read.
+    pub(crate) fn description(list: &Path, folder: &Path) -> Option<Description> {
+        /// Lines whose files are looked for.
+        const LINES: usize = 16;
+        let places = Places::new(folder, own_part(list));
+        let table = parse_table(&head(list).ok()?, list, &|path| places.have(path)).ok()?;
+        let lines = &table.entries[..table.entries.len().min(LINES)];
+        let found = lines.iter().filter(|entry| places.have(&entry.path)).count();
+        let labels: Vec<&str> =
+            table.entries.iter().filter_map(|entry| entry.label.as_deref()).collect();
+        let classes: HashSet<&str> = labels.iter().copied().collect();
+        // A column of another name may hold captions.
+        let has_labels =
+            !labels.is_empty() && (table.is_label_known || classes.len() * 2 <= labels.len());
+        let divides = table.parts.is_some();
+        (found > 0 && found * 2 >= lines.len()).then_some(Description { has_labels, divides })
+    }
+
     /// Whether there is a list of the split, or a list has rows of it.
     pub fn has_split(path: &Path, split: Split) -> Result<bool, DataError> {
         Ok(match Lists::find(path)? {
@@ -173,7 +196,7 @@ impl List {
                     return Ok(split == Split::Train);
                 }
                 let root = list.parent().unwrap_or(Path::new(""));
-                let present = read(&list, root, Part::Train)?.parts();
+                let present = read(&list, root, own_part(&list))?.parts();
                 let in_split = |part: &Part| part.split(&present) == Some(split);
                 // Opening a list whose column names no split says so.
                 present.iter().any(in_split) || present.is_empty() && split == Split::Train
@@ -212,7 +235,22 @@ impl ImageSet for List {
     }
 }
 
-fn is_list(path: &Path) -> bool {
+/// What a list says about images beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) has_labels: bool,
+    /// Whether a column says which split an image belongs to.
+    pub(crate) divides: bool,
+}
+
+/// Whether a name says no more than that the file lists the images of some splits.
+pub(crate) fn is_list_of_splits(stem: &str) -> bool {
+    naming(stem) != Naming::Nothing
+        && rest(stem).iter().all(|word| LIST_WORDS.contains(&word.as_str()))
+}
+
+/// Whether a file is a list, told by its name.
+pub(crate) fn is_list(path: &Path) -> bool {
     let extension = path.extension().map(OsStr::to_string_lossy);
     extension.is_some_and(|found| EXTENSIONS.iter().any(|one| found.eq_ignore_ascii_case(one)))
 }
@@ -244,9 +282,27 @@ fn number(own: &Written, train: Option<&Written>) -> Result<(Vec<String>, Labels
     Ok((scheme.classes(), scheme.number(own)?))
 }
 
-fn choose_place(root: &Path, part: Part, entries: &[Entry]) -> Option<Place> {
+fn choose_place(
+    list: &Path,
+    root: &Path,
+    part: Option<Part>,
+    entries: &[Entry],
+) -> Result<Option<Place>, DataError> {
     let paths: Vec<&str> = entries.iter().map(|entry| &*entry.path).collect();
-    Places::new(root, part).choose(&paths).cloned()
+    Places::new(root, part).choose(&paths).map_err(|[one, other]| {
+        let reason = format!(
+            "a file that it names is in the folders of two splits, {} and {}: put the folder into the \
+             paths of the list, or call the list like its split",
+            one.display(),
+            other.display()
+        );
+        DataError::malformed(list, reason)
+    })
+}
+
+/// The part that a list is called like, if it was given itself.
+fn own_part(list: &Path) -> Option<Part> {
+    part_of_file(&list.file_stem().unwrap_or_default().to_string_lossy())
 }
 
 /// The lists at a path.
@@ -258,14 +314,16 @@ enum Lists {
         train: Option<PathBuf>,
         test: Option<(Part, PathBuf)>,
         unclear: Vec<PathBuf>,
-        unused: bool,
+        /// The list of a test part that validation replaces.
+        unused: Option<PathBuf>,
     },
 }
 
 /// The lines of a split, and what is known of them.
 struct Rows {
     list: PathBuf,
-    part: Part,
+    /// What the list is called like.
+    part: Option<Part>,
     entries: Vec<Entry>,
     /// For the test split, the lines of the train split, if there are any.
     train: Option<Vec<Entry>>,
@@ -294,10 +352,9 @@ impl Lists {
             lists[part as usize] = Some(list);
         }
         let [train, validation, test] = lists;
-        let unused = validation.is_some() && test.is_some();
-        let test = match validation {
-            Some(list) => Some((Part::Validation, list)),
-            None => test.map(|list| (Part::Test, list)),
+        let (test, unused) = match validation {
+            Some(list) => (Some((Part::Validation, list)), test),
+            None => (test.map(|list| (Part::Test, list)), None),
         };
         if train.is_none() && test.is_none() {
             return Err(DataError::empty(
@@ -316,7 +373,7 @@ impl Lists {
         let root_of = |list: &Path| root.or(list.parent()).unwrap_or(Path::new("")).to_owned();
         match self {
             Self::One(list) => {
-                let table = read(&list, &root_of(&list), Part::Train)?;
+                let table = read(&list, &root_of(&list), own_part(&list))?;
                 if table.parts.is_none() && split == Split::Test {
                     return missing("give a folder with the lists train.txt and val.txt");
                 }
@@ -340,22 +397,23 @@ impl Lists {
                         _ => missing("give a folder with the lists train.txt and val.txt"),
                     };
                 };
-                let read = |list: &Path, part| read(list, &root_of(list), part)?.named(list, part);
+                let read =
+                    |list: &Path, part| read(list, &root_of(list), Some(part))?.named(list, part);
                 let (entries, mut skipped) = read(&list, part)?;
                 for list in unclear.iter().filter(|_| split == Split::Train) {
                     let reason = "list(s) whose names tell several splits";
                     skipped.add(reason, list.display().to_string());
                 }
-                if unused && split == Split::Test {
+                if let (Some(unused), Split::Test) = (unused, split) {
                     let reason =
                         "list(s) of the test part, since the validation part is the test split";
-                    skipped.add(reason, path.display().to_string());
+                    skipped.add(reason, unused.display().to_string());
                 }
                 let train = match train.filter(|_| split == Split::Test) {
                     Some(train) => Some(read(&train, Part::Train)?.0),
                     None => None,
                 };
-                Ok(Rows { list, part, entries, train, skipped })
+                Ok(Rows { list, part: Some(part), entries, train, skipped })
             }
         }
     }
@@ -368,6 +426,8 @@ struct Table {
     parts: Option<Parts>,
     /// Lines without a path, and the first of them.
     pathless: Option<(usize, usize)>,
+    /// Whether the column of labels has a usual name of them.
+    is_label_known: bool,
     skipped: Skipped,
 }
 
@@ -400,20 +460,15 @@ impl Table {
         let present = self.parts();
         let Self { entries, parts, mut skipped, .. } = self;
         let Some(Parts { column, unclear, line, values }) = parts else {
-            return Ok(Rows { list, part: Part::Train, entries, train: None, skipped });
+            let part = own_part(&list);
+            return Ok(Rows { list, part, entries, train: None, skipped });
         };
         let name = &column.name;
-        let values = values.join(", ");
         if unclear > 0 && !present.contains(&Part::Train) {
-            return Err(DataError::malformed(
-                &list,
-                format!(
-                    "line {line}: its column {name} has the values {values}, which are no words of \
-                     splits such as train and val; rename the column to train on all lines, or keep the \
-                     lines to train on"
-                ),
-            ));
+            let reason = unclear_values(name, &values, "lines");
+            return Err(DataError::malformed(&list, format!("line {line}: {reason}")));
         }
+        let values = values.join(", ");
         let of = |wanted: Split| {
             let is_wanted =
                 |entry: &&Entry| entry.part.and_then(|part| part.split(&present)) == Some(wanted);
@@ -430,7 +485,8 @@ impl Table {
         }
         let train =
             (split == Split::Test).then(|| of(Split::Train)).filter(|train| !train.is_empty());
-        Ok(Rows { entries: of(split), list, part: Part::Train, train, skipped })
+        let part = own_part(&list);
+        Ok(Rows { entries: of(split), list, part, train, skipped })
     }
 
     /// The lines of a list that is called like a part; a column may not contradict that.
@@ -449,6 +505,13 @@ impl Table {
 
 /// Whether a list has a column that tells splits, from its first lines.
 fn may_have_parts(list: &Path) -> Result<bool, DataError> {
+    // What is wrong with it is found when it is read.
+    let table = parse_table(&head(list)?, list, &|_| false);
+    Ok(table.is_ok_and(|table| table.parts.is_some()))
+}
+
+/// The first lines of a list.
+fn head(list: &Path) -> Result<Vec<u8>, DataError> {
     const HEAD_BYTES: u64 = 1 << 16;
     let mut head = Vec::new();
     let file = fs::File::open(list).map_err(DataError::read(list))?;
@@ -457,11 +520,10 @@ fn may_have_parts(list: &Path) -> Result<bool, DataError> {
         let end = head.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         head.truncate(end);
     }
-    // What is wrong with it is found when it is read.
-    Ok(parse_table(&head, list, &|_| false).is_ok_and(|table| table.parts.is_some()))
+    Ok(head)
 }
 
-fn read(list: &Path, root: &Path, part: Part) -> Result<Table, DataError> {
+fn read(list: &Path, root: &Path, part: Option<Part>) -> Result<Table, DataError> {
     let bytes = fs::read(list).map_err(DataError::read(list))?;
     let places = Places::new(root, part);
     let table = parse_table(&bytes, list, &|path| places.have(path))?;
@@ -502,6 +564,8 @@ fn parse_table(
             Header::None => None,
             _ => records.next().transpose().map_err(refuse)?,
         };
+        let label = columns.label.and_then(|label| header.as_ref()?.fields.get(label));
+        table.is_label_known = label.is_some_and(|name| classes::label_rank(name).is_some());
         let is_blank = records.separator == Separator::Blank;
         for record in records.by_ref() {
             let record = record.map_err(refuse)?;
@@ -560,6 +624,7 @@ impl Table {
             if part.is_none() {
                 parts.line = if parts.unclear == 0 { *line } else { parts.line };
                 parts.unclear += 1;
+                let value = if value.is_empty() { "(empty)" } else { value };
                 if parts.values.len() < VALUES && !parts.values.iter().any(|known| known == value) {
                     parts.values.push(value.to_owned());
                 }
@@ -627,15 +692,21 @@ fn note_repeated(skipped: &mut Skipped, list: &Path, entries: &[Entry], place: &
     }
 }
 
+/// Why images of a folder of the other split are not read.
+const HELD_OUT: &str = "image(s) of a held-out split, which has a folder and no list (give the folder a list, \
+                        or give the folders train and val without lists)";
+
 /// Counts what lies in a folder of lists beside the images that they name.
 fn unlisted(folder: &Path, root: &Path) -> Result<Skipped, DataError> {
-    let mut lists = Vec::new();
+    let (mut lists, mut has_test) = (Vec::new(), false);
     let mut named = HashSet::new();
     for list in entries(folder)?.into_iter().filter(|entry| !entry.is_folder) {
         let Some(part) = part_of_list(&list.path) else { continue };
         // One that is not read, or not for this split, refuses nothing here.
-        let Ok(table) = read(&list.path, root, part) else { continue };
-        let Some(place) = choose_place(root, part, &table.entries) else { continue };
+        let Ok(table) = read(&list.path, root, Some(part)) else { continue };
+        let place = choose_place(&list.path, root, Some(part), &table.entries);
+        let Some(place) = place.ok().flatten() else { continue };
+        has_test |= part != Part::Train || table.parts.is_some();
         named.extend(table.entries.iter().map(|entry| fingerprint(&place.path(&entry.path))));
         lists.push(list);
     }
@@ -649,11 +720,15 @@ fn unlisted(folder: &Path, root: &Path) -> Result<Skipped, DataError> {
     };
     let beside = Beside {
         is_own: &|path| named.contains(&fingerprint(path)) || is_counted(path),
-        image_reason: &|path| match path.iter().next().filter(|top| *top != path.as_os_str()) {
-            Some(top) => {
-                format!("image(s) in {} that are not named in {names}", top.to_string_lossy())
+        image_reason: &|path| {
+            let Some(top) = path.iter().next().filter(|top| *top != path.as_os_str()) else {
+                return format!("image(s) that are not named in {names}");
+            };
+            let top = top.to_string_lossy();
+            if !has_test && part_of_file(&top).is_some_and(|part| part != Part::Train) {
+                return HELD_OUT.to_owned();
             }
-            None => format!("image(s) that are not named in {names}"),
+            format!("image(s) in {top} that are not named in {names}")
         },
         kind: None,
     };
@@ -778,7 +853,8 @@ mod tests {
         );
         assert!(
             message.ends_with(
-                "lists/x/../a.png: set root to the folder that the paths are relative to"
+                "lists/x/../a.png: set root to the folder that the paths are relative to (data.root in a \
+                 recipe, or pretrain --set data.root=FOLDER)"
             )
         );
         fs::create_dir(root.join("b")).unwrap();
@@ -979,6 +1055,38 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_completed_from_the_folder_of_its_own_split() {
+        let files = folder(&[
+            ("test.csv", "id\n0.png\n"),
+            ("labels.csv", "id,label\n0.png,cat\n"),
+            ("train/0.png", ""),
+            ("test/0.png", ""),
+        ]);
+        let found = |list| content(&files, list, Split::Train);
+        assert_eq!(found("test.csv").unwrap(), ["test/0.png=-"]);
+        let message = found("labels.csv").unwrap_err();
+        assert!(
+            message.contains("labels.csv: a file that it names is in the folders of two splits, "),
+            "{message}"
+        );
+        assert!(message.contains("train/0.png and ") && message.contains("test/0.png: put"));
+    }
+
+    #[test]
+    fn images_of_a_held_out_folder_without_a_list_are_counted() {
+        let files = folder(&[
+            ("train.csv", "id,label\n0.png,a\n1.png,b\n"),
+            ("train/0.png", ""),
+            ("train/1.png", ""),
+            ("val/a/2.png", ""),
+            ("val/b/3.png", ""),
+        ]);
+        let notes = notes(&files, "", Split::Train);
+        let expected = "skipped 2 image(s) of a held-out split, which has a folder and no list";
+        assert!(notes[0].starts_with(expected), "{notes:?}");
+    }
+
+    #[test]
     fn a_list_of_which_nothing_is_there_is_refused() {
         for (text, hint) in [
             ("a.png,1\nb.png,2\n", "a.png: set root to the folder that the paths are relative to"),
@@ -991,6 +1099,16 @@ mod tests {
             assert!(message.contains("is there; line 1 names "), "{message}");
             assert!(message.contains(hint), "{message}");
         }
+        let files = folder(&[
+            ("a.csv", "id,label\n0,a\n1,b\n"),
+            ("images/00000.png", ""),
+            ("images/00001.png", ""),
+        ]);
+        let message = content(&files, "a.csv", Split::Train).unwrap_err();
+        assert!(
+            message.contains("images holds 00000.png: the list lost leading zeros"),
+            "{message}"
+        );
         // One that is missing among others is found out later.
         let files = folder(&[("a.csv", "a.png,1\nb.png,2\n"), ("b.png", "")]);
         let set = List::open(&files.path().join("a.csv"), None, Split::Train).unwrap();
@@ -1027,8 +1145,9 @@ mod tests {
         fs::write(files.path().join("val.txt"), "b.png\n").unwrap();
         let expected = "skipped 1 list(s) whose names tell several splits: trainval.txt";
         assert_eq!(notes(&files, "", Split::Train), [expected]);
-        let expected = "list(s) of the test part, since the validation part is the test split";
-        assert!(notes(&files, "", Split::Test)[0].contains(expected));
+        let expected = "skipped 1 list(s) of the test part, since the validation part is the test split: \
+                        test.txt";
+        assert_eq!(notes(&files, "", Split::Test)[0], expected);
         // Notes beside images are no lists.
         let files = folder(&[("a.png", ""), ("train_log.txt", "epoch 1\n")]);
         assert!(!List::is_at(files.path()));
@@ -1042,6 +1161,7 @@ mod tests {
             "path,label,split\na.png,x,train\nb.png,y,val\nc.png,y,train\n",
             "path,label,Usage\na.png,x,Training\nb.png,y,PublicTest\nc.png,y,Training\n",
             "fname,label,is_valid\na.png,x,False\nb.png,y,True\nc.png,y,False\n",
+            "fname,label,data set\na.png,x,train\nb.png,y,test\nc.png,y,train\n",
         ] {
             let files = with(text);
             assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=x", "c.png=y"]);
@@ -1059,9 +1179,11 @@ mod tests {
                         split: a.csv line 4";
         assert_eq!(notes(&files, "a.csv", Split::Test), [expected]);
 
-        for text in
-            ["path,label,fold\na.png,x,0\nb.png,y,1\n", "path,label,set\na.png,x,A\nb.png,y,B\n"]
-        {
+        for text in [
+            "path,label,fold\na.png,x,0\nb.png,y,1\n",
+            "path,label,set\na.png,x,A\nb.png,y,B\n",
+            "image_id,partition\na.png,0\nb.png,1\n",
+        ] {
             let message = content(&with(text), "a.csv", Split::Train).unwrap_err();
             assert!(message.contains("a.csv: line 2: its column "), "{message}");
             assert!(

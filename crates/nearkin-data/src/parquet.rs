@@ -19,10 +19,12 @@
 //! Labels are in a column that is described as classes, or has a usual name (`label`, `labels`, `class`,
 //! `category`, `target`, `y`, ...). They are integers, floats, decimals, text or booleans, dictionary-encoded
 //! or not, and are read as [everywhere](crate); the names of described classes are used, in their order.
-//! Lists of them say that an image shows several classes. Other columns are named in a note.
+//! Lists of them say that an image shows several classes; lists of a 0 or 1 for each class are refused.
+//! Other columns are named in a note.
 //!
 //! Files that name the classes in another order, the test split above all, are renumbered by name. A
-//! column `split` that speaks of several splits is refused.
+//! column that tells splits, by the names and the words that [lists](crate::list) know, must agree with
+//! the split of the file: one that speaks of several splits, of another or of none that is known is refused.
 //!
 //! # Reading
 //!

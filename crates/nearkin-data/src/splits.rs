@@ -10,9 +10,11 @@
 //! nothing about content (`images`, `set`, `data`). It only *mentions* a split if other words stand
 //! beside it: `bullet train` may well be a class.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::Split;
+use crate::classes::plain;
 
 /// A part of a published set. nearkin measures on the validation part where there is one, since the
 /// labels of test parts are often withheld.
@@ -137,10 +139,12 @@ pub(crate) fn means_images(name: &str) -> bool {
     const PIECES: [&str; 4] = ["batch", "chunk", "part", "shard"];
     let is_counted = name.contains(|letter: char| letter.is_ascii_digit());
     let words = words(name);
-    let is_known = |word: &String| {
-        WORDS.contains(&word.as_str()) || is_counted && PIECES.contains(&word.as_str())
-    };
-    !words.is_empty() && words.iter().all(is_known)
+    let is_image = |word: &String| WORDS.contains(&word.as_str());
+    let is_piece = |word: &String| is_counted && PIECES.contains(&word.as_str());
+    let is_known = |word: &String| is_image(word) || is_piece(word);
+    // `HAM10000_images_part_1` is a piece of a set, whatever that is called.
+    let is_piece_of_images = words.iter().any(is_image) && words.iter().any(is_piece);
+    !words.is_empty() && (words.iter().all(is_known) || is_piece_of_images)
 }
 
 /// Whether a name is that of a folder of pictures that describe a set, not belong to it.
@@ -171,10 +175,137 @@ pub(crate) fn means_fold(name: &str) -> bool {
         && words.iter().any(|word| word.len() > 1)
 }
 
-/// The usual names of columns that say which rows belong to which split, in lower case and letters
-/// alone. The first ones are never labels.
-pub(crate) const PART_COLUMNS: [&str; 9] =
-    ["split", "splits", "datasplit", "fold", "folds", "set", "subset", "partition", "phase"];
+/// The usual names of columns and keys that say which part an entry belongs to, in lower case and
+/// letters alone. Such a column is never one of labels, so one that cannot be read is no reason to train
+/// on all rows.
+const PART_COLUMNS: [&str; 9] = [
+    "split",
+    "splits",
+    "datasplit",
+    "traintestsplit",
+    "fold",
+    "folds",
+    "partition",
+    "partitions",
+    "evalpartition",
+];
+/// The same for names that may also be those of labels, where there is no other column.
+const LIKELY_PART_COLUMNS: [&str; 3] = ["set", "subset", "phase"];
+/// Names of columns that tell parts only if the values do.
+const POSSIBLE_PART_COLUMNS: [&str; 4] = ["usage", "dataset", "datatype", "settype"];
+
+/// How a column or key says which part an entry belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartValues {
+    /// By words: `train`, `PublicTest`.
+    Words,
+    /// By whether the entry is of this part: `is_valid`.
+    Flag(Part),
+}
+
+impl PartValues {
+    /// The part of an entry with this value.
+    pub(crate) fn part(self, value: &str) -> Option<Part> {
+        match self {
+            Self::Words => part_of_file(value),
+            Self::Flag(part) => Some(match (truth(value)?, part) {
+                (true, part) => part,
+                (false, Part::Train) => Part::Test,
+                (false, _) => Part::Train,
+            }),
+        }
+    }
+}
+
+fn truth(value: &str) -> Option<bool> {
+    match value.trim().to_lowercase().as_str() {
+        "1" | "1.0" | "true" | "t" | "yes" | "y" => Some(true),
+        "0" | "0.0" | "false" | "f" | "no" | "n" => Some(false),
+        _ => None,
+    }
+}
+
+/// What a column that is called like one of splits says by its name alone.
+pub(crate) fn part_values(name: &str) -> Option<PartValues> {
+    let letters = plain(name);
+    let mut names = PART_COLUMNS.iter().chain(&LIKELY_PART_COLUMNS).chain(&POSSIBLE_PART_COLUMNS);
+    match names.any(|known| *known == letters) {
+        true => Some(PartValues::Words),
+        false => flag(name).map(PartValues::Flag),
+    }
+}
+
+/// The part of a column such as `is_valid`.
+fn flag(name: &str) -> Option<Part> {
+    match naming(name) {
+        Naming::Names(part) => Some(part),
+        Naming::Mentions(part) if name.to_lowercase().starts_with("is") => Some(part),
+        _ => None,
+    }
+}
+
+/// A column of a table that may tell parts.
+pub(crate) struct PartCandidate<'a> {
+    pub(crate) name: &'a str,
+    /// The values of its first rows.
+    pub(crate) values: Vec<Cow<'a, str>>,
+}
+
+/// Chooses the column that says which part a row belongs to, out of those that hold neither images nor
+/// known labels: one that is called so, or one whose values are words of splits. `may_be_label` says that
+/// the only candidate may be the label.
+pub(crate) fn choose_part_column(
+    candidates: &[PartCandidate<'_>],
+    may_be_label: bool,
+) -> Option<(usize, PartValues)> {
+    let is_label = may_be_label && candidates.len() == 1;
+    let is_named = |candidate: &PartCandidate<'_>, names: &[&str]| {
+        let letters = plain(candidate.name);
+        names.contains(&letters.as_str())
+    };
+    let filled = |candidate: &PartCandidate<'_>, is: &dyn Fn(&str) -> bool| {
+        let mut values = candidate.values.iter().filter(|value| !value.is_empty()).peekable();
+        values.peek().is_some() && values.all(|value| is(value))
+    };
+    let are_words =
+        |candidate: &PartCandidate<'_>| filled(candidate, &|value| part_of_file(value).is_some());
+    let has_word = |candidate: &PartCandidate<'_>| {
+        let is_word = |value: &Cow<'_, str>| matches!(naming(value), Naming::Names(_));
+        are_words(candidate) || candidate.values.iter().any(is_word)
+    };
+    let is_flag = |candidate: &PartCandidate<'_>, wanted: fn(Part) -> bool| {
+        flag(candidate.name).is_some_and(wanted)
+            && filled(candidate, &|value| truth(value).is_some())
+    };
+    let find = |is: &dyn Fn(&PartCandidate<'_>) -> bool| candidates.iter().position(is);
+    find(&|column| is_named(column, &PART_COLUMNS) && has_word(column))
+        .or_else(|| {
+            let names = [&LIKELY_PART_COLUMNS[..], &POSSIBLE_PART_COLUMNS].concat();
+            find(&|column| is_named(column, &names) && has_word(column))
+        })
+        .map(|place| (place, PartValues::Words))
+        .or_else(|| {
+            // Where a row is not of `is_valid`, it may still be of the test part; `is_train` says it all.
+            let place = find(&|column| is_flag(column, |part| part == Part::Train))
+                .or_else(|| find(&|column| is_flag(column, |_| true)))?;
+            Some((place, PartValues::Flag(flag(candidates[place].name)?)))
+        })
+        .or_else(|| {
+            let place = find(&|column| is_named(column, &PART_COLUMNS))
+                .or_else(|| find(&|c| !is_label && is_named(c, &LIKELY_PART_COLUMNS)))
+                .or_else(|| find(&|column| !is_label && are_words(column)))?;
+            Some((place, PartValues::Words))
+        })
+}
+
+/// What is wrong with a column of splits that has no row of the train part and these values.
+pub(crate) fn unclear_values(name: &str, values: &[String], entries: &str) -> String {
+    format!(
+        "its column {name} has the values {}, which are no words of splits such as train and val; \
+         rename the column to train on all {entries}, or keep the {entries} to train on",
+        values.join(", ")
+    )
+}
 
 enum Parts {
     None,
@@ -185,9 +316,11 @@ enum Parts {
 fn parts_of_word(word: &str) -> Parts {
     match (word, Part::from_word(word)) {
         ("trainval" | "traindev" | "traintest" | "devtest" | "valtest", _) => Parts::Several,
-        ("trainset" | "trainingset", _) => Parts::One(Part::Train),
-        ("valset" | "validset" | "validationset" | "devset", _) => Parts::One(Part::Validation),
-        ("testset" | "testingset" | "evalset", _) => Parts::One(Part::Test),
+        ("trainset" | "trainingset" | "trainlist", _) => Parts::One(Part::Train),
+        ("valset" | "validset" | "validationset" | "devset" | "vallist", _) => {
+            Parts::One(Part::Validation)
+        }
+        ("testset" | "testingset" | "evalset" | "testlist", _) => Parts::One(Part::Test),
         (_, Some(part)) => Parts::One(part),
         (_, None) => Parts::None,
     }
@@ -278,7 +411,16 @@ mod tests {
 
     #[test]
     fn some_names_say_only_that_images_or_folds_are_inside() {
-        for name in ["images", "Images", "JPEGImages", "img", "images_001", "part2", "batch-07"] {
+        for name in [
+            "images",
+            "Images",
+            "JPEGImages",
+            "img",
+            "images_001",
+            "part2",
+            "batch-07",
+            "HAM10000_images_part_1",
+        ] {
             assert!(means_images(name), "{name}");
         }
         for name in ["part", "photo", "images of cats", "data", "", "7", "train_images"] {
@@ -291,6 +433,24 @@ mod tests {
         for name in ["fold", "1", "k2", "folding chairs 2", "train1"] {
             assert!(!means_fold(name), "{name}");
         }
+    }
+
+    #[test]
+    fn columns_of_splits_tell_parts_by_words_or_flags() {
+        for (name, value, expected) in [
+            ("split", "Training", Some(Part::Train)),
+            ("Usage", "PrivateTest", Some(Part::Test)),
+            ("data set", "trainval", None),
+            ("partition", "0", None),
+            ("is_valid", "True", Some(Part::Validation)),
+            ("is_valid", "0", Some(Part::Train)),
+            ("is_train", "false", Some(Part::Test)),
+            ("train", "", None),
+        ] {
+            let values = part_values(name).unwrap();
+            assert_eq!(values.part(value), expected, "{name} {value}");
+        }
+        assert_eq!(part_values("label"), None);
     }
 
     #[test]

@@ -465,7 +465,7 @@ mod tests {
             epoch_sums: EpochSums::default(),
             queue_next: None,
             seed: 0,
-            training_images: 10,
+            training_images: 20,
             threads: 1,
             world_size: 1,
             next_learning_rate: 0.1,
@@ -476,11 +476,11 @@ mod tests {
         }
     }
 
-    /// 10 steps of 1 image.
+    /// 10 steps of 2 images.
     const RECIPE: &str = "
         [data]
         dataset = \"shapes\"
-        train_images = 10
+        train_images = 20
         [method]
         name = \"sce\"
         [model]
@@ -489,7 +489,7 @@ mod tests {
         projector = [{ width = 8 }]
         [training]
         epochs = 1
-        batch_size = 1
+        batch_size = 2
         [optimizer]
         name = \"sgd\"
         learning_rate = 0.1

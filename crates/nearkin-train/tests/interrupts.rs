@@ -61,8 +61,9 @@ fn setup(changes: &[&str]) -> Setup {
     Setup::new(source.recipe().unwrap()).unwrap()
 }
 
-/// A world whose process is asked to stop while it looks for such a request for the n-th time, counted from
-/// the first step: whatever is before, a continued run does anew.
+/// A world whose process is asked to stop when all processes look for such a request for the n-th time,
+/// counted from the first step: whatever is before, a continued run does anew. How often a process looks by
+/// itself depends on how long it waits for a batch.
 #[derive(Debug)]
 struct Interrupting {
     world: Arc<dyn World>,
@@ -90,7 +91,6 @@ impl World for Interrupting {
     }
 
     fn asked_to_stop(&self) -> Option<i32> {
-        self.look();
         self.world.asked_to_stop()
     }
 

@@ -9,10 +9,10 @@ use std::path::Path;
 use super::text::{Fault, Record};
 use crate::classes::{label_rank, meaning, plain};
 use crate::decode::is_image;
-use crate::splits::{Naming, PART_COLUMNS, Part, naming, part_of_file};
+use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values};
 
 /// The usual names of the column of paths, in lower case and letters alone; the clearest first.
-const PATH_NAMES: [&str; 26] = [
+const PATH_NAMES: [&str; 27] = [
     "imagepath",
     "imgpath",
     "filepath",
@@ -36,14 +36,11 @@ const PATH_NAMES: [&str; 26] = [
     "photo",
     "imageid",
     "imgid",
+    "imageindex",
     "idcode",
     "id",
     "name",
 ];
-
-/// Of the names of [`PART_COLUMNS`], the ones that are never labels. Such a column that cannot be read is
-/// no reason to train on all rows.
-const SURE_PART_COLUMNS: usize = 5;
 
 /// What is wrong with a label that is called like an image.
 pub(super) const LABEL_IS_FILE: &str = "the label looks like a file: the path comes first, and one with \
@@ -79,29 +76,13 @@ pub(super) enum Header {
 pub(super) struct PartColumn {
     pub(super) column: usize,
     pub(super) name: String,
-    /// Of a column such as `is_valid`: the part of the rows for which it is true.
-    flag: Option<Part>,
+    values: PartValues,
 }
 
 impl PartColumn {
     /// The part of a row.
     pub(super) fn part(&self, value: &str) -> Option<Part> {
-        match self.flag {
-            None => part_of_file(value),
-            Some(part) => Some(match (truth(value)?, part) {
-                (true, part) => part,
-                (false, Part::Train) => Part::Test,
-                (false, _) => Part::Train,
-            }),
-        }
-    }
-}
-
-fn truth(value: &str) -> Option<bool> {
-    match value.trim().to_lowercase().as_str() {
-        "1" | "1.0" | "true" | "t" | "yes" | "y" => Some(true),
-        "0" | "0.0" | "false" | "f" | "no" | "n" => Some(false),
-        _ => None,
+        self.values.part(value)
     }
 }
 
@@ -119,17 +100,7 @@ fn role(name: &str) -> Option<Role> {
     rank(&PATH_NAMES)
         .map(Role::Path)
         .or_else(|| label_rank(name).map(Role::Label))
-        .or_else(|| rank(&PART_COLUMNS).map(|_| Role::Part))
-        .or_else(|| flag(name).map(|_| Role::Part))
-}
-
-/// The part of a column such as `is_valid`.
-fn flag(name: &str) -> Option<Part> {
-    match naming(name) {
-        Naming::Names(part) => Some(part),
-        Naming::Mentions(part) if name.to_lowercase().starts_with("is") => Some(part),
-        _ => None,
-    }
+        .or_else(|| part_values(name).map(|_| Role::Part))
 }
 
 /// Reads the columns from the first records; `exists` tells whether a file is found by a path.
@@ -140,11 +111,46 @@ pub(super) fn choose(
     let Some((first, rest)) = sample.split_first() else {
         return Err((1, "has no lines".into()));
     };
+    refuse_pixels(&first.fields).map_err(|reason| (first.line, reason))?;
+    refuse_bars(sample)?;
     let sample = Sample { first: &first.fields, rest, exists };
     let header = sample.header();
     match header {
         Header::None => sample.without_header(first.line),
         _ => sample.with_header(header).map_err(|reason| (first.line, reason)),
+    }
+}
+
+/// Refuses a header of pixels without a column of paths.
+fn refuse_pixels(names: &[Cow<'_, str>]) -> Result<(), Cow<'static, str>> {
+    let is_pixel = |name: &&Cow<'_, str>| {
+        let name = plain(name);
+        let place = name.strip_prefix("pixel");
+        place == Some("s") || place.is_some_and(|n| !n.is_empty() && n.parse::<usize>().is_ok())
+    };
+    let has_paths = names.iter().any(|name| matches!(role(name), Some(Role::Path(_))));
+    match names.iter().find(is_pixel).filter(|_| names.len() > 1 && !has_paths) {
+        None => Ok(()),
+        Some(pixel) => Err(format!(
+            "its columns hold pixels ({pixel}), and images as numbers are not read: write image files \
+             and a list of their paths"
+        )
+        .into()),
+    }
+}
+
+/// Refuses lines of which `|` separates the fields, since that stands between the labels of an image.
+fn refuse_bars(sample: &[Record<'_>]) -> Result<(), Fault> {
+    let path = |record: &Record<'_>| match record.fields.as_slice() {
+        [field] => field.split_once('|').map(|(path, _)| path.trim().to_owned()),
+        _ => None,
+    };
+    let is_path =
+        |path: &str| is_image(Path::new(path)) || matches!(role(path), Some(Role::Path(_)));
+    let line = sample.first().map_or(1, |first| first.line);
+    match sample.iter().all(|record| path(record).is_some_and(|path| is_path(&path))) {
+        true => Err((line, "| does not separate columns: use commas, or tabs in a .tsv".into())),
+        false => Ok(()),
     }
 }
 
@@ -288,37 +294,33 @@ impl Sample<'_> {
         let others =
             |column: &usize| *column != path && Some(*column) != label && !is_index(*column);
         let others: Vec<usize> = (0..self.first.len()).filter(others).collect();
-        let named =
-            |column: usize, flag| PartColumn { column, name: self.first[column].to_string(), flag };
-        let filled = |column: usize| self.values(column).filter(|value| !value.is_empty());
-        let are_words = |column: usize| {
-            filled(column).next().is_some() && filled(column).all(|v| part_of_file(v).is_some())
-        };
-        let are_flags = |column: usize| {
-            filled(column).next().is_some() && filled(column).all(|v| truth(v).is_some())
-        };
-        let by_name =
-            |names: &[&str], column: usize| names.contains(&plain(&self.first[column]).as_str());
-        let find = |is: &dyn Fn(usize) -> bool| others.iter().copied().find(|&column| is(column));
-        if let Some(column) = find(&|c| by_name(&PART_COLUMNS, c) && are_words(c)) {
-            return Some(named(column, None));
-        }
-        if let Some(column) = find(&|c| flag(&self.first[c]).is_some() && are_flags(c)) {
-            return Some(named(column, flag(&self.first[column])));
-        }
-        // The only column beside the path may be one of labels.
-        let sure = match others.len() {
-            1 if label.is_none() => &PART_COLUMNS[..SURE_PART_COLUMNS],
-            _ => &PART_COLUMNS[..],
-        };
-        find(&|c| by_name(sure, c))
-            .or_else(|| find(&|c| (others.len() > 1 || label.is_some()) && are_words(c)))
-            .map(|column| named(column, None))
+        let candidates: Vec<PartCandidate<'_>> = others
+            .iter()
+            .map(|&column| PartCandidate {
+                name: &self.first[column],
+                values: self.values(column).map(Cow::from).collect(),
+            })
+            .collect();
+        let (place, values) = choose_part_column(&candidates, label.is_none())?;
+        let column = others[place];
+        Some(PartColumn { column, name: self.first[column].to_string(), values })
     }
 
     fn without_header(&self, line: usize) -> Result<Columns, Fault> {
         let width = self.first.len();
         if width > 2 {
+            let is_name = |field: &Cow<'_, str>| field.parse::<f64>().is_err();
+            let has_image = self.first.iter().any(|field| is_image(Path::new(field.as_ref())));
+            if !has_image && self.first.iter().all(is_name) {
+                const SHOWN: usize = 8;
+                let shown = &self.first[..width.min(SHOWN)];
+                let more = if width > SHOWN { ", ..." } else { "" };
+                let reason = format!(
+                    "no column is known to hold paths among: {}{more}: call that one path",
+                    shown.join(", ")
+                );
+                return Err((line, reason.into()));
+            }
             let reason = format!(
                 "{width} fields, where a path and a label were expected: what contains the separator \
                  goes into double quotes; a list of more columns needs a first line with their names, \
@@ -453,6 +455,29 @@ mod tests {
         ] {
             assert_eq!(chosen(text), expected, "{text}");
         }
+        assert_eq!(
+            chosen("Image Index,Finding Labels,Age\nf1,Mass|Nodule,3\nf2,No Finding,4\n"),
+            "Image Index Finding Labels -; Age"
+        );
+        for (text, expected) in [
+            (
+                "slide,stain,site\nx1,he,a\nx2,he,b\n",
+                "1: no column is known to hold paths among: slide,",
+            ),
+            (
+                "label,pixel0,pixel1\n3,0,255\n5,0,0\n",
+                "1: its columns hold pixels (pixel0), and images",
+            ),
+            (
+                "emotion,pixels,Usage\n3,0 255,Training\n",
+                "1: its columns hold pixels (pixels), and images",
+            ),
+            ("path|label\na.jpg|1\nb.jpg|2\n", "1: | does not separate columns"),
+            ("a.jpg|1\nb.jpg|2\n", "1: | does not separate columns"),
+        ] {
+            let message = chosen(text);
+            assert!(message.starts_with(expected), "{message}");
+        }
         let message = chosen("a.jpg,1,2\nb.jpg,1,3\n");
         assert!(message.starts_with("1: 3 fields, where a path and a label"), "{message}");
         assert_eq!(chosen("cat,a.jpg\ndog,b.jpg\n"), "1: ".to_owned() + LABEL_IS_FILE);
@@ -469,24 +494,24 @@ mod tests {
             ("fname,labels,train\na.jpg,0,1\nb.jpg,1,0\n", "fname labels train; "),
             ("path,label,usage\na.jpg,0,train\nb.jpg,1,test\n", "path label usage; "),
             ("path,level,split\na.jpg,3,train\nb.jpg,1,test\n", "path level split; "),
+            // The only other column: its name or its values say that it is no label.
+            ("image_id,partition\na.jpg,0\nb.jpg,1\n", "image_id - partition; "),
+            ("id,Usage\na.jpg,Training\nb.jpg,PublicTest\n", "id - Usage; "),
+            ("path,set\na.jpg,train\nb.jpg,holdout\n", "path - set; "),
+            ("path,is_test\na.jpg,0\nb.jpg,1\n", "path - is_test; "),
+            // One flag says it all, the other only a part.
+            (
+                "path,label,is_valid,is_train\na.jpg,0,0,1\nb.jpg,1,0,0\n",
+                "path label is_train; is_valid",
+            ),
+            ("path,label,data set\na.jpg,0,train\nb.jpg,1,extra\n", "path label data set; "),
+            ("path,label,dataset\na.jpg,0,coco\nb.jpg,1,voc\n", "path label -; dataset"),
             // Here the column is that of the label.
             ("path,set\na.jpg,pirates\nb.jpg,city\n", "path set -; "),
             ("path,class\na.jpg,train\nb.jpg,test\n", "path class -; "),
             ("path,label,usage\na.jpg,0,free\nb.jpg,1,paid\n", "path label -; usage"),
         ] {
             assert_eq!(chosen(text), expected, "{text}");
-        }
-        let column = |flag| PartColumn { column: 0, name: String::new(), flag };
-        for (flag, value, expected) in [
-            (None, "Training", Some(Part::Train)),
-            (None, "trainval", None),
-            (None, "0", None),
-            (Some(Part::Validation), "True", Some(Part::Validation)),
-            (Some(Part::Validation), "0", Some(Part::Train)),
-            (Some(Part::Train), "false", Some(Part::Test)),
-            (Some(Part::Train), "", None),
-        ] {
-            assert_eq!(column(flag).part(value), expected, "{value}");
         }
     }
 }

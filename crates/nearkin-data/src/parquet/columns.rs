@@ -8,7 +8,7 @@ use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 use serde::Deserialize;
 
 use crate::classes::{label_rank, plain};
-use crate::splits::PART_COLUMNS;
+use crate::splits::part_values;
 
 /// The usual names of columns of images, in lower case and letters alone; the clearest first.
 const IMAGE_NAMES: [&str; 17] = [
@@ -37,8 +37,8 @@ pub(super) struct Columns {
     /// Columns that may hold images, the likeliest first.
     pub(super) images: Vec<ImageColumn>,
     pub(super) labels: Option<LabelColumn>,
-    /// A column of text that tells splits, and its name.
-    pub(super) part: Option<(usize, String)>,
+    /// Columns that may tell splits, by their names or, if they are text, by their values.
+    pub(super) parts: Vec<LabelColumn>,
     /// The root of each leaf.
     roots: Vec<usize>,
     /// The name and the type of each root.
@@ -129,19 +129,13 @@ impl Columns {
         let mut columns = Self {
             images: Vec::new(),
             labels: None,
-            part: None,
+            parts: Vec::new(),
             roots: (0..schema.num_columns()).map(root_of).collect(),
             described: roots.iter().map(|r| (r.name().to_owned(), type_name(r))).collect(),
         };
         columns.images = columns.find_images(schema, &described);
         columns.labels = columns.find_labels(schema, &described);
-        columns.part = (0..schema.num_columns()).find_map(|leaf| {
-            let column = schema.column(leaf);
-            let is_part = roots[columns.roots[leaf]].is_primitive()
-                && form(&column) == Some(Form::Text)
-                && PART_COLUMNS.contains(&plain(column.name()).as_str());
-            is_part.then(|| (leaf, column.name().to_owned()))
-        });
+        columns.parts = columns.find_parts(schema, &described);
         columns
     }
 
@@ -207,6 +201,26 @@ impl Columns {
                 names: described.class_names(name).filter(|_| !is_nested),
             })
         })
+    }
+
+    fn find_parts(&self, schema: &SchemaDescriptor, described: &Described) -> Vec<LabelColumn> {
+        let roots = schema.root_schema().get_fields();
+        let label = self.labels.as_ref().map(|label| label.leaf);
+        let others = (0..schema.num_columns()).filter(|&leaf| Some(leaf) != label);
+        let candidate = |leaf: usize| {
+            let column = schema.column(leaf);
+            let form = form(&column).filter(|_| roots[self.roots[leaf]].is_primitive())?;
+            let is_text = type_name(column.self_type()) == "string";
+            (is_text || part_values(column.name()).is_some()).then(|| LabelColumn {
+                leaf,
+                name: column.name().to_owned(),
+                form,
+                is_list: false,
+                is_binary: false,
+                names: described.class_names(column.name()),
+            })
+        };
+        others.filter_map(candidate).collect()
     }
 
     /// The columns that are not read, with their types. What is beside the bytes of an image, its path, is

@@ -29,6 +29,22 @@ pub(super) enum Row {
     List(Option<Vec<Value>>),
 }
 
+impl Row {
+    /// The text of a single value, and of the integers that count `names`; empty without one.
+    pub(super) fn word(&self, names: Option<&[String]>) -> String {
+        match self {
+            Self::One(Some(Value::Text(text))) => text.clone(),
+            Self::One(Some(Value::Integer(integer))) => {
+                let place = usize::try_from(*integer).ok();
+                let name = place.zip(names).and_then(|(place, names)| names.get(place));
+                name.cloned().unwrap_or_else(|| integer.to_string())
+            }
+            Self::One(Some(Value::Float(float))) => float.to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
 /// Levels of a column, as its file counts them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Levels {
@@ -183,11 +199,42 @@ pub(super) struct Labels<'a> {
     names: Option<&'a [String]>,
     /// Places of the integers that were met.
     integers: HashMap<i128, Option<u32>>,
+    flags: Flags,
+}
+
+/// Whether all lists may hold a 0 or 1 for each class, not the numbers of classes.
+#[derive(Default)]
+struct Flags {
+    /// The length of the lists so far.
+    length: Option<usize>,
+    /// Whether another list was met: of another length, or with other values.
+    have_others: bool,
+    /// Whether some list is not one of rising numbers.
+    have_falling: bool,
+}
+
+impl Flags {
+    fn push(&mut self, values: &[Value]) {
+        let bits = values.iter().map(|value| match value {
+            Value::Integer(0) => Some(false),
+            Value::Integer(1) => Some(true),
+            Value::Float(float) if *float == 0.0 => Some(false),
+            Value::Float(float) if *float == 1.0 => Some(true),
+            _ => None,
+        });
+        let bits = bits.collect::<Option<Vec<bool>>>().filter(|bits| bits.len() > 1);
+        let Some(bits) = bits.filter(|bits| *self.length.get_or_insert(bits.len()) == bits.len())
+        else {
+            self.have_others = true;
+            return;
+        };
+        self.have_falling |= bits.windows(2).any(|pair| pair[0] >= pair[1]);
+    }
 }
 
 impl<'a> Labels<'a> {
     pub(super) fn new(written: &'a mut Written, names: Option<&'a [String]>) -> Self {
-        Self { written, names, integers: HashMap::new() }
+        Self { written, names, integers: HashMap::new(), flags: Flags::default() }
     }
 
     /// Appends a row; the error is what is wrong with its label.
@@ -204,6 +251,7 @@ impl<'a> Labels<'a> {
             }
             Row::One(Some(value)) => self.word(value)?.map(|word| self.written.place(&word)),
             Row::List(Some(values)) => {
+                self.flags.push(&values);
                 // Such a text is a list, if an empty one.
                 let mut words = UNIT.to_string();
                 for value in values {
@@ -217,6 +265,15 @@ impl<'a> Labels<'a> {
         };
         self.written.push_place(place);
         Ok(())
+    }
+
+    /// What is wrong with all lists together: they would put every image into the classes 0 and 1.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
+        let Flags { have_others, have_falling, .. } = self.flags;
+        (have_falling && !have_others).then_some(
+            "holds lists of one length with only 0 and 1, which seem to be one value for each class: \
+             write the numbers or the names of the classes that an image shows",
+        )
     }
 
     /// The name or number of a class, if the value is one.

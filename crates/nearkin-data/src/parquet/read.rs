@@ -1,5 +1,6 @@
 //! Columns, row groups and pages.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -25,7 +26,7 @@ use crate::content::GIT_LFS_POINTER;
 use crate::decode::{decode, guarded};
 use crate::read_at::ReadAt;
 use crate::split_files;
-use crate::splits::{Part, part_of_file};
+use crate::splits::{Part, PartCandidate, choose_part_column, unclear_values};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 /// Unpacked row groups in memory, at most.
@@ -366,20 +367,50 @@ impl Table {
         }
     }
 
-    /// The parts that a column of splits speaks of.
+    /// What a column says about splits, if there is one.
     fn parts<R: ReadAt + ?Sized + 'static>(
         &self,
         open: &impl Open<R>,
-    ) -> Result<BTreeSet<Part>, DataError> {
-        let mut parts = BTreeSet::new();
-        let Some((column, _)) = self.columns.part else { return Ok(parts) };
-        for group in 0..self.metadata.num_row_groups() {
-            let cells = self.cells_of(open(&self.path)?, group, column, 0, self.rows(group))?;
-            let words =
-                cells.iter().flatten().filter_map(|cell| std::str::from_utf8(cell.data()).ok());
-            parts.extend(words.filter_map(part_of_file));
+    ) -> Result<Option<FoundParts>, DataError> {
+        /// Rows that tell what a column is.
+        const SAMPLE: usize = 64;
+        let words = |group: usize, column: &LabelColumn, count: usize| {
+            let (levels, chunks) = (self.levels(column.leaf), open(&self.path)?);
+            let read = || rows(self.column(chunks, group, column.leaf)?, column, levels, count);
+            let rows = self.read(group, read)?;
+            Ok(rows.iter().map(|row| row.word(column.names.as_deref())).collect::<Vec<String>>())
+        };
+        let columns = &self.columns.parts;
+        let mut candidates = Vec::new();
+        for column in columns {
+            let mut values = Vec::new();
+            for group in 0..self.metadata.num_row_groups() {
+                if values.len() < SAMPLE {
+                    let count = (SAMPLE - values.len()).min(self.rows(group));
+                    values.extend(words(group, column, count)?.into_iter().map(Cow::from));
+                }
+            }
+            candidates.push(PartCandidate { name: &column.name, values });
         }
-        Ok(parts)
+        let Some((place, values)) = choose_part_column(&candidates, false) else {
+            return Ok(None);
+        };
+        let mut found = FoundParts { name: columns[place].name.clone(), ..FoundParts::default() };
+        for group in 0..self.metadata.num_row_groups() {
+            for word in words(group, &columns[place], self.rows(group))? {
+                match values.part(&word) {
+                    Some(part) => {
+                        found.parts.insert(part);
+                    }
+                    None if found.unclear.len() < FoundParts::SHOWN => {
+                        let word = if word.is_empty() { "(empty)".to_owned() } else { word };
+                        found.unclear.insert(word);
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(Some(found))
     }
 
     fn levels(&self, column: usize) -> Levels {
@@ -450,9 +481,8 @@ impl Parquet {
             }
         }
         let own = tables(own)?;
-        let is_divided = !files.train.is_empty() && !files.test.is_empty();
         for table in &own {
-            refuse_other_parts(table, is_divided.then_some(split), &Chunks::open)?;
+            refuse_other_parts(table, split, &Chunks::open)?;
         }
         let mut set = Self::new(own, &train, &Chunks::open)?;
         if set.images == 0 {
@@ -699,19 +729,36 @@ impl<'a> Labelled<'a> {
                     })?;
                 }
             }
+            if let Some(reason) = labels.refusal() {
+                return Err(table.malformed(&format!("its column {} {reason}", column.name)));
+            }
         }
         Ok(written)
     }
 }
 
-/// Refuses a file whose column of splits speaks of several, or of another than that of the file.
+/// What a column says about splits.
+#[derive(Default)]
+struct FoundParts {
+    name: String,
+    parts: BTreeSet<Part>,
+    /// Values that name no part, as many as a message needs.
+    unclear: BTreeSet<String>,
+}
+
+impl FoundParts {
+    const SHOWN: usize = 5;
+}
+
+/// Refuses a file whose column of splits speaks of several, of another than that of the file, or of
+/// none that is known.
 fn refuse_other_parts<R: ReadAt + ?Sized + 'static>(
     table: &Table,
-    split: Option<Split>,
+    split: Split,
     open: &impl Open<R>,
 ) -> Result<(), DataError> {
-    let parts = table.parts(open)?;
-    let Some((_, name)) = &table.columns.part else { return Ok(()) };
+    let Some(FoundParts { name, parts, unclear }) = table.parts(open)? else { return Ok(()) };
+    let unclear: Vec<String> = unclear.into_iter().collect();
     let splits =
         |split: Split| parts.iter().any(|part| (*part == Part::Train) == (split == Split::Train));
     let (train, test) = (splits(Split::Train), splits(Split::Test));
@@ -719,8 +766,23 @@ fn refuse_other_parts<R: ReadAt + ?Sized + 'static>(
         _ if train && test => {
             "has rows of the train split and of others: write a file for each split"
         }
-        Some(Split::Train) if test => "says that the rows are not of the train split",
-        Some(Split::Test) if train => "says that the rows are of the train split",
+        _ if !unclear.is_empty() && parts.is_empty() => {
+            return Err(table.malformed(&unclear_values(&name, &unclear, "rows")));
+        }
+        _ if !unclear.is_empty() => {
+            let values = unclear.join(", ");
+            let reason = format!(
+                "its column {name} has rows of no known split, with the values {values}: write a file \
+                 without them"
+            );
+            return Err(table.malformed(&reason));
+        }
+        Split::Train if test => {
+            "says that the rows are not of the train split: rename the column to train on them"
+        }
+        Split::Test if train => {
+            "says that the rows are of the train split: call the file like that split"
+        }
         _ => return Ok(()),
     };
     Err(table.malformed(&format!("its column {name} {reason}")))
@@ -732,7 +794,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let source: Arc<[u8]> = bytes.into();
     let open = |_: &Path| Ok(Chunks { source: Arc::clone(&source), length: source.len() as u64 });
     let Ok(table) = Table::parse(Path::new("fuzzed"), &open) else { return };
-    let _ = refuse_other_parts(&table, None, &open);
+    let _ = refuse_other_parts(&table, Split::Train, &open);
     let Ok(set) = Parquet::new(vec![table], &[], &open) else { return };
     for group in &set.groups {
         for skipped in [0, 1] {
@@ -1276,6 +1338,17 @@ mod tests {
             {"_type": "ClassLabel", "names": ["x", "y", "z"]}}}}}"#;
         let file = labelled(&list("INT64 element"), Some(described), Cells::Int64s(numbers));
         assert_eq!(classes_of(file), "[x+z] [y]");
+        let open = |lists| {
+            let file = labelled(&list("INT64 element"), None, Cells::Int64s(lists));
+            let folder = folder(&[("x.parquet", file)]);
+            Parquet::open(folder.path(), Split::Train).err().map(|error| error.to_string())
+        };
+        let message = open(vec![Some(vec![0, 0, 1]), None, Some(vec![1, 0, 0])]).unwrap();
+        assert!(message.contains("lists of one length with only 0 and 1, which seem"), "{message}");
+        assert!(open(vec![Some(vec![1, 0]), Some(vec![0, 1])]).is_some());
+        for lists in [vec![Some(vec![0, 1]); 2], vec![Some(vec![1, 0]), Some(vec![1])]] {
+            assert_eq!(open(lists), None);
+        }
     }
 
     fn named(names: &str) -> String {
@@ -1479,6 +1552,53 @@ mod tests {
             message.contains("its column split says that the rows are of the train split"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn columns_of_splits_are_known_as_in_lists() {
+        let refusal = |column: &str, cells: Cells| {
+            let folder = folder(&[("train.parquet", labelled(column, None, cells))]);
+            Parquet::open(folder.path(), Split::Train).err().map(|error| error.to_string())
+        };
+        let text = |values: [Option<&'static str>; 2]| Cells::Text(values.to_vec());
+        for (column, cells, expected) in [
+            (
+                "OPTIONAL BINARY Usage (STRING);",
+                text([Some("Training"), Some("PublicTest")]),
+                "its column Usage has rows of the train split and of others",
+            ),
+            (
+                "OPTIONAL INT64 is_train;",
+                Cells::Int64(vec![Some(1), Some(0)]),
+                "its column is_train has rows of the train split and of others",
+            ),
+            (
+                "OPTIONAL BINARY split (STRING);",
+                text([Some("test"), Some("test")]),
+                "its column split says that the rows are not of the train split: rename the column",
+            ),
+            (
+                "OPTIONAL BINARY split (STRING);",
+                text([None, Some("train")]),
+                "its column split has rows of no known split, with the values (empty): write",
+            ),
+            (
+                "OPTIONAL INT64 partition;",
+                Cells::Int64(vec![Some(0), Some(2)]),
+                "its column partition has the values 0, 2, which are no words of splits",
+            ),
+            (
+                "OPTIONAL BINARY part (STRING);",
+                text([Some("train"), Some("holdout val")]),
+                "its column part has rows of the train split and of others",
+            ),
+        ] {
+            let message = refusal(column, cells).unwrap_or_default();
+            assert!(message.contains(expected), "{column}: {message}");
+        }
+        let sources = text([Some("coco"), Some("voc")]);
+        assert_eq!(refusal("OPTIONAL BINARY dataset (STRING);", sources), None);
+        assert_eq!(refusal("OPTIONAL INT64 is_train;", Cells::Int64(vec![Some(1); 2])), None);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! The rules stand in the documentation of [`webdataset`](crate::webdataset).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use crate::classes::label_rank;
 use crate::entry;
 use crate::image_file::MAX_IMAGE_BYTES;
 use crate::read_at::ReadAt;
+use crate::splits::{Part, part_values};
 use crate::{DataError, Skipped};
 
 /// The extensions of images in the order in which one of several is chosen: a photograph before what is
@@ -98,6 +99,11 @@ fn find_in<R: ReadAt + ?Sized>(
         let mut text = || archive.text(&member);
         join.member(&member, &mut text).map_err(|fault| refused(path, fault))?;
     }
+    if join.parts.contains(&Part::Train) && join.parts.len() > 1 {
+        let reason = "its .json members put samples into the train split and into others: write shards for \
+                      each split";
+        return Err(DataError::malformed(path, reason));
+    }
     let mut samples = join.finish();
     match archive.end() {
         End::Marked => {}
@@ -165,12 +171,20 @@ struct Join<'a> {
     samples: Samples,
     /// Members that are not read, by extension.
     unread: HashMap<String, (usize, String)>,
+    /// The parts that samples are said to be of.
+    parts: BTreeSet<Part>,
 }
 
 impl<'a> Join<'a> {
     fn new(shard: &'a Path, hidden: Hidden) -> Self {
-        let (runs, samples, unread) = (Vec::new(), Samples::default(), HashMap::new());
-        Self { shard, hidden, runs, samples, unread }
+        Self {
+            shard,
+            hidden,
+            runs: Vec::new(),
+            samples: Samples::default(),
+            unread: HashMap::new(),
+            parts: BTreeSet::new(),
+        }
     }
 
     fn skip(&mut self, reason: &str, member: &str) {
@@ -230,7 +244,9 @@ impl<'a> Join<'a> {
             let label = content(member, text)?.map_or(Reading::Unreadable, |c| text_label(&c));
             self.label(key, name, label, |run| &mut run.labels, prefix, rank);
         } else if let Some((prefix, rank)) = rank(&["json"]) {
-            let label = content(member, text)?.map_or(Reading::Unreadable, |c| json_label(&c));
+            let content = content(member, text)?;
+            self.parts.extend(content.as_deref().and_then(json_part));
+            let label = content.map_or(Reading::Unreadable, |content| json_label(&content));
             self.label(key, name, label, |run| &mut run.metadata, prefix, rank);
         } else if field == "txt" {
             let content = content(member, text)?;
@@ -483,6 +499,19 @@ fn word(content: &[u8]) -> Text {
     }
 }
 
+/// The part that an object names under a usual key of columns of splits.
+fn json_part(content: &[u8]) -> Option<Part> {
+    let entries: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(content).ok()?;
+    entries.iter().find_map(|(key, value)| {
+        let text = match value {
+            serde_json::Value::String(text) => text.clone(),
+            value => value.to_string(),
+        };
+        part_values(key)?.part(&text)
+    })
+}
+
 /// The label under the usual keys of an object, or a bare name or number.
 fn json_label(content: &[u8]) -> Reading {
     use serde_json::Value;
@@ -579,6 +608,29 @@ mod tests {
                 format!("skipped 4 {share}; the first: s.tar/c"),
             ]
         );
+    }
+
+    #[test]
+    fn samples_of_several_splits_in_a_shard_are_refused() {
+        let refusal = |metadata: [&str; 2]| {
+            let [one, other] = metadata.map(str::as_bytes);
+            let bytes =
+                tar(&[("a.png", b"A"), ("a.json", one), ("b.png", b"B"), ("b.json", other)]);
+            let found = find(&bytes[..], bytes.len() as u64, Path::new("s.tar"));
+            found.err().map(|error| error.to_string())
+        };
+        for mixed in [
+            [r#"{"split": "train"}"#, r#"{"split": "test"}"#],
+            [r#"{"is_valid": false}"#, r#"{"is_valid": true}"#],
+        ] {
+            let message = refusal(mixed).unwrap();
+            assert!(
+                message.contains("put samples into the train split and into others"),
+                "{message}"
+            );
+        }
+        assert_eq!(refusal([r#"{"split": "train"}"#, r#"{"split": "train"}"#]), None);
+        assert_eq!(refusal([r#"{"label": "train"}"#, r#"{"label": "test"}"#]), None);
     }
 
     #[test]
