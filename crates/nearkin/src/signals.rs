@@ -76,7 +76,9 @@ fn set_mask(how: c_int) {
     unsafe {
         let mut signals: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
-        HANDLED.iter().for_each(|&signal| drop(libc::sigaddset(&raw mut signals, signal)));
+        for signal in HANDLED {
+            libc::sigaddset(&raw mut signals, signal);
+        }
         libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
     }
 }

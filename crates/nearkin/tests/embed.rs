@@ -186,29 +186,28 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     let place = five();
     let said = place.nearkin("dedupe five.npy --out g.csv --keep-list kept.txt").done();
     assert_snapshot!(without_seconds(&said), @r"
-    five.npy: 2 group(s) of near-duplicates (centered cosine of 0.9 or more); 2 of 5 images are removed, 3 are kept
+    five.npy: 2 group(s) of near-duplicates (centered cosine of 0.97 or more); 2 of 5 images are removed, 3 are kept
 
     similarity to the nearest other image (5 images)
-      0.95 to 1.00        4 ########################################
-      0.90 to 0.95        0
-      --------------------- --similarity 0.9
-      0.85 to 0.90        0
-      0.80 to 0.85        0
-      0.75 to 0.80        0
-      0.70 to 0.75        0
-      0.65 to 0.70        0
-      0.60 to 0.65        0
-      0.55 to 0.60        0
-      0.50 to 0.55        0
-      0.45 to 0.50        0
-      0.40 to 0.45        0
-      0.35 to 0.40        0
-      0.30 to 0.35        0
-      0.25 to 0.30        0
-      0.20 to 0.25        0
-      0.15 to 0.20        0
-      0.10 to 0.15        0
-        below 0.10        1 ##########
+      0.97 to 1.00        4 ########################################
+      --------------------- --similarity 0.97
+      0.94 to 0.97        0
+      0.91 to 0.94        0
+      0.88 to 0.91        0
+      0.85 to 0.88        0
+      0.82 to 0.85        0
+      0.79 to 0.82        0
+      0.76 to 0.79        0
+      0.73 to 0.76        0
+      0.70 to 0.73        0
+      0.67 to 0.70        0
+      0.64 to 0.67        0
+      0.61 to 0.64        0
+      0.58 to 0.61        0
+      0.55 to 0.58        0
+      0.52 to 0.55        0
+      0.49 to 0.52        0
+        below 0.49        1 ##########
 
     exact, in 1 cells; 100.00 % of the comparisons of all with all; N s, reading N s
     wrote g.csv
@@ -217,9 +216,9 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     assert_snapshot!(place.read("g.csv"), @r#"
     group,index,name,similarity,keep
     0,0,a.png,1.000000,yes
-    0,2,"c/a,2.png",0.999445,no
+    0,2,"c/a,2.png",0.999425,no
     1,1,b.png,1.000000,yes
-    1,3,d.png,0.995037,no
+    1,3,d.png,0.988336,no
     "#);
     assert_eq!(
         place.read("kept.txt"),
