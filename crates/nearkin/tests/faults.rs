@@ -73,7 +73,7 @@ const STEPS: u64 = 32;
 const STEPS_PER_EPOCH: u64 = 4;
 
 /// Processes wait so long for each other.
-const TIMEOUT_SECONDS: u64 = 60;
+const TIMEOUT_SECONDS: u64 = 20;
 /// Nothing may take longer than this, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
