@@ -186,28 +186,28 @@ fn copies_are_grouped_and_the_rest_is_kept() {
     let place = five();
     let said = place.nearkin("dedupe five.npy --out g.csv --keep-list kept.txt").done();
     assert_snapshot!(without_seconds(&said), @r"
-    five.npy: 2 group(s) of near-duplicates (centered cosine of 0.97 or more); 2 of 5 images are removed, 3 are kept
+    five.npy: 2 group(s) of near-duplicates (centered cosine of 0.98 or more); 2 of 5 images are removed, 3 are kept
 
     similarity to the nearest other image (5 images)
-      0.97 to 1.00        4 ########################################
-      --------------------- --similarity 0.97
-      0.94 to 0.97        0
-      0.91 to 0.94        0
-      0.88 to 0.91        0
-      0.85 to 0.88        0
-      0.82 to 0.85        0
-      0.79 to 0.82        0
-      0.76 to 0.79        0
-      0.73 to 0.76        0
-      0.70 to 0.73        0
-      0.67 to 0.70        0
-      0.64 to 0.67        0
-      0.61 to 0.64        0
-      0.58 to 0.61        0
-      0.55 to 0.58        0
-      0.52 to 0.55        0
-      0.49 to 0.52        0
-        below 0.49        1 ##########
+      0.98 to 1.00        4 ########################################
+      --------------------- --similarity 0.98
+      0.96 to 0.98        0
+      0.94 to 0.96        0
+      0.92 to 0.94        0
+      0.90 to 0.92        0
+      0.88 to 0.90        0
+      0.86 to 0.88        0
+      0.84 to 0.86        0
+      0.82 to 0.84        0
+      0.80 to 0.82        0
+      0.78 to 0.80        0
+      0.76 to 0.78        0
+      0.74 to 0.76        0
+      0.72 to 0.74        0
+      0.70 to 0.72        0
+      0.68 to 0.70        0
+      0.66 to 0.68        0
+        below 0.66        1 ##########
 
     exact, in 1 cells; 100.00 % of the comparisons of all with all; N s, reading N s
     wrote g.csv
@@ -252,13 +252,15 @@ fn features_are_centered_unless_that_is_switched_off() {
     rows.push(rows[7].map(|value| 3.0 * value + 0.003));
     write_rows(&place, "rows.npy", &rows);
     let said = place.nearkin("dedupe rows.npy --out g.csv").done();
-    let expected = "rows.npy: 1 group(s) of near-duplicates (centered cosine of 0.97 or more); 1 of 61 \
+    let expected = "rows.npy: 1 group(s) of near-duplicates (centered cosine of 0.98 or more); 1 of 61 \
                     images are removed, 60 are kept\n";
     assert!(said.starts_with(expected), "{said}");
     let table = place.read("g.csv");
     assert!(table.contains("\n0,7,7,1.000000,yes\n0,60,60,1.000000"), "{table}");
 
-    let raw = place.nearkin("dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt");
+    let raw = place.nearkin(
+        "dedupe rows.npy --no-center --similarity 0.97 --out raw.csv --keep-list kept.txt",
+    );
     assert_eq!(raw.code, Some(2));
     assert!(raw.stdout.contains(", 1 are kept\n"), "{}", raw.stdout);
     let warning =
@@ -267,7 +269,8 @@ fn features_are_centered_unless_that_is_switched_off() {
     let refusal = "error: kept.txt was not written: it would keep 1 of 61 images, less than half";
     assert!(raw.stderr.contains(refusal), "{}", raw.stderr);
     assert!(place.path("raw.csv").exists() && !place.path("kept.txt").exists());
-    let forced = "dedupe rows.npy --no-center --out raw.csv --keep-list kept.txt --force";
+    let forced =
+        "dedupe rows.npy --no-center --similarity 0.97 --out raw.csv --keep-list kept.txt --force";
     place.nearkin(forced).done();
     assert_eq!(place.read("kept.txt"), "0\n");
 
@@ -296,7 +299,7 @@ fn features_are_centered_unless_that_is_switched_off() {
         "{}",
         said.stderr
     );
-    assert!(said.done().contains("(cosine of 0.97 or more)"));
+    assert!(said.done().contains("(cosine of 0.98 or more)"));
 }
 
 #[test]

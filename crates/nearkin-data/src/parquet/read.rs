@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::parquet::basic::Compression;
-use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::{ParquetError, Result as Parsed};
 use ::parquet::file::metadata::page_index::RowGroupPageIndex;
@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use super::columns::{Columns, Form, ImageColumn, LabelColumn};
 use super::labels::{Labels as LabelWriter, Levels, Row, rows};
+use super::pages::SoundPages;
 use super::{FILES, files};
 use crate::classes::{Fault, Labels, Scheme, UNIT, Written};
 use crate::content::GIT_LFS_POINTER;
@@ -306,7 +307,9 @@ impl Table {
             RowGroupPageIndex::new(group, None),
             properties,
         )?;
-        reader.get_column_reader(column)
+        let pages = SoundPages(reader.get_column_page_reader(column)?);
+        let description = self.metadata.file_metadata().schema_descr().column(column);
+        Ok(get_column_reader(description, Box::new(pages)))
     }
 
     fn malformed(&self, reason: &str) -> DataError {

@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
 }
 
 /// Chosen on planted near-duplicates; docs/embeddings.md has the figures.
-const SIMILARITY: f32 = 0.97;
+const SIMILARITY: f32 = 0.98;
 
 /// A group with more images than both is more likely to be images that the encoder cannot tell apart.
 const LARGE_GROUP: usize = 10;
