@@ -137,12 +137,12 @@ fn crops(check: &mut Check<'_>) -> Result<(), Failure> {
     let sce = sce(check, check.case.parameter("lam")?, variant, &more)?;
     let mut momentum = momentum.into_iter().map(|view| Some(alone(view)));
     let encoded = Encoded {
-        momentum: raw.iter().map(|_| momentum.next().flatten()).collect(),
+        keys: raw.iter().map(|_| momentum.next().flatten()).collect(),
         queue: Some(rows(&check.input("queue_raw")?, true)?),
         ..super::through::online(&raw)?
     };
     for (key, got) in
-        [("crops", raw.len()), ("global_crops", encoded.momentum.iter().flatten().count())]
+        [("crops", raw.len()), ("global_crops", encoded.keys.iter().flatten().count())]
     {
         if check.case.parameter_or_none(key)?.is_some_and(|stated| stated != got as f64) {
             return Err(Failure::Form { key: key.to_owned(), wanted: "the number of views given" });

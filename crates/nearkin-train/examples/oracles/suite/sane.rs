@@ -57,11 +57,11 @@ fn refined(check: &mut Check<'_>, similarities: &Tensor) -> Result<(), Failure> 
 
 fn labels(check: &mut Check<'_>) -> Result<(), Failure> {
     let keys = check.input("key_features_unit")?;
-    let everywhere = check.input("candidates")?;
-    let teacher = Embedding { local: keys.shallow_clone(), everywhere };
+    let gathered = check.input("candidates")?;
+    let teacher = Embedding { local: keys.shallow_clone(), gathered };
     let encoded = Encoded {
         online: vec![None, Some(alone(keys))],
-        momentum: vec![Some(teacher), None],
+        keys: vec![Some(teacher), None],
         ..Encoded::default()
     };
     let term = term(&*sane(check, "both", "none", 0.5)?, &encoded, 1)?;
