@@ -51,9 +51,10 @@ fn one_term(
     leaf: &Tensor,
     gradient: &str,
 ) -> Result<(), Failure> {
-    let relations = term(&*sce(check, 0.0, variant, &[])?, encoded, 0)?;
-    check.close("s", &relations.choice()?.target)?;
-    let term = term(&*sce(check, check.case.parameter("lam")?, variant, &[])?, encoded, 0)?;
+    let relations = sce(check, 0.0, variant, &[])?;
+    check.close("s", &term(&*relations, encoded, 0)?.choice()?.target)?;
+    let sce = sce(check, check.case.parameter("lam")?, variant, &[])?;
+    let term = term(&*sce, encoded, 0)?;
     check.close("sim_q", &term.similarities()?)?;
     check.close("w", &term.choice()?.target)?;
     check.close("per_row", &per_anchor(&term)?)?;
