@@ -1,4 +1,4 @@
-//! What lies beside the files of a set.
+//! Counts the files in the folder of a data set that are not part of it.
 //!
 //! A folder of shards, parquet files or idx files, or one that a list describes, holds more than these:
 //! a preview, a README, photos of a kind that is not read, a shard that is still packed, a download that
@@ -16,7 +16,7 @@ use crate::scan::{Found, What, closed_folder};
 use crate::split_files::FileKind;
 use crate::{DataError, Skipped};
 
-/// How to tell what lies beside the files of a set.
+/// Which files belong to a data set, and what to call the others.
 pub(crate) struct Beside<'a> {
     /// Whether a file is part of the set, or is counted elsewhere.
     pub(crate) is_own: &'a dyn Fn(&Path) -> bool,
@@ -110,17 +110,13 @@ fn sorted(folder: &Path) -> Result<Vec<Found>, DataError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_files::empty_files;
 
     const SHARDS: FileKind = FileKind { extension: "tar", noun: "shard" };
 
     /// What is counted beside `set.tar`, with paths relative to the folder.
     fn counted(files: &[&str]) -> Vec<String> {
-        let root = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
+        let root = empty_files(files);
         let own = root.path().join("set.tar");
         let beside = Beside {
             is_own: &|path| path == own,

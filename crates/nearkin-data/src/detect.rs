@@ -5,13 +5,13 @@
 //! Some folders hold two kinds: a preview beside shards, the archives that images were unpacked from, a
 //! table of metadata beside images. The rules where images are beside shards or parquet files:
 //!
-//! - Pictures are no set if there are at most ten, in the folder, in ones such as `assets` and `docs`, in
-//!   that of the shards or parquet files, or in one other folder. They are counted.
+//! - At most ten pictures are previews, not a data set. They may be in the folder itself, in folders such as
+//!   `assets` and `docs`, beside the shards or parquet files, or in one other folder. They are counted.
 //! - Archives are what images were unpacked from if they are not numbered like shards, or are called
 //!   like a folder beside them. A parquet file holds metadata if its name speaks of no part and is not
 //!   numbered, or it is called like a folder of images or like a shard beside it, as `img2dataset` writes
 //!   them.
-//! - Shards and parquet files that are more than one folder deep are no set beside pictures that are one.
+//! - If there are more pictures, shards and parquet files more than one folder deep are ignored.
 //! - Otherwise both are sets, and the user is asked which one is meant.
 //!
 //! Where a list is beside images, the folders decide if they sort the images into classes; else the
@@ -380,23 +380,11 @@ pub fn other_kind(source: &Source) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
-
     use super::*;
-
-    /// Empty files: only names are looked at, but for lists.
-    fn tree(files: &[&str]) -> TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        root
-    }
+    use crate::test_files::empty_files;
 
     fn kind(files: &[&str]) -> Result<&'static str, String> {
-        let root = tree(files);
+        let root = empty_files(files);
         detect(root.path()).map(|source| source.kind()).map_err(|error| error.to_string())
     }
 
@@ -430,10 +418,7 @@ mod tests {
             ("train", "folder"),
             ("x.png", "folder"),
         ] {
-            let root = tempfile::tempdir().unwrap();
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, "").unwrap();
+            let root = empty_files(&[file]);
             assert_eq!(detect(root.path()).unwrap().kind(), kind, "{file}");
         }
         let root = tempfile::tempdir().unwrap();
@@ -537,7 +522,7 @@ mod tests {
             &["preview.png", "a/b/train-0.tar"],
             &["preview.png", "a/b/0.parquet"],
         ] {
-            let root = tree(files);
+            let root = empty_files(files);
             let found = detect(root.path()).unwrap();
             let mut given = found.clone();
             given.set_path(root.path()).unwrap();
@@ -550,7 +535,7 @@ mod tests {
             assert_eq!(located(&given).path(), Some(&*expected), "{files:?}");
             assert!(crate::has_split(&given, Split::Train).unwrap(), "{files:?}");
         }
-        let empty = tree(&["a/x.txt"]);
+        let empty = empty_files(&["a/x.txt"]);
         let source = Source::Idx { path: Some(empty.path().to_owned()) };
         assert_eq!(located(&source).path(), Some(empty.path()));
     }
@@ -558,7 +543,7 @@ mod tests {
     #[test]
     fn a_folder_of_a_packed_file_says_to_give_the_file() {
         for files in [&["s.packed"][..], &["s.packed", "preview.png"]] {
-            let root = tree(files);
+            let root = empty_files(files);
             let file = root.path().join("s.packed");
             let expected = format!("give the packed file itself, {}", file.display());
             assert!(refusal(root.path()).ends_with(&expected), "{files:?}");
@@ -568,10 +553,10 @@ mod tests {
 
     #[test]
     fn a_list_beside_images_has_the_labels_unless_folders_do() {
-        let root = tree(&["train/1.png", "train/2.png"]);
+        let root = empty_files(&["train/1.png", "train/2.png"]);
         fs::write(root.path().join("train.csv"), "train/1.png,a\ntrain/2.png,b\n").unwrap();
         assert_eq!(detect(root.path()).unwrap().kind(), "list");
-        let root = tree(&["train/a/1.png", "train/b/2.png"]);
+        let root = empty_files(&["train/a/1.png", "train/b/2.png"]);
         fs::write(root.path().join("train.csv"), "train/a/1.png,a\ntrain/b/2.png,b\n").unwrap();
         assert_eq!(detect(root.path()).unwrap().kind(), "folder");
         fs::write(root.path().join("train.csv"), b"\xff").unwrap();
@@ -580,7 +565,7 @@ mod tests {
 
     #[test]
     fn files_of_other_kinds_are_told_what_to_do() {
-        let root = tree(&["a.png", "set.zip", "set.TAR.GZ"]);
+        let root = empty_files(&["a.png", "set.zip", "set.TAR.GZ"]);
         assert!(
             refusal(&root.path().join("a.png")).ends_with("is a single image; give its folder")
         );
@@ -592,7 +577,7 @@ mod tests {
     #[test]
     fn a_source_that_is_another_kind_is_told() {
         let other = |files: &[&str], text: &str| {
-            let root = tree(files);
+            let root = empty_files(files);
             let mut source: Source = toml::from_str(text).unwrap();
             source.set_path(root.path()).unwrap();
             other_kind(&source)

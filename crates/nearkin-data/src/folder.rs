@@ -10,10 +10,9 @@
 //! folders with images, and its empty ones that have images in the test split. Names that differ only
 //! in how Unicode spells them are one class; names that differ in case are two, with a note.
 //!
-//! Tiny-ImageNet is read as it is published: where `val` holds the file `val_annotations.txt`, it says
-//! which class of `train` an image outside of class folders belongs to. Images that were sorted into
-//! class folders belong to these; an image without a line has no label; lines without an image are
-//! counted. Where a file `words.txt` beside `train` describes every class folder, classes are called by
+//! Tiny-ImageNet is read in its published layout: `val/val_annotations.txt` gives the classes of images
+//! that are not in class folders. Images in class folders belong to these classes. An image without a
+//! line has no label; lines without an image are counted. Where a file `words.txt` beside `train` describes every class folder, classes are called by
 //! these words.
 //!
 //! Images are files whose names end as those of images do (see [`decode`](mod@crate::decode)), and are

@@ -4,8 +4,8 @@
 //! that can happen to a set: test images are trained on, or everything but one class is left out.
 //! The rules, in this order; folders without images play no part:
 //!
-//! - **Wrapped.** Where one folder holds all images and its name is not that of a part, the set is in
-//!   there: archives often unpack to one folder. Not so if images are directly in it and there are
+//! - **Wrapped.** If one folder holds all images and its name is not a split word, the data set is in
+//!   that folder: archives often unpack to one folder. Not so if images are directly in it and there are
 //!   other folders, which may be empty classes. A part may be wrapped too
 //!   (`seg_train/seg_train/CLASS`), in a folder with the name of the part or of the outer folder, or
 //!   in one that has at least two class folders and no images of its own.
@@ -45,7 +45,7 @@ const DEEPEST: usize = 8;
 /// beside it to be one beyond doubt.
 const FEWEST_OTHER_CLASSES: usize = 4;
 
-/// Beside so many others, no folder is a split.
+/// With this many other folders, a folder is not taken for a split.
 const MANY_CLASSES: usize = 20;
 
 /// So many folders a message names.
@@ -642,25 +642,14 @@ fn splits_inside(root: &Path, [first, second]: [&Path; 2]) -> DataError {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tempfile::TempDir;
 
     use super::*;
+    use crate::test_files::empty_files;
     use crate::{Folder, ImageSet};
-
-    /// Empty files: names are all that counts here.
-    fn tree<S: AsRef<str>>(files: &[S]) -> TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = root.path().join(file.as_ref());
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        root
-    }
 
     /// The folders of train and test, relative to the root of the set.
     fn splits_of(files: &[&str]) -> Result<[Option<String>; 2], String> {
-        let root = tree(files);
+        let root = empty_files(files);
         let layout = Layout::read(root.path()).map_err(|error| error.to_string())?;
         Ok([Split::Train, Split::Test].map(|split| {
             let relative = |folder: &Path| folder.strip_prefix(root.path()).unwrap().to_owned();
@@ -728,7 +717,7 @@ mod tests {
 
     #[test]
     fn a_part_without_images_is_told() {
-        let root = tree(&["train/a/1.png", "train/b/2.png", "val/a/3.heic", "notes/x.txt"]);
+        let root = empty_files(&["train/a/1.png", "train/b/2.png", "val/a/3.heic", "notes/x.txt"]);
         let skipped = Layout::read(root.path()).unwrap().skipped(Split::Train).unwrap();
         let reasons = skipped.reasons().iter().map(|one| format!("{} {}", one.count, one.reason));
         assert_eq!(
@@ -849,7 +838,7 @@ mod tests {
             ),
             (&["train/train/1.png", "train/test/1.png", "test/1.png"], "(train and test)"),
         ] {
-            let root = tree(files);
+            let root = empty_files(files);
             let message = Folder::open(root.path(), Split::Train).err().unwrap().to_string();
             assert!(message.contains(named), "{message}");
         }
@@ -863,18 +852,18 @@ mod tests {
                 "(color, gray) that hold the same ones (a, b)",
             ),
         ] {
-            let root = tree(&files);
+            let root = empty_files(&files);
             let message = Folder::open(root.path(), Split::Train).err().unwrap().to_string();
             assert!(message.contains(named), "{message}");
         }
         let numbered =
             (1..6).flat_map(|fold| ["a", "b"].map(|class| format!("{fold}/{class}/1.png")));
-        let root = tree(&numbered.collect::<Vec<_>>());
+        let root = empty_files(&numbered.collect::<Vec<_>>());
         let message = Folder::open(root.path(), Split::Train).err().unwrap().to_string();
         assert!(message.contains("has folders (1, 2, 3, 4 and 1 more) that hold"), "{message}");
         let domains = ["art", "photo", "sketch", "cartoon"]
             .map(|domain| ["dog", "elephant"].map(|class| format!("{domain}/{class}/1.png")));
-        let set = Folder::open(tree(&domains.concat()).path(), Split::Train).unwrap();
+        let set = Folder::open(empty_files(&domains.concat()).path(), Split::Train).unwrap();
         assert!(
             set.skipped().notes()[0].contains("hold folders of the same names (dog, elephant)")
         );
@@ -885,17 +874,18 @@ mod tests {
             ["a/x/1.png", "a/y/1.png", "b/x/1.png", "b/z/1.png"],
             ["a/images/1.png", "b/images/1.png", "c/images/1.png", "d/images/1.png"],
         ] {
-            let root = tree(&files);
+            let root = empty_files(&files);
             assert!(Folder::open(root.path(), Split::Train).unwrap().classes().len() > 1);
         }
         // One class may have a folder of that name.
-        let root = tree(&["transport/train/1.png", "transport/bus/2.png", "animals/cat/3.png"]);
+        let root =
+            empty_files(&["transport/train/1.png", "transport/bus/2.png", "animals/cat/3.png"]);
         assert_eq!(Folder::open(root.path(), Split::Train).unwrap().len(), 3);
     }
 
     #[test]
     fn what_is_beside_the_splits_is_counted() {
-        let root = tree(&[
+        let root = empty_files(&[
             "set/train/1.png",
             "set/val/2.png",
             "set/test/3.png",
@@ -932,7 +922,7 @@ mod tests {
 
     #[test]
     fn links_around_a_set_do_not_hold_up_the_search() {
-        let root = tree(&["a/b/c/d/e/f/g/h/i/1.png"]);
+        let root = empty_files(&["a/b/c/d/e/f/g/h/i/1.png"]);
         let message = Layout::read(root.path()).err().unwrap().to_string();
         assert!(message.contains("too many folders deep"), "{message}");
         std::os::unix::fs::symlink(root.path(), root.path().join("a/up")).unwrap();
@@ -965,7 +955,7 @@ mod tests {
                 parts.join("/")
             };
             let files: Vec<String> = paths.iter().enumerate().map(file).collect();
-            let root = tree(&files);
+            let root = empty_files(&files);
             let names = |split| match Folder::open(root.path(), split) {
                 Ok(set) => (0..set.len()).map(|index| set.name(index)).collect(),
                 Err(_) => Vec::new(),

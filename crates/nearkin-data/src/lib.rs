@@ -74,6 +74,8 @@ mod source;
 mod split_files;
 mod splits;
 pub mod stl10;
+#[cfg(test)]
+mod test_files;
 mod tiff;
 pub mod tolerant;
 pub mod voc;

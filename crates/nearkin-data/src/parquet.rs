@@ -100,19 +100,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-
-    fn folder(names: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for name in names {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        folder
-    }
+    use crate::test_files::empty_files;
 
     fn names(names: &[&str]) -> Result<[Vec<String>; 2], String> {
-        let folder = folder(names);
+        let folder = empty_files(names);
         let relative = |path: PathBuf| {
             path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()
         };
@@ -172,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_lies_beside_the_files_is_counted_once() {
-        let folder = folder(&[
+        let folder = empty_files(&[
             "x/data/train-00000-of-00001.parquet",
             "x/data/test-00000-of-00001.parquet",
             "x/data/train-00001.parquet.part",
@@ -200,7 +191,7 @@ mod tests {
     #[cfg(not(feature = "parquet"))]
     #[test]
     fn a_program_without_the_reader_says_how_to_build_it() {
-        let folder = folder(&["train.parquet"]);
+        let folder = empty_files(&["train.parquet"]);
         let source = crate::Source::Parquet { path: Some(folder.path().to_owned()) };
         let message = crate::open(&source, Split::Train).err().unwrap().to_string();
         assert!(message.contains("--features parquet"), "{message}");

@@ -427,22 +427,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::test_files::empty_files;
 
     const SHARDS: FileKind = FileKind { extension: "tar", noun: "shard" };
 
-    fn folder(names: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for name in names {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        folder
-    }
-
     /// `train | test | what was left out` or the error, with paths relative to the folder.
     fn sorted(names: &[&str]) -> String {
-        let folder = folder(names);
+        let folder = empty_files(names);
         let relative = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
         let files = match sorted_entries(&entries(folder.path()).unwrap(), SHARDS) {
             Ok(Some(files)) => files,
@@ -485,7 +476,7 @@ mod tests {
 
     /// The files of the train split as [`find`] sees them, or the error.
     fn found(names: &[&str]) -> Result<Vec<String>, String> {
-        let root = folder(names);
+        let root = empty_files(names);
         let relative = |text: String| text.replace(&format!("{}/", root.path().display()), "");
         let files = find(root.path(), SHARDS).map_err(|error| relative(error.to_string()))?;
         Ok(files.train.iter().map(|path| relative(path.display().to_string())).collect())
@@ -555,7 +546,7 @@ mod tests {
 
     #[test]
     fn a_link_that_leads_nowhere_is_told_as_one() {
-        let folder = folder(&[]);
+        let folder = empty_files::<&str>(&[]);
         let link = folder.path().join("0.tar");
         std::os::unix::fs::symlink("gone", &link).unwrap();
         let message = open(&link).unwrap_err().to_string();

@@ -246,7 +246,7 @@ struct ProgressivePlane {
     columns: usize,
     /// For each coefficient the position of the lowest bit that has been sent.
     low: [Option<u8>; 64],
-    /// That of the first scan.
+    /// The table in force at the first scan of the component.
     quantization: Option<Quantization>,
 }
 

@@ -300,20 +300,11 @@ pub(super) fn nothing_found(list: &Path, entries: &[Entry], root: &Path) -> Data
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder(files: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = folder.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        folder
-    }
+    use crate::test_files::empty_files;
 
     /// Where the first of these paths is found.
     fn found(files: &[&str], part: Part, paths: &[&str]) -> Option<String> {
-        let folder = folder(files);
+        let folder = empty_files(files);
         let places = Places::new(folder.path(), Some(part));
         let path = places.choose(paths).unwrap()?.path(paths[0]);
         Some(path.strip_prefix(folder.path()).unwrap().display().to_string())
@@ -354,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_name_in_the_folders_of_two_splits_needs_the_name_of_the_list() {
-        let folder = folder(&["train/0.png", "test/0.png", "train/1.png"]);
+        let folder = empty_files(&["train/0.png", "test/0.png", "train/1.png"]);
         let shown = |part: Option<Part>, path: &str| {
             let relative = |path: &Path| {
                 path.strip_prefix(folder.path()).unwrap().to_string_lossy().into_owned()
@@ -377,7 +368,7 @@ mod tests {
             ["images_001/images/a.jpg", "images_002/images/b.jpg"],
             ["part_1/a.jpg", "part_2/b.jpg"],
         ] {
-            let folder = folder(&[&files[..], &["pictures/c.jpg"]].concat());
+            let folder = empty_files(&[&files[..], &["pictures/c.jpg"]].concat());
             let places = Places::new(folder.path(), None);
             let place = places.choose(&["a", "b", "c"]).unwrap().unwrap();
             let path = |file: &str| place.path(file);
