@@ -138,7 +138,9 @@ impl List {
             ));
         }
         if path.is_dir() && (split == Split::Train || train.is_none()) {
-            skipped.merge(&unlisted(path, root)?);
+            // A list that is one of several was read whole.
+            let known = part.map(|_| Known { list: &list, entries: &entries, place: &place });
+            skipped.merge(&unlisted(path, root, known)?);
         }
         note_repeated(&mut skipped, &list, &entries, &place);
         if let Some(train) = &train {
@@ -696,18 +698,35 @@ fn note_repeated(skipped: &mut Skipped, list: &Path, entries: &[Entry], place: &
 const HELD_OUT: &str = "image(s) of a held-out split, which has a folder and no list (give the folder a list, \
                         or give the folders train and val without lists)";
 
-/// Counts what lies in a folder of lists beside the images that they name.
-fn unlisted(folder: &Path, root: &Path) -> Result<Skipped, DataError> {
+/// A list that was read already.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    list: &'a Path,
+    entries: &'a [Entry],
+    place: &'a Place,
+}
+
+/// Counts the files in a folder of lists that are neither lists nor named by one. `known` is not read again.
+fn unlisted(folder: &Path, root: &Path, known: Option<Known<'_>>) -> Result<Skipped, DataError> {
     let (mut lists, mut has_test) = (Vec::new(), false);
     let mut named = HashSet::new();
+    let mut add = |entries: &[Entry], place: &Place| {
+        named.extend(entries.iter().map(|entry| fingerprint(&place.path(&entry.path))));
+    };
     for list in entries(folder)?.into_iter().filter(|entry| !entry.is_folder) {
         let Some(part) = part_of_list(&list.path) else { continue };
-        // One that is not read, or not for this split, refuses nothing here.
-        let Ok(table) = read(&list.path, root, Some(part)) else { continue };
-        let place = choose_place(&list.path, root, Some(part), &table.entries);
-        let Some(place) = place.ok().flatten() else { continue };
-        has_test |= part != Part::Train || table.parts.is_some();
-        named.extend(table.entries.iter().map(|entry| fingerprint(&place.path(&entry.path))));
+        let divides = if let Some(known) = known.filter(|known| known.list == list.path) {
+            add(known.entries, known.place);
+            known.entries.iter().any(|entry| entry.part.is_some())
+        } else {
+            // One that is not read, or not for this split, refuses nothing here.
+            let Ok(table) = read(&list.path, root, Some(part)) else { continue };
+            let place = choose_place(&list.path, root, Some(part), &table.entries);
+            let Some(place) = place.ok().flatten() else { continue };
+            add(&table.entries, &place);
+            table.parts.is_some()
+        };
+        has_test |= part != Part::Train || divides;
         lists.push(list);
     }
     let names = lists.iter().map(files::Entry::name).collect::<Vec<String>>().join(", ");
