@@ -174,6 +174,8 @@ pub(crate) struct Scheme {
     separator: Option<char>,
     /// Who has these classes, for messages.
     holder: &'static str,
+    /// Classes that some image shows, where labels count them.
+    used: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -190,8 +192,8 @@ impl Scheme {
     /// The scheme of a set whose class names are known, in label order; `holder` has them.
     #[cfg(feature = "parquet")]
     pub(crate) fn named(names: &[String], separator: Option<char>, holder: &'static str) -> Self {
-        let names = names.iter().map(|name| normalized(name).into_owned()).collect();
-        Self { order: Order::Named(names), separator, holder }
+        let names: Vec<String> = names.iter().map(|name| normalized(name).into_owned()).collect();
+        Self { used: names.len(), order: Order::Named(names), separator, holder }
     }
 
     /// The scheme of a set whose labels are those of `own` and, for the test split, `train`. Without
@@ -206,7 +208,12 @@ impl Scheme {
         let known = train.filter(|train| !train.words.is_empty()).unwrap_or(own);
         let words: BTreeSet<&str> = known.words().flat_map(|word| parts(word, separator)).collect();
         let numbers = words.iter().filter(|word| !is_null(word)).map(|word| number(word));
-        let numbers = numbers.collect::<Option<Vec<f64>>>();
+        let numbers = numbers.collect::<Option<Vec<f64>>>().map(|mut numbers| {
+            numbers.sort_by(f64::total_cmp);
+            numbers.dedup();
+            numbers
+        });
+        let used = numbers.as_ref().map_or(words.len(), Vec::len);
         let order = match numbers.filter(|numbers| !numbers.is_empty()) {
             None => Order::Named(words.into_iter().map(str::to_owned).collect()),
             Some(numbers) if numbers.iter().all(|&number| is_count(number)) => {
@@ -227,13 +234,25 @@ impl Scheme {
                 }
                 Order::Counted(largest as usize + 1)
             }
-            Some(mut numbers) => {
-                numbers.sort_by(f64::total_cmp);
-                numbers.dedup();
-                Order::Values(numbers)
-            }
+            Some(numbers) => Order::Values(numbers),
         };
-        Ok(Self { order, separator, holder: "the train split" })
+        Ok(Self { order, separator, holder: "the train split", used })
+    }
+
+    /// What to note where numbers count far more classes than images show: they may be identifiers.
+    pub(crate) fn note(&self) -> Option<String> {
+        /// So few classes are not worth a note.
+        const FEW: usize = 4;
+        let Order::Counted(count) = self.order else { return None };
+        (count > FEW && count > 2 * self.used).then(|| {
+            format!(
+                "whole numbers count the classes from 0, so there are {count} classes, and images show \
+                 {} of them: if the numbers are identifiers, number the classes without gaps, or name \
+                 them, such as c{}",
+                self.used,
+                count - 1
+            )
+        })
     }
 
     /// Class names in label order.
@@ -415,6 +434,18 @@ mod tests {
         assert_eq!(numbered(&["1.0"], &["1", "0"]), Ok(pair("0 1", "1")));
         let message = numbered(&["0.5"], &["1", "0"]).unwrap_err();
         assert_eq!(message, "0: \"0.5\" is a class that the train split does not have");
+    }
+
+    #[test]
+    fn numbers_that_are_identifiers_are_noted() {
+        let note =
+            |labels: &[&str]| Scheme::from_labels(&written(labels), None, None).unwrap().note();
+        let found = note(&["7", "100", "205000", "7.0"]).unwrap();
+        assert!(found.contains("there are 205001 classes, and images show 3 of them"), "{found}");
+        assert!(found.ends_with("such as c205000"), "{found}");
+        for labels in [&["0", "1", "5", "3"][..], &["3"], &["0.5", "100"], &["a", "100"], &[]] {
+            assert_eq!(note(labels), None, "{labels:?}");
+        }
     }
 
     #[test]

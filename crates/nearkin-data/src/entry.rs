@@ -102,6 +102,11 @@ pub(crate) fn file_kind(name: &OsStr) -> FileKind {
         Some(kind) if UNREAD_IMAGES.contains(&kind) => {
             format!("image(s) of a kind that is not read (.{kind})").into()
         }
+        Some("cls") => {
+            "label file(s) of an unpacked shard (.cls), which are only read in shards (pack them \
+                        and the images into a .tar)"
+                .into()
+        }
         Some(kind) if ORDINARY.contains(&kind) => OTHER.into(),
         Some(kind) if is_plain(kind) => format!("file(s) that are not images (.{kind})").into(),
         Some(_) => OTHER.into(),

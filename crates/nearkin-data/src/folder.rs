@@ -33,6 +33,7 @@ use crate::classes::normalized;
 use crate::decode::EXTENSIONS;
 use crate::image_file::read_image;
 use crate::layout::{Layout, refuse_hidden_splits};
+use crate::list_beside::note_lists;
 use crate::scan::{self, Listing};
 use crate::splits::{means_description, means_images};
 use crate::{DataError, Image, ImageSet, Skipped, Split};
@@ -62,6 +63,7 @@ impl Folder {
         let layout = Layout::read(path)?;
         let root = layout.folder(split).ok_or_else(|| layout.missing(split))?;
         let mut sorted = Sorted::read(root)?;
+        layout.refuse_split_names(&sorted.files)?;
         let known = match split {
             Split::Train => known_classes(&sorted, layout.folder(Split::Test))?,
             Split::Test => match layout.folder(Split::Train) {
@@ -71,6 +73,15 @@ impl Folder {
         };
         let mut folder = sorted.number(known);
         folder.skipped.merge(&layout.skipped(split)?);
+        if split == Split::Train {
+            let has_classes = !folder.classes.is_empty();
+            let class = |file: &Path| {
+                let inner = file.strip_prefix(root).ok().filter(|_| has_classes)?;
+                class_folder(inner).map(class_name)
+            };
+            let has_test = layout.folder(Split::Test).is_some();
+            note_lists(&layout.root, &class, has_test, &mut folder.skipped)?;
+        }
         if split == Split::Train || layout.folder(Split::Train).is_none() {
             note_classes(&folder.classes, &mut folder.skipped);
         }

@@ -26,7 +26,8 @@
 //! several sets (`trainA`, `testA`, `trainB`, `testB`), several parts in one name (`trainval`), folds
 //! (`fold1`, `fold2`), splits inside of classes (`bottle/train`, `bottle/test`), and folders that hold the
 //! same classes (`seen/cat`, `seen/dog`, `unseen/cat`, `unseen/dog`), if there are at most three of them or
-//! all are called by numbers. More of these are classes, with a note.
+//! all are called by numbers. More of these are classes, with a note. Where no folder tells splits, images
+//! that do by their own names (`train_0.png`, `val_0.png`) are refused too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -149,6 +150,43 @@ impl Layout {
             layout.test = Some(unwrapped(test, train, &mut layout.skipped)?);
         }
         Ok(layout)
+    }
+
+    /// Refuses a set without folders of splits whose images tell splits by their names.
+    pub(crate) fn refuse_split_names(&self, listing: &Listing) -> Result<(), DataError> {
+        /// Names that are looked at, spread over all.
+        const SAMPLE: usize = 4096;
+        if self.train.as_ref() != Some(&self.root) {
+            return Ok(());
+        }
+        let step = listing.len().div_ceil(SAMPLE).max(1);
+        let sample = (0..listing.len()).step_by(step).filter_map(|index| listing.path(index));
+        let (mut looked_at, mut telling) = (0, 0);
+        let mut first: BTreeMap<Part, PathBuf> = BTreeMap::new();
+        for path in sample {
+            looked_at += 1;
+            if let Some(part) =
+                splits::part_of_file(&path.file_stem().unwrap_or_default().to_string_lossy())
+            {
+                telling += 1;
+                first.entry(part).or_insert(path);
+            }
+        }
+        let held_out = first.iter().find(|(part, _)| **part != Part::Train);
+        match (first.get(&Part::Train), held_out) {
+            (Some(train), Some((_, held_out))) if telling * 2 >= looked_at => {
+                Err(DataError::malformed(
+                    &self.root,
+                    format!(
+                        "its images tell splits by their names ({}, {}), and no folder does: move them \
+                         into folders train and test",
+                        train.display(),
+                        held_out.display()
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The folder of a split.
@@ -817,6 +855,37 @@ mod tests {
         ] {
             let message = splits_of(files).expect_err(&files.join(" "));
             assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[test]
+    fn images_that_tell_splits_by_their_names_are_refused() {
+        let open = |files: &[&str]| {
+            let set = Folder::open(empty_files(files).path(), Split::Train);
+            set.map(|set| set.len()).map_err(|error| error.to_string())
+        };
+        for (files, named) in [
+            (&["train_0.png", "train_1.png", "val_0.png"][..], "(train_0.png, val_0.png)"),
+            (
+                &["set/a/COCO_train2014_0.jpg", "set/b/COCO_val2014_1.jpg"],
+                "(a/COCO_train2014_0.jpg, b/",
+            ),
+            (
+                &["images/test-1.png", "images/Training-1.png", "images/x.png"],
+                "(Training-1.png, test-1",
+            ),
+        ] {
+            let message = open(files).unwrap_err();
+            let expected = format!("its images tell splits by their names {named}");
+            assert!(message.contains(&expected), "{message}");
+        }
+        for files in [
+            &["train_0.png", "train_1.png"][..],
+            &["test_0.png", "test_1.png"],
+            &["train/train_0.png", "train/val_0.png", "test/test_1.png"],
+            &["a/train_0.png", "a/1.png", "a/2.png", "b/test_3.png", "b/4.png", "b/5.png"],
+        ] {
+            assert!(open(files).is_ok(), "{files:?}");
         }
     }
 

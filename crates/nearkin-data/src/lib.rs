@@ -23,8 +23,8 @@
 //!   class. Names are compared in Unicode normalization form C and ordered by their bytes. The classes of
 //!   both splits are those of the train split, and a label that it does not have is an error.
 //! - **Splits.** `train` and `training` name the train part; `val`, `valid`, `validation` and `dev` the
-//!   validation part; `test`, `testing`, `eval` and `evaluation` the test part, in any case and among other
-//!   words (`seg_train`, `ValSet`). The validation part is the test split where there are both. What
+//!   validation part; `test`, `testing`, `eval`, `evaluation` and `holdout` the test part, in any case and
+//!   among other words (`seg_train`, `ValSet`). The validation part is the test split where there are both. What
 //!   names no part beside others that do is skipped and counted, or refused; it is never trained on.
 //!
 //! What is left out while a set is opened is counted by its reason: [`ImageSet::skipped`].

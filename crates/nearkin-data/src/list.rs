@@ -24,9 +24,11 @@
 //! - it is no file while the lines after it are, and these are named like images or have numbers as labels
 //!   where the first has none. This is noted.
 //!
-//! A header may name more columns: the path and the label are read, and the others are named in a note. A
-//! column `split`, `set`, `subset`, `fold`, `partition`, `is_valid` or one whose values are words of splits
-//! says which rows are of which split; if its values are others, the list is refused.
+//! A header may name more columns: the path and the label are read, and the others are named in a note.
+//! Where no column is one of labels and all others hold only 0 and 1, each of them is a class (`img,cat,dog`),
+//! and an image shows those with 1. A column `split`, `set`, `subset`, `fold`, `partition`, `is_valid` or one
+//! whose values are words of splits says which rows are of which split; if its values are others, the list
+//! is refused.
 //!
 //! # Files
 //!
@@ -118,7 +120,7 @@ impl List {
         let root = root.or(list.parent()).unwrap_or(Path::new(""));
         let own = written(&entries);
         let known = train.as_deref().map(written);
-        let (classes, labels) =
+        let (scheme, labels) =
             number(&own, known.as_ref()).map_err(|Fault { image, reason }| {
                 let line = entries.get(image).map_or(0, |entry| entry.line);
                 DataError::malformed(&list, format!("line {line}: {reason}"))
@@ -142,6 +144,9 @@ impl List {
             let known = part.map(|_| Known { list: &list, entries: &entries, place: &place });
             skipped.merge(&unlisted(path, root, known)?);
         }
+        if let Some(note) = scheme.note() {
+            skipped.note(format!("{}: {note}", list.display()));
+        }
         note_repeated(&mut skipped, &list, &entries, &place);
         if let Some(train) = &train {
             // A list that divides itself is one, whatever it is called.
@@ -152,7 +157,7 @@ impl List {
             note_shared(&mut skipped, [(&entries, &place), (train, &train_place)]);
         }
         let files = entries.into_iter().map(|entry| entry.path).collect();
-        Ok(Self { place, files, labels, classes, skipped })
+        Ok(Self { place, files, labels, classes: scheme.classes(), skipped })
     }
 
     /// Whether a file is a list, or a folder holds that of a train split, told by names.
@@ -174,8 +179,12 @@ impl List {
         const LINES: usize = 16;
         let places = Places::new(folder, own_part(list));
         let table = parse_table(&head(list).ok()?, list, &|path| places.have(path)).ok()?;
-        let lines = &table.entries[..table.entries.len().min(LINES)];
-        let found = lines.iter().filter(|entry| places.have(&entry.path)).count();
+        let step = table.entries.len().div_ceil(LINES).max(1);
+        let lines: Vec<&Entry> = table.entries.iter().step_by(step).collect();
+        let found: Vec<(PathBuf, Option<Box<str>>)> = lines
+            .iter()
+            .filter_map(|entry| Some((places.find(&entry.path)?, entry.label.clone())))
+            .collect();
         let labels: Vec<&str> =
             table.entries.iter().filter_map(|entry| entry.label.as_deref()).collect();
         let classes: HashSet<&str> = labels.iter().copied().collect();
@@ -183,7 +192,11 @@ impl List {
         let has_labels =
             !labels.is_empty() && (table.is_label_known || classes.len() * 2 <= labels.len());
         let divides = table.parts.is_some();
-        (found > 0 && found * 2 >= lines.len()).then_some(Description { has_labels, divides })
+        (!found.is_empty() && found.len() * 2 >= lines.len()).then_some(Description {
+            has_labels,
+            divides,
+            found,
+        })
     }
 
     /// Whether there is a list of the split, or a list has rows of it.
@@ -238,11 +251,13 @@ impl ImageSet for List {
 }
 
 /// What a list says about images beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Description {
     pub(crate) has_labels: bool,
     /// Whether a column says which split an image belongs to.
     pub(crate) divides: bool,
+    /// Some of the images with their labels.
+    pub(crate) found: Vec<(PathBuf, Option<Box<str>>)>,
 }
 
 /// Whether a name says no more than that the file lists the images of some splits.
@@ -258,7 +273,7 @@ pub(crate) fn is_list(path: &Path) -> bool {
 }
 
 /// The part that the name of a list speaks of, beside words such as `labels`.
-fn part_of_list(list: &Path) -> Option<Part> {
+pub(crate) fn part_of_list(list: &Path) -> Option<Part> {
     let stem = list.file_stem().filter(|_| is_list(list))?.to_string_lossy();
     match naming(&stem) {
         Naming::Names(part) => Some(part),
@@ -277,11 +292,12 @@ fn written(entries: &[Entry]) -> Written {
     written
 }
 
-/// Class names, and the labels of a split; images have several where those of the train split do.
-fn number(own: &Written, train: Option<&Written>) -> Result<(Vec<String>, Labels), Fault> {
+/// The classes and the labels of a split; images have several where those of the train split do.
+fn number(own: &Written, train: Option<&Written>) -> Result<(Scheme, Labels), Fault> {
     let several = classes::are_several(train.unwrap_or(own)).then_some(BAR);
     let scheme = Scheme::from_labels(own, train, several)?;
-    Ok((scheme.classes(), scheme.number(own)?))
+    let labels = scheme.number(own)?;
+    Ok((scheme, labels))
 }
 
 fn choose_place(
@@ -567,7 +583,8 @@ fn parse_table(
             _ => records.next().transpose().map_err(refuse)?,
         };
         let label = columns.label.and_then(|label| header.as_ref()?.fields.get(label));
-        table.is_label_known = label.is_some_and(|name| classes::label_rank(name).is_some());
+        table.is_label_known = label.is_some_and(|name| classes::label_rank(name).is_some())
+            || !columns.flags.is_empty();
         let is_blank = records.separator == Separator::Blank;
         for record in records.by_ref() {
             let record = record.map_err(refuse)?;
@@ -615,7 +632,9 @@ impl Table {
             self.pathless.get_or_insert((0, *line)).0 += 1;
             return Ok(());
         }
-        let label = columns.label.map(field).filter(|label| meaning(label).is_some());
+        let flagged = columns.flagged(fields)?;
+        let label = columns.label.map(field).or(flagged.as_deref());
+        let label = label.filter(|label| meaning(label).is_some());
         if is_blank && label.is_some_and(|label| decode::is_image(Path::new(label))) {
             return Err(columns::LABEL_IS_FILE.into());
         }
@@ -649,10 +668,20 @@ impl Table {
                 fields.join(", ")
             ));
         }
+        if let [first, .., last] = columns.flags.as_slice() {
+            self.skipped.note(format!(
+                "{list}: the columns {} to {} are read as {} classes, of which an image shows those with 1",
+                first.1,
+                last.1,
+                columns.flags.len()
+            ));
+        }
         if !columns.ignored.is_empty() {
             let what = match columns.label {
-                Some(_) => "ignored columns",
-                None => "no column is known to hold labels; ignored columns",
+                None if columns.flags.is_empty() => {
+                    "no column is known to hold labels; ignored columns"
+                }
+                _ => "ignored columns",
             };
             self.skipped.note(format!("{list}: {what}: {}", columns.ignored.join(", ")));
         }
@@ -970,8 +999,30 @@ mod tests {
             assert_eq!(found, ["img/0.png=0", "img/2.png=2", "img/10.png=10"], "{header}");
             let set = List::open(&files.path().join("a.csv"), None, Split::Train).unwrap();
             assert_eq!(set.classes().len(), 11);
-            assert_eq!(set.skipped().notes().len(), 0, "{header}");
+            let expected = "a.csv: whole numbers count the classes from 0, so there are 11 classes, and images \
+                 show 3 of them: if the numbers are identifiers, number the classes without gaps, or \
+                 name them, such as c10";
+            assert_eq!(notes(&files, "a.csv", Split::Train), [expected], "{header}");
         }
+        let flags = "filename, cat, dog, fox\na.png,1,0,0\nb.png,0,1.0,1\n0.png,0,0,0\n1.png,,,\n";
+        let files = folder(&[("a.png", ""), ("_classes.csv", flags)]);
+        let set = List::open(&files.path().join("_classes.csv"), None, Split::Train).unwrap();
+        let present = |index| set.labels(index).map(|labels| labels.present.to_vec());
+        assert_eq!(set.classes(), ["cat", "dog", "fox"]);
+        let expected = [Some(vec![0]), Some(vec![1, 2]), Some(vec![]), None];
+        assert_eq!([0, 1, 2, 3].map(present), expected);
+        let expected = "_classes.csv: the columns cat to fox are read as 3 classes, of which an image shows \
+                        those with 1";
+        assert_eq!(notes(&files, "_classes.csv", Split::Train), [expected]);
+        let one = "img,cat,dog\na.png,1,0\na.png,0,1\n";
+        let files = folder(&[
+            ("a.png", ""),
+            ("b.png", ""),
+            ("a.csv", one),
+            ("b.csv", "img,x,z\na.png,2,1\n"),
+        ]);
+        assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=cat", "a.png=dog"]);
+        assert_eq!(content(&files, "b.csv", Split::Train).unwrap(), ["a.png=-"]);
         let files =
             folder(&[("a.png", ""), ("b.png", ""), ("a.csv", "slide,grade\na.png,lo\nb.png,hi\n")]);
         assert_eq!(content(&files, "a.csv", Split::Train).unwrap(), ["a.png=lo", "b.png=hi"]);

@@ -9,9 +9,14 @@
 //!   test split has no labels and its list has some.
 //! - Other lists that lead to these images are refused if they tell splits, by their names or in a column,
 //!   and the folders do not; or if they have labels and the folders do not. The message says what to give.
+//! - Files of other kinds that are called like one of splits (`split_zhou.json`, `setid.mat`) are refused if
+//!   they are text with words of both splits, and the folders do not divide; else a note names them.
+//! - Where folders are the classes, a list with other labels of these images gets a note.
 //! - Everything else, such as notes, lists that repeat the folders and tables of other columns, is skipped.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::classes::{label_rank, plain};
@@ -19,7 +24,7 @@ use crate::folder::ANNOTATIONS;
 use crate::list::{self, Description};
 use crate::split_files::entries;
 use crate::splits::{self, Naming, Part};
-use crate::{DataError, Folder, ImageSet, List, Split};
+use crate::{DataError, Folder, ImageSet, List, Skipped, Split};
 
 /// Whether the lists of a folder divide its images, or label those of its test split, and its folders do
 /// not.
@@ -42,8 +47,8 @@ pub(crate) fn lists_say_more(path: &Path) -> bool {
 ///
 /// [`DataError::Malformed`] with the list and what to give instead.
 pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
-    let lists = lists(path)?;
-    if lists.is_empty() {
+    let (lists, others) = (lists(path)?, split_files(path)?);
+    if lists.is_empty() && others.is_empty() {
         return Ok(());
     }
     // Opening the folder again says what is wrong with it.
@@ -56,16 +61,13 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
     for list in &lists {
         let Some(description) = description(list, path) else { continue };
         if description.divides && !has_test {
-            return Err(DataError::malformed(
-                path,
-                format!(
-                    "{} says which images belong to which split, and the folders do not: give a list of \
-                     the images to train on (paths and labels, relative to the list or to data.root), \
-                     or sort the images into folders train and val; to train on all images, move the \
-                     list away or set data.dataset to \"folder\"",
-                    list.display()
-                ),
-            ));
+            // What hinders the lists from being used is what is wrong.
+            return Err(match List::open(path, None, Split::Train) {
+                Err(error @ DataError::Malformed { .. }) if list::part_of_list(list).is_some() => {
+                    error
+                }
+                _ => divided(path, list),
+            });
         }
         if description.has_labels && !has_labels {
             let advice = match is_json(list) {
@@ -82,12 +84,111 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
             ));
         }
     }
+    match others.iter().find(|file| !has_test && speaks_of_splits(file)) {
+        Some(file) => Err(divided(path, file)),
+        None => Ok(()),
+    }
+}
+
+/// The error for images that only a file divides into splits.
+fn divided(path: &Path, file: &Path) -> DataError {
+    DataError::malformed(
+        path,
+        format!(
+            "{} says which images belong to which split, and the folders do not: give a list of the images \
+             to train on (paths and labels, relative to the list or to data.root), or sort the images into \
+             folders train and val; to train on all images, move the file away or set data.dataset to \
+             \"folder\"",
+            file.display()
+        ),
+    )
+}
+
+/// Notes what lists say about a folder of images beside what its folders say, which are used. `class` gives
+/// the class of an image of the train split by its path, and `has_test` says whether the folders divide.
+pub(crate) fn note_lists(
+    path: &Path,
+    class: &dyn Fn(&Path) -> Option<String>,
+    has_test: bool,
+    skipped: &mut Skipped,
+) -> Result<(), DataError> {
+    for list in lists(path)? {
+        let description = description(&list, path).unwrap_or_default();
+        let labelled = description
+            .found
+            .iter()
+            .filter_map(|(file, label)| Some((label.as_deref()?, class(file)?)));
+        let note = if differ(labelled) {
+            "has other labels of these images than their folders, which are used: give the list itself to \
+             use its labels"
+        } else if description.found.is_empty() && list::part_of_list(&list).is_some() {
+            "is called like the list of a split, and the folders are used: give the list itself to use it"
+        } else {
+            continue;
+        };
+        skipped.note(format!("{} {note}", list.display()));
+    }
+    for file in split_files(path)?.into_iter().filter(|_| !has_test) {
+        skipped.note(format!(
+            "{} is called like a file of splits and is not read: all images are in the train split",
+            file.display()
+        ));
+    }
     Ok(())
 }
 
-/// The files that may list images: in the folder, and in folders in it that are called like lists or
-/// like splits.
+/// Whether labels tell images apart in another way than classes do.
+fn differ<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> bool {
+    let (mut classes, mut labels) = (BTreeMap::new(), BTreeMap::new());
+    pairs.into_iter().any(|(label, class)| {
+        let known = classes.entry(label).or_insert_with(|| class.clone());
+        let is_other_class = *known != class;
+        let known = labels.entry(class).or_insert(label);
+        is_other_class || *known != label
+    })
+}
+
+/// Files that are called like those that divide images into splits, and are no lists of images.
+fn split_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    const EXTENSIONS: [&str; 11] =
+        ["csv", "json", "jsonl", "mat", "npy", "npz", "pkl", "tsv", "txt", "yaml", "yml"];
+    let mut found = candidates(path)?;
+    found.retain(|file| {
+        let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let is_held_out =
+            list::is_list_of_splits(&stem) && splits::naming(&stem) != Naming::Names(Part::Train);
+        let is_named = splits::means_split_file(&stem) || is_held_out && extension == "json";
+        let is_other = stem.starts_with('.') || splits::means_fold(&stem);
+        EXTENSIONS.contains(&extension.as_str()) && is_named && !is_other
+    });
+    // One that lists images is read as a list.
+    found.retain(|file| description(file, path).is_none());
+    Ok(found)
+}
+
+/// Whether a file is text that speaks of several splits.
+fn speaks_of_splits(file: &Path) -> bool {
+    const HEAD_BYTES: u64 = 1 << 16;
+    let mut head = Vec::new();
+    let read = fs::File::open(file).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    read.is_ok() && splits::has_words_of_splits(&String::from_utf8_lossy(&head))
+}
+
+/// The files that may list images.
 fn lists(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = candidates(path)?;
+    found.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        // A sample of what a competition wants has labels that are made up.
+        let is_other = name.starts_with('.') || name == ANNOTATIONS || name.contains("submission");
+        !is_other && (list::is_list(file) || is_json(file))
+    });
+    Ok(found)
+}
+
+/// The files in a folder, and in folders in it that are called like lists or like splits.
+fn candidates(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     const FOLDERS: [&str; 11] = [
         "annotation",
         "annotations",
@@ -114,12 +215,6 @@ fn lists(path: &Path) -> Result<Vec<PathBuf>, DataError> {
             found.extend(inner.into_iter().filter(|file| !file.is_folder).map(|file| file.path));
         }
     }
-    found.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        // A sample of what a competition wants has labels that are made up.
-        let is_other = name.starts_with('.') || name == ANNOTATIONS || name.contains("submission");
-        !is_other && (list::is_list(file) || is_json(file))
-    });
     Ok(found)
 }
 
@@ -139,10 +234,10 @@ fn description(list: &Path, folder: &Path) -> Option<Description> {
     match by_content {
         // Whatever is in a list of several splits, it is about them.
         None if naming == Naming::Several && list::is_list_of_splits(&stem) => {
-            Some(Description { has_labels: false, divides: true })
+            Some(Description { divides: true, ..Description::default() })
         }
         None => None,
-        Some(Description { has_labels, divides }) => {
+        Some(Description { has_labels, divides, found }) => {
             let is_held_out = |part| part != Part::Train;
             let divides = divides
                 || match naming {
@@ -150,7 +245,7 @@ fn description(list: &Path, folder: &Path) -> Option<Description> {
                     Naming::Several => true,
                     Naming::Nothing => false,
                 };
-            Some(Description { has_labels, divides })
+            Some(Description { has_labels, divides, found })
         }
     }
 }
@@ -160,17 +255,16 @@ fn json_description(list: &Path, folder: &Path) -> Option<Description> {
     let text = fs::read_to_string(list).ok()?;
     let line: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(text.lines().next()?).ok()?;
-    let file = line.iter().find(|(key, _)| plain(key) == "filename")?.1.as_str()?;
+    let file = folder.join(line.iter().find(|(key, _)| plain(key) == "filename")?.1.as_str()?);
     let has_labels = line.keys().any(|key| label_rank(key).is_some());
-    folder.join(file).is_file().then_some(Description { has_labels, divides: false })
+    file.is_file().then(|| Description { has_labels, divides: false, found: vec![(file, None)] })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use tempfile::TempDir;
 
+    use super::*;
     use crate::detect::detect;
 
     /// Empty images, and lists with these texts.
@@ -197,6 +291,70 @@ mod tests {
 
     const CLASSES: [&str; 4] = ["a/0.png", "a/1.png", "b/2.png", "b/3.png"];
     const FLAT: [&str; 4] = ["images/0.png", "images/1.png", "images/2.png", "images/3.png"];
+
+    /// The notes on a folder of images.
+    fn notes(images: &[&str], lists: &[(&str, &str)]) -> Vec<String> {
+        let root = folder(images, lists);
+        let set = Folder::open(root.path(), Split::Train).unwrap();
+        let shown = format!("{}/", root.path().display());
+        set.skipped().notes().iter().map(|note| note.replace(&shown, "")).collect()
+    }
+
+    #[test]
+    fn files_of_splits_that_are_no_lists_are_refused_or_noted() {
+        for (name, text) in [
+            ("split_zhou.json", r#"{"train": [[0, "a"]], "test": [[1, "b"]]}"#),
+            ("splits/folds.yaml", "train: [0]\nval: [1]\n"),
+            ("val.json", r#"{"training": [], "val": []}"#),
+            ("folds.csv", "image,kfold\n0,1\n1,2\n"),
+            ("held_out.txt", "0.png\n"),
+            ("data_holdout.csv", "image\n1\n"),
+        ] {
+            let message = kind(&FLAT, &[(name, text)]);
+            let expected =
+                format!(": {name} says which images belong to which split, and the folders");
+            assert!(message.contains(&expected), "{name}: {message}");
+        }
+        for (name, text) in [("setid.mat", "MATLAB"), ("split.npz", "PK"), ("split.json", "{}")] {
+            assert_eq!(kind(&FLAT, &[(name, text)]), "folder");
+            let expected = format!(
+                "{name} is called like a file of splits and is not read: all images are in the train split"
+            );
+            assert!(notes(&CLASSES, &[(name, text)]).contains(&expected), "{name}");
+            let divided = ["train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png"];
+            assert_eq!(notes(&divided, &[(name, text)]), [""; 0]);
+        }
+        assert_eq!(
+            notes(&CLASSES, &[("package.json", "{}"), ("config.yaml", "split: 1")]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn labels_that_differ_from_the_folders_are_noted() {
+        let other = "has other labels of these images than their folders, which are used: give the list \
+                     itself to use its labels";
+        let labels = "path,label\na/0.png,sick\na/1.png,well\nb/2.png,sick\n";
+        assert_eq!(notes(&CLASSES, &[("labels.csv", labels)]), [format!("labels.csv {other}")]);
+        let coarse = "path,label\na/0.png,x\na/1.png,x\nb/2.png,x\n";
+        assert_eq!(notes(&CLASSES, &[("train.csv", coarse)]), [format!("train.csv {other}")]);
+        let elsewhere = "Path,Age,Edema\nset/a/0.png,3,1\n";
+        let expected = "train.csv is called like the list of a split, and the folders are used: give the \
+                        list itself to use it";
+        assert_eq!(notes(&CLASSES, &[("train.csv", elsewhere)]), [expected]);
+        let same = "path,label\na/0.png,0\na/1.png,0\nb/2.png,1\n";
+        assert_eq!(notes(&CLASSES, &[("labels.csv", same), ("train.csv", same)]), [""; 0]);
+    }
+
+    #[test]
+    fn two_lists_of_a_split_are_named_rather_than_the_third() {
+        let train = "path,label\nimages/0.png,a\n";
+        let message = kind(
+            &FLAT,
+            &[("train.csv", train), ("train.txt", "images/1.png a\n"), ("test.csv", train)],
+        );
+        assert!(message.contains("train.txt: is there beside"), "{message}");
+    }
 
     #[test]
     fn lists_of_both_splits_are_used_where_folders_do_not_divide() {
@@ -262,6 +420,7 @@ mod tests {
             (&["train-jpg/t_0.jpg"], "train_v2.csv", "image_name,tags\nt_0,haze primary\n"),
             (&["train/0.png", "val/1.png"], "train/metadata.csv", "file_name,label\n0.png,x\n"),
             (&["0.png"], "metadata.jsonl", "{\"file_name\": \"0.png\", \"label\": 0}\n"),
+            (&["0.png", "1.png"], "_classes.csv", "filename,cat,dog\n0.png,1,0\n1.png,1,1\n"),
             (
                 &["H_images_part_1/i0.jpg", "H_images_part_2/i1.jpg"],
                 "H_metadata.csv",

@@ -11,6 +11,7 @@
 //! beside it: `bullet train` may well be a class.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::Split;
@@ -175,16 +176,43 @@ pub(crate) fn means_fold(name: &str) -> bool {
         && words.iter().any(|word| word.len() > 1)
 }
 
+/// Whether a name is that of a file that says which images belong to which split: `split_zhou1`,
+/// `folds`, `setid`.
+pub(crate) fn means_split_file(name: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "fold",
+        "folds",
+        "kfold",
+        "partition",
+        "partitions",
+        "setid",
+        "split",
+        "splits",
+        "crossvalidation",
+    ];
+    words(name).iter().any(|word| WORDS.contains(&word.as_str()))
+}
+
+/// Whether a text has a word of the train part and one of another.
+pub(crate) fn has_words_of_splits(text: &str) -> bool {
+    let tokens = text.split(|letter: char| !letter.is_alphabetic());
+    let parts: BTreeSet<Part> = tokens.filter_map(Part::from_word).collect();
+    parts.contains(&Part::Train) && parts.len() > 1
+}
+
 /// The usual names of columns and keys that say which part an entry belongs to, in lower case and
 /// letters alone. Such a column is never one of labels, so one that cannot be read is no reason to train
 /// on all rows.
-const PART_COLUMNS: [&str; 9] = [
+const PART_COLUMNS: [&str; 12] = [
     "split",
     "splits",
     "datasplit",
     "traintestsplit",
     "fold",
     "folds",
+    "kfold",
+    "foldid",
+    "cvfold",
     "partition",
     "partitions",
     "evalpartition",
@@ -217,7 +245,8 @@ impl PartValues {
     }
 }
 
-fn truth(value: &str) -> Option<bool> {
+/// The truth of a flag, as spreadsheets and programs write it.
+pub(crate) fn truth(value: &str) -> Option<bool> {
     match value.trim().to_lowercase().as_str() {
         "1" | "1.0" | "true" | "t" | "yes" | "y" => Some(true),
         "0" | "0.0" | "false" | "f" | "no" | "n" => Some(false),
@@ -320,7 +349,9 @@ fn parts_of_word(word: &str) -> Parts {
         ("valset" | "validset" | "validationset" | "devset" | "vallist", _) => {
             Parts::One(Part::Validation)
         }
-        ("testset" | "testingset" | "evalset" | "testlist", _) => Parts::One(Part::Test),
+        ("testset" | "testingset" | "evalset" | "testlist" | "holdout" | "heldout", _) => {
+            Parts::One(Part::Test)
+        }
         (_, Some(part)) => Parts::One(part),
         (_, None) => Parts::None,
     }
@@ -342,6 +373,14 @@ fn words(name: &str) -> Vec<String> {
             }
         }
         before = Some(letter);
+    }
+    // `held_out` is one word.
+    let held = words
+        .windows(2)
+        .position(|pair| matches!(pair[0].as_str(), "hold" | "held") && pair[1] == "out");
+    if let Some(place) = held {
+        words.remove(place + 1);
+        words[place].push_str("out");
     }
     words
 }
@@ -379,6 +418,9 @@ mod tests {
         for (name, expected) in [
             ("bullet train", Naming::Mentions(Part::Train)),
             ("imagenet-train-000012", Naming::Mentions(Part::Train)),
+            ("held_out", Naming::Names(Part::Test)),
+            ("data_holdout", Naming::Names(Part::Test)),
+            ("HoldOut-2", Naming::Names(Part::Test)),
             ("test tube", Naming::Mentions(Part::Test)),
             ("cats_valid", Naming::Mentions(Part::Validation)),
             ("trainval", Naming::Several),
@@ -433,6 +475,12 @@ mod tests {
         for name in ["fold", "1", "k2", "folding chairs 2", "train1"] {
             assert!(!means_fold(name), "{name}");
         }
+        for name in ["split_zhou", "folds", "setid", "train_test_split", "kfold5"] {
+            assert!(means_split_file(name), "{name}");
+        }
+        assert!(!means_split_file("splitting axes") && !means_split_file("test_log"));
+        assert!(has_words_of_splits(r#"{"train": [0], "val": [1]}"#));
+        assert!(!has_words_of_splits("training of strains") && !has_words_of_splits("val test"));
     }
 
     #[test]

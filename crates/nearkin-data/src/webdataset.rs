@@ -114,6 +114,7 @@ impl WebDataset {
         for path in own {
             let mut samples = index_file(path)?;
             labels.push(&samples.found);
+            refuse_other_part(path, &samples, split)?;
             remarks.push(path, &mut samples);
             folders.push(&samples.found);
             set.push(path, samples.found)?;
@@ -159,6 +160,9 @@ impl WebDataset {
             Scheme::from_labels(own, Some(train), None).map_err(|error| fault(&self, error))?;
         self.labels = scheme.number(own).map_err(|error| fault(&self, error))?;
         self.classes = scheme.classes();
+        if let Some(note) = scheme.note() {
+            self.skipped.note(note);
+        }
         Ok(self)
     }
 
@@ -409,6 +413,22 @@ impl Remarks {
                  missing; download or write them again; the first: {}",
                 first.display()
             ));
+        }
+    }
+}
+
+/// Refuses a shard whose members say that they are of another split than the one it is read for.
+fn refuse_other_part(path: &Path, samples: &Samples, split: Split) -> Result<(), DataError> {
+    let is_other = |part: Part| (part == Part::Train) != (split == Split::Train);
+    match samples.parts.iter().find(|(part, _)| is_other(**part)) {
+        None => Ok(()),
+        Some((part, member)) => {
+            let reason = format!(
+                "{member} says that its sample is of the {part} part, and the shard is read as the \
+                 {split} split: write shards for each split, called like train-000000.tar and \
+                 test-000000.tar"
+            );
+            Err(DataError::malformed(path, reason))
         }
     }
 }
@@ -748,6 +768,29 @@ mod tests {
         // Beside labels, whatever they are.
         let label: &[Member<'_>] = &[("1.cls", b"7")];
         assert_eq!(shown(&["cat", "dog"], label), ("0: 1, -".to_owned(), 8, 2));
+    }
+
+    #[test]
+    fn shards_that_say_they_are_of_another_split_are_refused() {
+        let image = png(1);
+        let shard = |part: &'static [u8]| [("a.png", &image[..]), ("a.split", part)];
+        let (train, test) = (shard(b"train"), shard(b"test"));
+        let held_out = "a.split says that its sample is of the test part, and the shard is read as the \
+                        train split: write shards for each split";
+        for shards in [&[("s-0.tar", &test[..])][..], &[("s-0.tar", &train), ("s-1.tar", &test)]] {
+            let folder = folder(shards);
+            let message = failure(folder.path(), Split::Train);
+            assert!(message.contains(held_out), "{message}");
+        }
+        let both = folder(&[("train-0.tar", &train[..]), ("test-0.tar", &test[..])]);
+        assert_eq!(content(both.path(), Split::Train), ["a: 1, -"]);
+        assert_eq!(content(both.path(), Split::Test), ["a: 1, -"]);
+        let wrong = folder(&[("train-0.tar", &train[..]), ("test-0.tar", &train[..])]);
+        let message = failure(wrong.path(), Split::Test);
+        assert!(
+            message.contains("of the train part, and the shard is read as the test"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::text::{Fault, Record};
-use crate::classes::{label_rank, meaning, plain};
+use crate::classes::{BAR, label_rank, meaning, plain};
 use crate::decode::is_image;
-use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values};
+use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values, truth};
 
 /// The usual names of the column of paths, in lower case and letters alone; the clearest first.
 const PATH_NAMES: [&str; 27] = [
@@ -56,8 +56,36 @@ pub(super) struct Columns {
     pub(super) path: usize,
     pub(super) label: Option<usize>,
     pub(super) part: Option<PartColumn>,
+    /// Without a label, the columns that say of one class each whether an image shows it, and its name.
+    pub(super) flags: Vec<(usize, String)>,
     /// The names of the others.
     pub(super) ignored: Vec<String>,
+}
+
+impl Columns {
+    /// The classes that a record shows, as a label. `None` if there are no flags, or none is known.
+    pub(super) fn flagged(
+        &self,
+        fields: &[Cow<'_, str>],
+    ) -> Result<Option<String>, Cow<'static, str>> {
+        let mut shown: Vec<&str> = Vec::new();
+        let mut is_known = false;
+        for (column, name) in &self.flags {
+            let value = fields.get(*column).map_or("", AsRef::as_ref);
+            if value.is_empty() {
+                continue;
+            }
+            let is_shown = truth(value).ok_or_else(|| {
+                format!("its column {name} has the value {value}, where 0 or 1 was expected")
+            })?;
+            is_known = true;
+            if is_shown {
+                shown.push(name);
+            }
+        }
+        let none = BAR.to_string();
+        Ok(is_known.then(|| if shown.is_empty() { none.clone() } else { shown.join(&none) }))
+    }
 }
 
 /// What the first record is.
@@ -261,17 +289,41 @@ impl Sample<'_> {
                 _ => None,
             }
         });
-        let is_ignored = |&column: &usize| {
+        let is_other = |&column: &usize| {
             column != path
                 && Some(column) != label
                 && part.as_ref().is_none_or(|part| part.column != column)
         };
+        let is_class = |&column: &usize| is_other(&column) && !is_index(column);
+        let flags = match label {
+            None => self.flags(columns().filter(is_class)),
+            Some(_) => Vec::new(),
+        };
+        let is_ignored =
+            |column: &usize| is_other(column) && !flags.iter().any(|(known, _)| known == column);
         let name = |column: usize| match names[column].is_empty() {
             true => "(unnamed)".to_owned(),
             false => names[column].to_string(),
         };
         let ignored = columns().filter(is_ignored).map(name).collect();
-        Ok(Columns { header, width: names.len(), path, label, part, ignored })
+        Ok(Columns { header, width: names.len(), path, label, part, flags, ignored })
+    }
+
+    /// The columns with their names, if there are several and each holds only flags.
+    fn flags(&self, columns: impl Iterator<Item = usize>) -> Vec<(usize, String)> {
+        let is_flag = |&column: &usize| {
+            let mut values = self.values(column).filter(|value| !value.is_empty()).peekable();
+            let name = &self.first[column];
+            !name.is_empty()
+                && !name.contains(BAR)
+                && values.peek().is_some()
+                && values.all(|value| truth(value).is_some())
+        };
+        let columns: Vec<usize> = columns.collect();
+        match columns.len() > 1 && columns.iter().all(is_flag) {
+            true => columns.into_iter().map(|c| (c, self.first[c].to_string())).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// Whether a column that is called like one of paths is different in every record, and so no label.
@@ -341,6 +393,7 @@ impl Sample<'_> {
             path: 0,
             label: Some(1),
             part: None,
+            flags: Vec::new(),
             ignored: Vec::new(),
         })
     }
@@ -448,7 +501,7 @@ mod tests {
             ("id,label,extra\n1,0,x\n2,1,y\n", "id label -; extra"),
             (",image,label\n0,a.jpg,x\n1,b.jpg,y\n", "image label -; (unnamed)"),
             ("id,image,target,class\n1,a.jpg,0,x\n", "image class -; id target"),
-            ("image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n", "image - -; MEL NV"),
+            ("image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n", "image - -; "),
             ("lesion_id,image_id,dx,age\nH1,I1,mel,3\n", "image_id dx -; lesion_id age"),
             ("path,image,label\nx/1,f1,0\nx/2,f2,1\n", "image label -; path"),
             ("width,slide,label\n4,a.jpg,0\n5,b.jpg,1\n", "slide label -; width"),

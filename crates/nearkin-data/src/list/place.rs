@@ -126,9 +126,16 @@ impl Places {
         })
     }
 
+    /// The file to which a path leads in one of the ways.
+    pub(super) fn find(&self, written: &str) -> Option<PathBuf> {
+        let mut places = std::iter::once(&self.written).filter(|place| place.has(written));
+        let place = places.next().or_else(|| self.others().iter().find(|place| place.has(written)));
+        place.map(|place| place.path(written))
+    }
+
     /// Whether a path leads to a file in one of the ways.
     pub(super) fn have(&self, written: &str) -> bool {
-        self.written.has(written) || self.others().iter().any(|place| place.has(written))
+        self.find(written).is_some()
     }
 
     /// The way that leads to most files of a sample. `None` if none leads to a file, and none of all

@@ -209,11 +209,12 @@ impl Columns {
         let others = (0..schema.num_columns()).filter(|&leaf| Some(leaf) != label);
         let candidate = |leaf: usize| {
             let column = schema.column(leaf);
-            let form = form(&column).filter(|_| roots[self.roots[leaf]].is_primitive())?;
-            let is_text = type_name(column.self_type()) == "string";
+            let form = form(&column).filter(|_| column.max_rep_level() == 0)?;
+            let is_text =
+                roots[self.roots[leaf]].is_primitive() && type_name(column.self_type()) == "string";
             (is_text || part_values(column.name()).is_some()).then(|| LabelColumn {
                 leaf,
-                name: column.name().to_owned(),
+                name: column.path().string(),
                 form,
                 is_list: false,
                 is_binary: false,

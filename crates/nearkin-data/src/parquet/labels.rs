@@ -254,13 +254,16 @@ impl<'a> Labels<'a> {
                 self.flags.push(&values);
                 // Such a text is a list, if an empty one.
                 let mut words = UNIT.to_string();
+                let is_empty = values.is_empty();
                 for value in values {
                     if let Some(word) = self.word(value)? {
                         words.push_str(&word);
                         words.push(UNIT);
                     }
                 }
-                Some(self.written.place(&words))
+                // A list of nothing but -1 or null says as little as one of them alone.
+                let is_known = is_empty || words.len() > UNIT.len_utf8();
+                is_known.then(|| self.written.place(&words))
             }
         };
         self.written.push_place(place);

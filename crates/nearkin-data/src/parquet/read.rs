@@ -394,7 +394,9 @@ impl Table {
                     values.extend(words(group, column, count)?.into_iter().map(Cow::from));
                 }
             }
-            candidates.push(PartCandidate { name: &column.name, values });
+            // In a struct, what it is called there counts.
+            let name = column.name.rsplit('.').next().unwrap_or_default();
+            candidates.push(PartCandidate { name, values });
         }
         let Some((place, values)) = choose_part_column(&candidates, false) else {
             return Ok(None);
@@ -565,11 +567,14 @@ impl Parquet {
             }
             (None, None) => Scheme::from_labels(&written, None, separator),
         };
-        let numbered = scheme.and_then(|scheme| Ok((scheme.classes(), scheme.number(&written)?)));
-        let (classes, labels) = numbered.map_err(|Fault { image, reason }| {
+        let numbered = scheme.and_then(|scheme| Ok((scheme.number(&written)?, scheme)));
+        let (labels, scheme) = numbered.map_err(|Fault { image, reason }| {
             DataError::malformed(Path::new(&self.name(image)), reason)
         })?;
-        (self.classes, self.labels) = (classes, labels);
+        (self.classes, self.labels) = (scheme.classes(), labels);
+        if let Some(note) = scheme.note() {
+            self.skipped.note(note);
+        }
         Ok(())
     }
 
@@ -1335,6 +1340,10 @@ mod tests {
             vec![Some(vec!["dog", "cat"]), None, Some(vec![]), Some(vec!["a|b", "-1", "dog"])];
         let file = labelled(&list("BINARY element (STRING)"), None, Cells::Texts(words));
         assert_eq!(classes_of(file), "[cat+dog] - [] [a|b+dog]");
+        // Nothing is known of an image whose list has no label in it.
+        let unknown = vec![Some(vec![0]), Some(vec![-1]), Some(vec![])];
+        let file = labelled(&list("INT64 element"), None, Cells::Int64s(unknown));
+        assert_eq!(classes_of(file), "[0] - []");
         let numbers = vec![Some(vec![2, 0]), Some(vec![1])];
         let file = labelled(&list("INT64 element"), None, Cells::Int64s(numbers.clone()));
         assert_eq!(classes_of(file), "[0+2] [1]");
@@ -1592,8 +1601,13 @@ mod tests {
                 "its column partition has the values 0, 2, which are no words of splits",
             ),
             (
+                "REQUIRED GROUP metadata { OPTIONAL BINARY split (STRING); }",
+                text([Some("train"), Some("test")]),
+                "its column metadata.split has rows of the train split and of others",
+            ),
+            (
                 "OPTIONAL BINARY part (STRING);",
-                text([Some("train"), Some("holdout val")]),
+                text([Some("train"), Some("late val")]),
                 "its column part has rows of the train split and of others",
             ),
         ] {

@@ -2,7 +2,7 @@
 //!
 //! The rules stand in the documentation of [`webdataset`](crate::webdataset).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::classes::label_rank;
 use crate::entry;
 use crate::image_file::MAX_IMAGE_BYTES;
 use crate::read_at::ReadAt;
-use crate::splits::{Part, part_values};
+use crate::splits::{Part, part_of_file, part_values};
 use crate::{DataError, Skipped};
 
 /// The extensions of images in the order in which one of several is chosen: a photograph before what is
@@ -19,6 +19,8 @@ use crate::{DataError, Skipped};
 const IMAGE_ORDER: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "webp", "png", "bmp", "tif", "tiff"];
 /// The extensions of labels in the order in which one of several is chosen.
 const LABEL_ORDER: [&str; 6] = ["cls", "label", "class", "cls.txt", "label.txt", "class.txt"];
+/// The extensions of members that name the part of a sample.
+const PART_ENDINGS: [&str; 4] = ["split", "set", "split.txt", "set.txt"];
 /// Kinds of members that are counted one by one.
 const KINDS: usize = 8;
 /// A longer line is a sentence.
@@ -57,6 +59,8 @@ pub(super) struct Samples {
     pub(super) skipped: Skipped,
     /// Text files, and the first of them: they are left out if they are no labels.
     pub(super) texts: (usize, String),
+    /// The parts that samples are said to be of, each with the first member that says so.
+    pub(super) parts: BTreeMap<Part, String>,
     /// Whether the end is missing.
     pub(super) is_cut: bool,
 }
@@ -98,11 +102,6 @@ fn find_in<R: ReadAt + ?Sized>(
         let Some(member) = member else { break };
         let mut text = || archive.text(&member);
         join.member(&member, &mut text).map_err(|fault| refused(path, fault))?;
-    }
-    if join.parts.contains(&Part::Train) && join.parts.len() > 1 {
-        let reason = "its .json members put samples into the train split and into others: write shards for \
-                      each split";
-        return Err(DataError::malformed(path, reason));
     }
     let mut samples = join.finish();
     match archive.end() {
@@ -171,8 +170,6 @@ struct Join<'a> {
     samples: Samples,
     /// Members that are not read, by extension.
     unread: HashMap<String, (usize, String)>,
-    /// The parts that samples are said to be of.
-    parts: BTreeSet<Part>,
 }
 
 impl<'a> Join<'a> {
@@ -183,7 +180,6 @@ impl<'a> Join<'a> {
             runs: Vec::new(),
             samples: Samples::default(),
             unread: HashMap::new(),
-            parts: BTreeSet::new(),
         }
     }
 
@@ -245,9 +241,12 @@ impl<'a> Join<'a> {
             self.label(key, name, label, |run| &mut run.labels, prefix, rank);
         } else if let Some((prefix, rank)) = rank(&["json"]) {
             let content = content(member, text)?;
-            self.parts.extend(content.as_deref().and_then(json_part));
+            self.part(content.as_deref().and_then(json_part), name);
             let label = content.map_or(Reading::Unreadable, |content| json_label(&content));
             self.label(key, name, label, |run| &mut run.metadata, prefix, rank);
+        } else if PART_ENDINGS.contains(&field.as_str()) {
+            let content = content(member, text)?.unwrap_or_default();
+            self.part(std::str::from_utf8(&content).ok().and_then(part_of_file), name);
         } else if field == "txt" {
             let content = content(member, text)?;
             let first = shown(self.shard, name);
@@ -263,6 +262,14 @@ impl<'a> Join<'a> {
             self.unread.entry(extension).or_insert((0, first)).0 += 1;
         }
         Ok(())
+    }
+
+    /// Keeps what a member says about the part of its sample.
+    fn part(&mut self, part: Option<Part>, member: &str) {
+        if let Some(part) = part {
+            let first = || shown(Path::new(""), member);
+            self.samples.parts.entry(part).or_insert_with(first);
+        }
     }
 
     /// Keeps a label that could be read, and counts one that could not.
@@ -611,26 +618,29 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_several_splits_in_a_shard_are_refused() {
-        let refusal = |metadata: [&str; 2]| {
-            let [one, other] = metadata.map(str::as_bytes);
-            let bytes =
-                tar(&[("a.png", b"A"), ("a.json", one), ("b.png", b"B"), ("b.json", other)]);
-            let found = find(&bytes[..], bytes.len() as u64, Path::new("s.tar"));
-            found.err().map(|error| error.to_string())
+    fn the_parts_that_members_speak_of_are_known() {
+        let parts = |members: &[(&str, &str)]| {
+            let members: Vec<(&str, &[u8])> =
+                members.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+            let bytes = tar(&members);
+            let found = find(&bytes[..], bytes.len() as u64, Path::new("s.tar")).unwrap().parts;
+            let shown = found.iter().map(|(part, member)| format!("{part} {member}"));
+            shown.collect::<Vec<String>>().join(", ")
         };
-        for mixed in [
-            [r#"{"split": "train"}"#, r#"{"split": "test"}"#],
-            [r#"{"is_valid": false}"#, r#"{"is_valid": true}"#],
+        for (members, expected) in [
+            (
+                &[("a.json", r#"{"split": "train"}"#), ("b.json", r#"{"split": "test"}"#)][..],
+                "train a.json, test b.json",
+            ),
+            (&[("a.json", r#"{"is_valid": true}"#), ("b.split", "val\n")], "val a.json"),
+            (
+                &[("x/a.split", "test"), ("x/b.set.txt", "Training")],
+                "train x/b.set.txt, test x/a.split",
+            ),
+            (&[("a.json", r#"{"label": "train"}"#), ("b.split", "7")], ""),
         ] {
-            let message = refusal(mixed).unwrap();
-            assert!(
-                message.contains("put samples into the train split and into others"),
-                "{message}"
-            );
+            assert_eq!(parts(members), expected, "{members:?}");
         }
-        assert_eq!(refusal([r#"{"split": "train"}"#, r#"{"split": "train"}"#]), None);
-        assert_eq!(refusal([r#"{"label": "train"}"#, r#"{"label": "test"}"#]), None);
     }
 
     #[test]
