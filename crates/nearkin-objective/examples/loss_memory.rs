@@ -53,9 +53,9 @@ fn whole(inputs: &Inputs) -> Result<Tensor, TchError> {
             1,
         )?;
         let candidates = teacher.size()[1];
-        let relations = target::relations(&teacher, &first, TEMPERATURE_MOMENTUM)?;
+        let relations = target::softmax_except(&teacher, &first, TEMPERATURE_MOMENTUM)?;
         let positives = target::uniform(&first, candidates, Kind::Float)?;
-        target::mixture_of(&positives, &relations, COEFFICIENT)
+        target::mix(&positives, &relations, COEFFICIENT)
     })?;
     let per_anchor = logits.f_log_softmax(1, Kind::Float)?.f_mul(&wanted)?.f_sum_dim_intlist(
         [1].as_slice(),
@@ -66,10 +66,9 @@ fn whole(inputs: &Inputs) -> Result<Tensor, TchError> {
 }
 
 fn blockwise(inputs: &Inputs, method: &dyn Method) -> Result<Tensor, TchError> {
-    let alone = |local: Tensor| Embedding { everywhere: local.shallow_clone(), local };
     let encoded = Encoded {
-        online: vec![None, Some(alone(unit_rows(&inputs.raw)?))],
-        momentum: vec![Some(alone(inputs.keys.shallow_clone())), None],
+        online: vec![None, Some(Embedding::single(unit_rows(&inputs.raw)?))],
+        keys: vec![Some(Embedding::single(inputs.keys.shallow_clone())), None],
         queue: Some(inputs.queue.shallow_clone()),
         progress: Progress::default(),
         ..Encoded::default()
@@ -87,7 +86,7 @@ fn status(key: &str) -> Result<f64, Failure> {
 
 /// Runs one way in this process and prints peak above the inputs (MiB), seconds and the loss.
 fn measure(way: &str, sizes: [i64; 3]) -> Result<(), Failure> {
-    let method = from_table(&toml::Table::from_iter([("name".to_owned(), "sce".into())]))?;
+    let method = from_table(&toml::Table::from_iter([("name".to_owned(), "sce".into())]))?.method;
     // The first call of anything pays for threads and libraries.
     let small = inputs([64, 256, sizes[2]])?;
     let run = |inputs: &Inputs| -> Result<f64, Failure> {

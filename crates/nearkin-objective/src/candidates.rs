@@ -1,14 +1,11 @@
 //! The candidates of a term, and blocks of anchors looking at them.
 //!
 //! Similarities of a batch to a long queue are the largest matrices of a run, so nothing here makes
-//! them for all anchors at once: rules see a block of anchors ([`Rows`]) and every candidate.
+//! them for all anchors at once: rules see a block of anchors ([`AnchorBlock`]) and every candidate.
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::formula::{Denominator, Estimated};
-use crate::measures::Labels;
 use crate::target;
-use crate::term::Choice;
 
 /// Where shared candidates come from, which says whose labels they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,14 +101,14 @@ enum Places {
 
 /// A block of a term's anchors, as the rule that chooses their targets sees it.
 #[derive(Debug)]
-pub struct Rows<'a> {
+pub struct AnchorBlock<'a> {
     candidates: &'a Candidates,
     positives: &'a Tensor,
     itself: Option<&'a Tensor>,
     places: Places,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> AnchorBlock<'a> {
     /// `count` anchors from `start` on.
     pub(crate) fn range(
         candidates: &'a Candidates,
@@ -136,13 +133,18 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// What the anchors are compared with.
+    pub(crate) fn all_candidates(&self) -> &'a Candidates {
+        self.candidates
+    }
+
     /// How many candidates each of them has.
     pub fn candidates(&self) -> i64 {
         self.candidates.count()
     }
 
     /// The block's rows of something that has one row per anchor.
-    pub fn of(&self, per_anchor: &Tensor) -> Result<Tensor, TchError> {
+    pub fn select(&self, per_anchor: &Tensor) -> Result<Tensor, TchError> {
         match &self.places {
             Places::Range { start, count } => per_anchor.f_narrow(0, *start, *count),
             Places::Index(index) => per_anchor.f_index_select(0, index),
@@ -152,19 +154,19 @@ impl<'a> Rows<'a> {
     /// Cosine similarities of a teacher's unit rows, `[anchors, dimensions]`, to the candidates:
     /// `[block, candidates]`, without gradient, in at least single precision.
     pub fn similarities(&self, teacher: &Tensor) -> Result<Tensor, TchError> {
-        let rows = wide(&self.of(&teacher.f_detach()?)?)?;
-        let own = self.candidates.own.as_ref().map(|own| self.of(own)).transpose()?;
+        let rows = wide(&self.select(&teacher.f_detach()?)?)?;
+        let own = self.candidates.own.as_ref().map(|own| self.select(own)).transpose()?;
         self.candidates.similarities(&rows, own.as_ref())
     }
 
     /// Places of the known positives among the candidates, `[block, positives]`.
     pub fn positives(&self) -> Result<Tensor, TchError> {
-        self.of(self.positives)
+        self.select(self.positives)
     }
 
     /// Place of the anchor itself among the candidates, `[block, 1]`, if it is one.
     pub fn itself(&self) -> Result<Option<Tensor>, TchError> {
-        self.itself.map(|itself| self.of(itself)).transpose()
+        self.itself.map(|itself| self.select(itself)).transpose()
     }
 
     /// Places of candidates that are views of the anchor's own image: itself and the positives.
@@ -183,35 +185,6 @@ impl<'a> Rows<'a> {
     /// Equal weights on the known positives: `[block, candidates]`.
     pub fn uniform_positives(&self) -> Result<Tensor, TchError> {
         target::uniform(&self.positives()?, self.candidates(), self.candidates.kind())
-    }
-
-    /// Marks the candidates that labels say are of the anchor's class, its own views too:
-    /// `[block, candidates]`.
-    pub fn same_class(&self, labels: &Labels) -> Result<Tensor, TchError> {
-        labels.same_class(self, self.candidates)
-    }
-
-    /// One-hot on the positive, against an [estimate](Estimated) of the sum over true negatives. An
-    /// anchor without negatives has nothing to be told apart from.
-    pub(crate) fn against_estimate(
-        &self,
-        class_prior: f64,
-        concentration: f64,
-        temperature: f64,
-    ) -> Result<Choice, TchError> {
-        let (positive, own_image) = (self.positives()?, self.own_image()?);
-        let target = self.uniform_positives()?;
-        if own_image.size()[1] == self.candidates() {
-            return Ok(Choice::new(target, Denominator::without(self, self.itself()?.as_ref())?));
-        }
-        let estimated = Estimated {
-            no_negatives: self.mask(&own_image)?,
-            positive,
-            class_prior,
-            concentration,
-            largest_logit: 1.0 / temperature,
-        };
-        Ok(Choice::new(target, Denominator::Estimated(estimated)))
     }
 
     /// A mask that is true at these places, `[block, some]`: `[block, candidates]`.

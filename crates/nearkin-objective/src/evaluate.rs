@@ -7,10 +7,12 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::candidates::{Candidates, Rows, wide};
+use crate::candidates::{AnchorBlock, Candidates, wide};
+use crate::choice::Choice;
 use crate::formula::{Denominator, value_and_gradient};
-use crate::measures::{Labels, Measures};
-use crate::term::{Choice, Term};
+use crate::labels::Labels;
+use crate::measures::Measures;
+use crate::term::Term;
 
 /// Size of one matrix of a block. Large enough for a matrix product to run at full speed.
 const BLOCK_BYTES: usize = 32 << 20;
@@ -23,14 +25,14 @@ pub struct Evaluated {
 }
 
 /// Adds up the terms: the weighted sum of each term's mean over its anchors.
-pub fn evaluate(terms: &[Term]) -> Result<Evaluated, TchError> {
+pub fn evaluate(terms: &[Term<'_>]) -> Result<Evaluated, TchError> {
     add_up(terms, None, BLOCK_BYTES)
 }
 
 /// The same, and what can be measured of the targets on the way; with `labels`, also how true the
 /// targets are. Labels have no part in the loss.
 pub fn evaluate_and_measure(
-    terms: &[Term],
+    terms: &[Term<'_>],
     labels: Option<&Labels>,
 ) -> Result<(Evaluated, Measures), TchError> {
     let mut measures = Measures::new(labels);
@@ -40,7 +42,7 @@ pub fn evaluate_and_measure(
 }
 
 fn add_up(
-    terms: &[Term],
+    terms: &[Term<'_>],
     mut measures: Option<&mut Measures>,
     block_bytes: usize,
 ) -> Result<Evaluated, TchError> {
@@ -48,16 +50,17 @@ fn add_up(
     for term in terms {
         losses.push(term_loss(term, measures.as_deref_mut(), block_bytes)?);
     }
-    let loss = match losses.is_empty() {
-        true => Tensor::f_zeros([], (Kind::Float, Device::Cpu))?,
-        false => Tensor::f_stack(&losses, 0)?.f_sum(None::<Kind>)?,
+    let loss = if losses.is_empty() {
+        Tensor::f_zeros([], (Kind::Float, Device::Cpu))?
+    } else {
+        Tensor::f_stack(&losses, 0)?.f_sum(None::<Kind>)?
     };
     Ok(Evaluated { loss })
 }
 
 /// One term's part of the loss.
 fn term_loss(
-    term: &Term,
+    term: &Term<'_>,
     mut measures: Option<&mut Measures>,
     block_bytes: usize,
 ) -> Result<Tensor, TchError> {
@@ -71,17 +74,17 @@ fn term_loss(
     for start in (0..count).step_by(block as usize) {
         let length = block.min(count - start);
         let itself = term.itself.as_ref();
-        let rows = Rows::range(&candidates, &term.positives, itself, start, length);
+        let rows = AnchorBlock::range(&candidates, &term.positives, itself, start, length);
         let logits = rows.similarities(&scaled)?;
         let choice = (term.rule)(&rows)?;
         if let Some(measures) = measures.as_deref_mut() {
-            measures.add(term, &rows, &candidates, &logits, &choice)?;
+            measures.add(term, &rows, &logits, &choice)?;
         }
         let (loss, gradient) = match &term.mixture {
             None => block_loss(logits, &choice)?,
             Some(mixture) => {
-                let partner = (term.rule)(&rows.at(rows.of(&mixture.partner)?))?;
-                let share = rows.of(&mixture.share)?.f_to_kind(logits.kind())?;
+                let partner = (term.rule)(&rows.at(rows.select(&mixture.partner)?))?;
+                let share = rows.select(&mixture.share)?.f_to_kind(logits.kind())?;
                 mixed_loss(logits, &choice, &partner, &share)?
             }
         };
@@ -142,7 +145,11 @@ struct Gradients<'a> {
 }
 
 impl<'a> Gradients<'a> {
-    fn new(term: &Term, anchors: &Tensor, candidates: &'a Candidates) -> Result<Self, TchError> {
+    fn new(
+        term: &Term<'_>,
+        anchors: &Tensor,
+        candidates: &'a Candidates,
+    ) -> Result<Self, TchError> {
         let wanted = |original: &Tensor, like: &Tensor| {
             original.requires_grad().then(|| like.f_zeros_like()).transpose()
         };
@@ -185,7 +192,7 @@ impl<'a> Gradients<'a> {
     }
 
     /// The value as a tensor through which `weight` times these derivatives flow back.
-    fn attach(self, value: &Tensor, weight: f64, term: &Term) -> Result<Tensor, TchError> {
+    fn attach(self, value: &Tensor, weight: f64, term: &Term<'_>) -> Result<Tensor, TchError> {
         let originals = std::iter::once(&term.anchors)
             .chain(term.candidates.shared.iter().map(|shared| &shared.rows));
         let mut carrier: Option<Tensor> = None;
@@ -214,11 +221,10 @@ mod tests {
     fn encoded(leaves: &[Tensor; 3]) -> Encoded {
         let rows =
             |count: i64| unit_rows(&Tensor::randn([count, 5], tch::kind::DOUBLE_CPU)).unwrap();
-        let alone = |rows: Tensor| Embedding { everywhere: rows.shallow_clone(), local: rows };
-        let online = |leaf: &Tensor| Some(alone(unit_rows(leaf).unwrap()));
+        let online = |leaf: &Tensor| Some(Embedding::single(unit_rows(leaf).unwrap()));
         Encoded {
             online: vec![online(&leaves[0]), online(&leaves[1])],
-            momentum: vec![Some(alone(rows(7))), Some(alone(rows(7)))],
+            keys: vec![Some(Embedding::single(rows(7))), Some(Embedding::single(rows(7)))],
             mixed: vec![Mixed {
                 anchors: unit_rows(&leaves[2]).unwrap(),
                 partner: Tensor::from_slice(&[3_i64, 0, 6, 3, 5, 1, 4]),
@@ -252,8 +258,9 @@ mod tests {
             tch::manual_seed(3);
             let leaf = || Tensor::randn([7, 5], tch::kind::DOUBLE_CPU).set_requires_grad(true);
             let leaves = [leaf(), leaf(), leaf()];
-            let method = from_table(&recipe.parse().unwrap()).unwrap();
-            let terms = method.terms(&encoded(&leaves)).unwrap();
+            let method = from_table(&recipe.parse().unwrap()).unwrap().method;
+            let encoded = encoded(&leaves);
+            let terms = method.terms(&encoded).unwrap();
             let labels = labels();
             // One, two and all anchors at once.
             let row = terms[0].candidates.count() as usize * 8;

@@ -2,7 +2,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::Rows;
+use crate::AnchorBlock;
 
 /// Which candidates stand in the denominator of each anchor, or what takes its place.
 #[derive(Debug)]
@@ -11,11 +11,11 @@ pub enum Denominator {
     All,
     /// Every candidate but those marked: a boolean mask, `[anchors, candidates]`.
     Except(Tensor),
-    /// None (BYOL): the largest value that a logit can take, 1 / temperature, stands for its
-    /// logarithm, so that the loss is 0 where the anchor meets its target.
-    Nothing {
-        /// 1 / temperature.
-        largest_logit: f64,
+    /// No candidate: its logarithm is a constant, without gradient (BYOL). The largest value that a
+    /// logit can take, 1 / temperature, makes the loss 0 where the anchor meets its target.
+    Constant {
+        /// The logarithm.
+        logarithm: f64,
     },
     /// The negatives' sum is estimated ([`Estimated`]).
     Estimated(Estimated),
@@ -86,12 +86,22 @@ impl Estimated {
 }
 
 impl Denominator {
-    /// Every candidate of a block but those at these places, `[block, some]`, if any are given.
-    pub fn without(rows: &Rows<'_>, places: Option<&Tensor>) -> Result<Self, TchError> {
-        Ok(match places {
-            Some(places) => Self::Except(rows.mask(places)?),
-            None => Self::All,
-        })
+    /// Every candidate but those at these places, `[block, some]`.
+    pub fn without(block: &AnchorBlock<'_>, places: &Tensor) -> Result<Self, TchError> {
+        Ok(Self::Except(block.mask(places)?))
+    }
+
+    /// Every candidate but the anchor itself, if it is one.
+    pub fn without_anchor(block: &AnchorBlock<'_>) -> Result<Self, TchError> {
+        block.itself()?.map_or(Ok(Self::All), |itself| Self::without(block, &itself))
+    }
+
+    /// Every candidate but the anchor itself and those marked, `[block, candidates]`.
+    pub fn without_anchor_and(block: &AnchorBlock<'_>, marked: &Tensor) -> Result<Self, TchError> {
+        Ok(Self::Except(match block.itself()? {
+            Some(itself) => marked.f_logical_or(&block.mask(&itself)?)?,
+            None => marked.shallow_clone(),
+        }))
     }
 
     /// Logarithm of the denominator, `[anchors, 1]`, with gradient.
@@ -102,9 +112,9 @@ impl Denominator {
             Self::Except(excluded) => {
                 logits.f_masked_fill(excluded, f64::NEG_INFINITY)?.f_logsumexp(last, true)
             }
-            Self::Nothing { largest_logit } => {
+            Self::Constant { logarithm } => {
                 let shape = [logits.size()[0], 1];
-                Tensor::f_full(shape, *largest_logit, (logits.kind(), logits.device()))
+                Tensor::f_full(shape, *logarithm, (logits.kind(), logits.device()))
             }
             Self::Estimated(estimated) => estimated.logarithm(logits),
         }
@@ -184,7 +194,7 @@ pub(crate) fn value_and_gradient(
     let Denominator::Except(excluded) = denominator else {
         let _ = logits.f_sub_(&log_denominator)?;
         let loss = logits.f_mul(target)?.f_sum_dim_intlist(last, false, None::<Kind>)?.f_neg()?;
-        let gradient = if let Denominator::Nothing { .. } = denominator {
+        let gradient = if let Denominator::Constant { .. } = denominator {
             target.f_neg()?
         } else {
             let mass = target.f_sum_dim_intlist(last, true, None::<Kind>)?;

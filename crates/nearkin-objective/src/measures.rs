@@ -7,68 +7,15 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::candidates::{Candidates, Origin, Rows};
+use crate::candidates::AnchorBlock;
+use crate::choice::Choice;
 use crate::formula::Denominator;
+use crate::labels::Labels;
 use crate::target;
-use crate::term::{Choice, Term};
+use crate::term::Term;
 
 /// The name under which the reference loss waits to be read.
 const REFERENCE: &str = "reference_loss";
-
-/// Class labels of candidates; -1 where there is none.
-#[derive(Debug)]
-pub struct Labels {
-    /// Of the images of all processes in rank order, `[batch * world]`, integers.
-    pub batch: Tensor,
-    /// Of the rows of the queue, `[length]`, if there is one.
-    pub queue: Option<Tensor>,
-    /// Row of `batch` at which this process's anchors begin.
-    pub offset: i64,
-}
-
-impl Labels {
-    /// The same labels; storage is shared.
-    #[must_use]
-    pub fn shallow_clone(&self) -> Self {
-        Self {
-            batch: self.batch.shallow_clone(),
-            queue: self.queue.as_ref().map(Tensor::shallow_clone),
-            offset: self.offset,
-        }
-    }
-
-    /// The labels of a block's anchors, `[block, 1]`.
-    fn of_anchors(&self, rows: &Rows<'_>) -> Result<Tensor, TchError> {
-        let length = self.batch.size()[0] - self.offset;
-        rows.of(&self.batch.f_narrow(0, self.offset, length)?)?.f_unsqueeze(1)
-    }
-
-    /// Marks the candidates that are known to be of the anchor's class, its own views too:
-    /// `[block, candidates]`.
-    pub(crate) fn same_class(
-        &self,
-        rows: &Rows<'_>,
-        candidates: &Candidates,
-    ) -> Result<Tensor, TchError> {
-        let anchors = self.of_anchors(rows)?;
-        let known = anchors.f_ge(0)?;
-        let mut columns = Vec::new();
-        if candidates.own.is_some() {
-            columns.push(known.shallow_clone());
-        }
-        for shared in &candidates.shared {
-            let labels = match (shared.origin, &self.queue) {
-                (Origin::Batch, _) => self.batch.shallow_clone(),
-                (Origin::Queue, Some(queue)) => queue.shallow_clone(),
-                _ => {
-                    Tensor::f_full([shared.rows.size()[0]], -1, (Kind::Int64, self.batch.device()))?
-                }
-            };
-            columns.push(anchors.f_eq_tensor(&labels.f_unsqueeze(0)?)?.f_logical_and(&known)?);
-        }
-        Tensor::f_cat(&columns, 1)
-    }
-}
 
 /// Means of measures over the anchors of a step; see [`Measures::means`] for what is measured.
 #[derive(Debug, Default)]
@@ -197,13 +144,12 @@ impl Measures {
     /// Adds a block of a term: its logits and what the rule chose, both `[block, candidates]`.
     pub(crate) fn add(
         &mut self,
-        term: &Term,
-        rows: &Rows<'_>,
-        candidates: &Candidates,
+        term: &Term<'_>,
+        block: &AnchorBlock<'_>,
         logits: &Tensor,
         choice: &Choice,
     ) -> Result<(), TchError> {
-        if rows.candidates() == 0 {
+        if block.candidates() == 0 {
             return Ok(());
         }
         let target = choice.target.f_to_kind(logits.kind())?;
@@ -211,27 +157,27 @@ impl Measures {
         if !term.measured {
             return Ok(());
         }
-        let positives = rows.mask(&rows.positives()?)?;
+        let positives = block.mask(&block.positives()?)?;
         self.put("positive_mass", &sum(&target.f_mul(&positives)?)?, None)?;
-        let itself = rows.itself()?.map(|itself| rows.mask(&itself)).transpose()?;
+        let itself = block.itself()?.map(|itself| block.mask(&itself)).transpose()?;
         if term.mixture.is_none() {
             self.agree(logits, &target, itself.as_ref(), &choice.denominator)?;
             if matches!(choice.denominator, Denominator::All) && itself.is_none() {
-                self.decompose(rows, logits, &target, &positives)?;
+                self.decompose(block, logits, &target, &positives)?;
             }
         }
         if let Some(selected) = &choice.selected {
             self.put("selected", &sum(selected)?, None)?;
         }
         let Some(labels) = self.labels.as_ref().map(Labels::shallow_clone) else { return Ok(()) };
-        if let (Some(neighbours), Some(queue)) = (&term.neighbours, &labels.queue) {
-            let theirs = queue.f_index_select(0, &rows.of(neighbours)?)?.f_unsqueeze(1)?;
-            let own = labels.of_anchors(rows)?;
+        if let (Some(neighbors), Some(queue)) = (&term.neighbors, &labels.queue) {
+            let theirs = queue.f_index_select(0, &block.select(neighbors)?)?.f_unsqueeze(1)?;
+            let own = labels.of_anchors(block)?;
             let known = own.f_ge(0)?.f_logical_and(&theirs.f_ge(0)?)?;
             self.put("kin_precision", &theirs.f_eq_tensor(&own)?, Some(&known))?;
         }
-        let same = labels.same_class(rows, candidates)?;
-        let own_image = rows.mask(&rows.own_image()?)?;
+        let same = labels.same_class(block)?;
+        let own_image = block.mask(&block.own_image()?)?;
         let kin = same.f_logical_and(&own_image.f_logical_not()?)?;
         let known = same.f_logical_and(&own_image)?.f_any_dim(1, true)?;
         self.purity(&target, &kin, &own_image, &known)?;
@@ -242,7 +188,7 @@ impl Measures {
     /// added.
     fn refer(
         &mut self,
-        term: &Term,
+        term: &Term<'_>,
         logits: &Tensor,
         target: &Tensor,
         choice: &Choice,
@@ -278,18 +224,18 @@ impl Measures {
 
     fn decompose(
         &mut self,
-        rows: &Rows<'_>,
+        block: &AnchorBlock<'_>,
         logits: &Tensor,
         target: &Tensor,
         positives: &Tensor,
     ) -> Result<(), TchError> {
         let last = [1].as_slice();
-        let places = rows.positives()?;
-        if places.size()[1] == 0 || places.size()[1] == rows.candidates() {
+        let places = block.positives()?;
+        if places.size()[1] == 0 || places.size()[1] == block.candidates() {
             return Ok(());
         }
         let all = logits.f_logsumexp(last, true)?;
-        let uniform = target::uniform(&places, rows.candidates(), logits.kind())?;
+        let uniform = target::uniform(&places, block.candidates(), logits.kind())?;
         self.put("info_nce", &all.f_sub(&sum(&uniform.f_mul(logits)?)?)?, None)?;
         let negatives =
             logits.f_masked_fill(positives, f64::NEG_INFINITY)?.f_logsumexp(last, true)?;
@@ -345,7 +291,7 @@ impl Measures {
             self.put("kin_recall", &right.f_div(&count)?, Some(&has_kin))?;
         }
         let in_denominator = match &choice.denominator {
-            Denominator::Nothing { .. } => count.f_zeros_like()?,
+            Denominator::Constant { .. } => count.f_zeros_like()?,
             Denominator::Except(excluded) => {
                 let left = kin.f_logical_and(&excluded.f_logical_not()?)?;
                 sum(&not_picked(left, choice)?)?.f_div(&count)?
@@ -371,7 +317,7 @@ fn not_picked(marked: Tensor, choice: &Choice) -> Result<Tensor, TchError> {
     }
 }
 
-/// Row sums, `[rows, 1]`.
+/// Row sums, `[block, 1]`.
 fn sum(matrix: &Tensor) -> Result<Tensor, TchError> {
     matrix.f_sum_dim_intlist([1].as_slice(), true, None::<Kind>)
 }

@@ -59,9 +59,8 @@ pub fn refine(
     predictions: Predictions,
 ) -> Result<Refined, TchError> {
     let candidates = similarities.size()[1];
-    let nothing = positives.f_narrow(1, 0, 0)?;
-    let p = target::relations(similarities, &nothing, temperature)?;
-    let q = target::relations(similarities, positives, temperature)?;
+    let p = target::softmax(similarities, temperature)?;
+    let q = target::softmax_except(similarities, positives, temperature)?;
     let weight = |distribution: &Tensor, used: bool| {
         let largest = distribution.f_amax([1].as_slice(), true)?;
         largest.f_mul_scalar(if used { strength } else { 0.0 })

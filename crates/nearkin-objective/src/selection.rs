@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
-use crate::{ParameterError, Rows};
+use crate::{AnchorBlock, ParameterError};
 
 /// How the scores of an anchor's support views become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,13 +80,13 @@ fn best(scores: &Tensor, top_k: i64) -> Result<Tensor, TchError> {
 /// Scores of the candidates of a block: cosine similarities to each of the anchors' support
 /// embeddings, aggregated: `[block, candidates]`. Each support is `[anchors, dimensions]`.
 pub fn scores(
-    rows: &Rows<'_>,
+    block: &AnchorBlock<'_>,
     support: &[Tensor],
     aggregation: Aggregation,
 ) -> Result<Tensor, TchError> {
     let mut total: Option<Tensor> = None;
-    for rows_of_support in support {
-        let scores = rows.similarities(rows_of_support)?;
+    for rows in support {
+        let scores = block.similarities(rows)?;
         total = Some(match (total, aggregation) {
             (None, _) => scores,
             (Some(total), Aggregation::Maximum) => total.f_maximum(&scores)?,

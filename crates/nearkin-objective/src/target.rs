@@ -17,10 +17,15 @@ pub fn uniform_on(mask: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
     marked.f_div(&count.f_clamp_min(1.0)?)
 }
 
-/// Relations as a distribution: the softmax of the teacher's similarities divided by the
-/// `temperature`, over every candidate but those at the places `without`, `[anchors, some]`. Where
+/// The softmax of the teacher's similarities divided by the `temperature`, over every candidate:
+/// `[anchors, candidates]`.
+pub fn softmax(similarities: &Tensor, temperature: f64) -> Result<Tensor, TchError> {
+    similarities.f_detach()?.f_div_scalar(temperature)?.f_softmax(1, None::<Kind>)
+}
+
+/// The same over every candidate but those at the places `without`, `[anchors, some]`. Where
 /// nothing is left, all weights are 0.
-pub fn relations(
+pub fn softmax_except(
     similarities: &Tensor,
     without: &Tensor,
     temperature: f64,
@@ -40,7 +45,7 @@ fn distinct(places: &Tensor) -> i64 {
 /// `coefficient * positives + (1 - coefficient) * relations` with a coefficient per anchor,
 /// `[anchors, 1]`, or for all, `[1, 1]`. Where there are no relations (a row of zeros), their weight
 /// goes to the positives.
-pub fn mixture(
+pub fn mix_each(
     positives: &Tensor,
     relations: &Tensor,
     coefficient: &Tensor,
@@ -51,14 +56,10 @@ pub fn mixture(
     relations.f_lerp_tensor(positives, &coefficient)
 }
 
-/// [`mixture`] with one coefficient.
-pub fn mixture_of(
-    positives: &Tensor,
-    relations: &Tensor,
-    coefficient: f64,
-) -> Result<Tensor, TchError> {
+/// [`mix_each`] with one coefficient.
+pub fn mix(positives: &Tensor, relations: &Tensor, coefficient: f64) -> Result<Tensor, TchError> {
     let options = (relations.kind(), relations.device());
-    mixture(positives, relations, &Tensor::f_full([1, 1], coefficient, options)?)
+    mix_each(positives, relations, &Tensor::f_full([1, 1], coefficient, options)?)
 }
 
 /// The places `0..anchors` shifted by `offset`, `[anchors, 1]`: where each anchor's positive stands

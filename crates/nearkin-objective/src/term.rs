@@ -3,47 +3,11 @@
 
 use tch::{TchError, Tensor};
 
-use crate::candidates::{Candidates, Rows};
-use crate::formula::Denominator;
-
-/// What a rule chooses for a block of anchors.
-#[derive(Debug)]
-pub struct Choice {
-    /// Weights of the candidates, `[block, candidates]`, without gradient.
-    pub target: Tensor,
-    /// Who stands in the denominator.
-    pub denominator: Denominator,
-    /// Candidates that the method took for further positives or false negatives, if it picks any: a
-    /// boolean mask, `[block, candidates]`.
-    pub selected: Option<Tensor>,
-    /// The loss of each anchor, `[block]`, where it differs from the soft cross-entropy by a constant
-    /// (an entropy). Stated directly, because the sum of the two cancels most digits of single
-    /// precision. It has no gradient; that of the soft cross-entropy is used.
-    pub value: Option<Tensor>,
-    /// The loss of an anchor to which all candidates are equally similar, `[block]`, where it is not
-    /// the target's sum times the log of the denominator.
-    pub chance: Option<Tensor>,
-}
-
-impl Choice {
-    /// A target against all candidates.
-    pub fn against_all(target: Tensor) -> Self {
-        Self::new(target, Denominator::All)
-    }
-
-    /// A target against some denominator.
-    pub fn new(target: Tensor, denominator: Denominator) -> Self {
-        Self { target, denominator, selected: None, value: None, chance: None }
-    }
-}
-
-/// The rule of instance discrimination: equal weights on the known positives against all candidates.
-pub(crate) fn discriminate(rows: &Rows<'_>) -> Result<Choice, TchError> {
-    Ok(Choice::against_all(rows.uniform_positives()?))
-}
+use crate::candidates::{AnchorBlock, Candidates};
+use crate::choice::Choice;
 
 /// Chooses targets and denominators for a block of anchors.
-pub type Rule = Box<dyn Fn(&Rows<'_>) -> Result<Choice, TchError>>;
+pub type Rule<'a> = Box<dyn Fn(&AnchorBlock<'_>) -> Result<Choice, TchError> + 'a>;
 
 /// Anchors that are mixtures: anchor `i` stands for its own image and for that of another anchor.
 ///
@@ -59,7 +23,7 @@ pub struct Mixture {
 }
 
 /// One soft cross-entropy between a batch of anchors and their candidates.
-pub struct Term {
+pub struct Term<'a> {
     /// Unit rows, `[anchors, dimensions]`; the gradient flows through them.
     pub anchors: Tensor,
     /// What each anchor is compared with.
@@ -71,25 +35,25 @@ pub struct Term {
     /// Cosine similarities are divided by this.
     pub temperature: f64,
     /// Chooses target and denominator.
-    pub rule: Rule,
+    pub rule: Rule<'a>,
     /// Whether anchors are mixtures of two images. Their candidates must be shared.
     pub mixture: Option<Mixture>,
     /// Weight of this term's mean over anchors in the loss.
     pub weight: f64,
     /// Whether its targets are what the method is about, so that measures are taken of them.
     pub measured: bool,
-    /// The row of the queue that stands for each anchor, `[anchors]`, where one does (NNCLR).
-    pub neighbours: Option<Tensor>,
+    /// The row of the queue that takes each anchor's place, `[anchors]`, where one does.
+    pub neighbors: Option<Tensor>,
 }
 
-impl Term {
+impl<'a> Term<'a> {
     /// A term of weight 1 whose anchors are no mixtures and no candidates.
     pub fn new(
         anchors: Tensor,
         candidates: Candidates,
         positives: Tensor,
         temperature: f64,
-        rule: Rule,
+        rule: Rule<'a>,
     ) -> Self {
         Self {
             anchors,
@@ -101,7 +65,7 @@ impl Term {
             mixture: None,
             weight: 1.0,
             measured: true,
-            neighbours: None,
+            neighbors: None,
         }
     }
 
@@ -113,25 +77,25 @@ impl Term {
 
     /// Cosine similarities to all candidates, `[anchors, candidates]`, without gradient.
     pub fn similarities(&self) -> Result<Tensor, TchError> {
-        self.all_rows(|rows| rows.similarities(&self.anchors))
+        self.on_all_anchors(|block| block.similarities(&self.anchors))
     }
 
     /// What the rule chooses for all anchors at once (leaving mixtures aside).
     pub fn choice(&self) -> Result<Choice, TchError> {
-        self.all_rows(|rows| (self.rule)(rows))
+        self.on_all_anchors(|block| (self.rule)(block))
     }
 
-    fn all_rows<T>(
+    fn on_all_anchors<T>(
         &self,
-        look: impl FnOnce(&Rows<'_>) -> Result<T, TchError>,
+        look: impl FnOnce(&AnchorBlock<'_>) -> Result<T, TchError>,
     ) -> Result<T, TchError> {
         let candidates = self.candidates.detached()?;
         let count = self.anchors.size()[0];
-        look(&Rows::range(&candidates, &self.positives, self.itself.as_ref(), 0, count))
+        look(&AnchorBlock::range(&candidates, &self.positives, self.itself.as_ref(), 0, count))
     }
 }
 
-impl std::fmt::Debug for Term {
+impl std::fmt::Debug for Term<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Term")

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Images, Needs, Place, Sizes, all, difference, loss, method, views};
+use common::{Images, Needs, Place, Sizes, all, difference, kept, loss, method, views};
 use nearkin_objective::selection::Selection;
 use nearkin_objective::{
     Denominator, Method, Origin, QueueUse, Term, evaluate_and_measure, from_table, methods,
@@ -16,13 +16,15 @@ const KINDS: [Kind; 3] = [Kind::Double, Kind::Float, Kind::BFloat16];
 
 /// Checks loss, gradient and measures of a method on a batch, and gives the terms; `None` for a
 /// method that says that it cannot do without a queue.
-fn finite(what: &str, method: &dyn Method, sizes: Sizes) -> Option<(Images, Vec<Term>)> {
+fn finite<'a>(what: &str, method: &'a dyn Method, sizes: Sizes) -> Option<(Images, Vec<Term<'a>>)> {
     let views = views(method)[0];
     let images = Images::draw(7, sizes);
-    let terms = match method.terms(&images.encoded(&Needs::of(&[method], views), images.whole)) {
+    let encoded = kept(images.encoded(&Needs::of(&[method], views), images.whole));
+    let terms = match method.terms(encoded) {
         Ok(terms) => terms,
         Err(error) => {
-            let excused = sizes.queue == 0 && method.queue_use() == QueueUse::Required;
+            let excused =
+                sizes.queue == 0 && method.requirements(views).unwrap().queue == QueueUse::Required;
             assert!(excused && error.to_string().contains("queue"), "{what}: {error}");
             return None;
         }
@@ -55,8 +57,8 @@ fn finite_everywhere(what: &str, method: &dyn Method, kind: Kind) {
     }
 }
 
-/// The method with every temperature set to this.
-fn at_temperature(method: &dyn Method, temperature: f64) -> Box<dyn Method> {
+/// The method of this table with every temperature set to this.
+fn at_temperature(table: &str, temperature: f64) -> Box<dyn Method> {
     fn set(table: &mut toml::Table, temperature: f64) {
         for (key, value) in table {
             match value {
@@ -66,15 +68,15 @@ fn at_temperature(method: &dyn Method, temperature: f64) -> Box<dyn Method> {
             }
         }
     }
-    let mut table = method.parameters();
+    let mut table = from_table(&table.parse().unwrap()).unwrap().table;
     set(&mut table, temperature);
-    from_table(&table).unwrap()
+    from_table(&table).unwrap().method
 }
 
 #[test]
 fn every_registered_method_meets_these_tests() {
     for entry in methods() {
-        let name = format!("name = \"{}\"", entry.card.name);
+        let name = format!("name = \"{}\"", entry.name);
         let (_, method) = all().into_iter().find(|(table, _)| *table == name).unwrap();
         assert!(!views(&*method).is_empty(), "{name} takes none of the numbers of views");
     }
@@ -91,9 +93,9 @@ fn few_images_no_queue_and_equal_embeddings_are_no_trouble() {
 
 #[test]
 fn the_coldest_and_the_hottest_temperature_are_no_trouble() {
-    for (table, method) in all() {
+    for (table, _) in all() {
         for temperature in [1e-6, 1e6] {
-            let extreme = at_temperature(&*method, temperature);
+            let extreme = at_temperature(&table, temperature);
             for kind in [Kind::Float, Kind::BFloat16] {
                 finite_everywhere(&format!("{table} at {temperature}"), &*extreme, kind);
             }
@@ -106,7 +108,7 @@ fn one_candidate_leaves_nothing_to_learn() {
     let mut met = 0;
     for (table, method) in all() {
         let Some((images, terms)) = finite(&table, &*method, Sizes::new(1, 0)) else { continue };
-        let alone = |term: &Term| {
+        let alone = |term: &Term<'_>| {
             let told_apart = matches!(
                 term.choice().unwrap().denominator,
                 Denominator::All | Denominator::Except(_)
@@ -143,7 +145,8 @@ fn everything_and_nothing_can_be_selected() {
             let table = format!("{table}\n{selection}");
             for kind in KINDS {
                 let sizes = Sizes { kind, ..Sizes::new(4, 0) };
-                let (_, terms) = finite(&table, &*method(&table), sizes).unwrap();
+                let method = method(&table);
+                let (_, terms) = finite(&table, &*method, sizes).unwrap();
                 for term in &terms {
                     let selected = term.choice().unwrap().selected.unwrap();
                     // Of eight views two are the image's own.
@@ -155,7 +158,7 @@ fn everything_and_nothing_can_be_selected() {
                     let value = loss(&terms).double_value(&[]);
                     assert!(value.abs() < 1e-6, "{table}: {value}");
                 }
-                finite_everywhere(&table, &*method(&table), kind);
+                finite_everywhere(&table, &*method, kind);
             }
         }
         for denominator in ["all", "without_selected", "negatives", "nothing"] {
@@ -180,7 +183,8 @@ fn everything_and_nothing_can_be_selected() {
 fn of_equal_embeddings_the_first_of_other_images_is_selected() {
     let table = "name = \"fnc\"\ntop_k = 3\nthreshold = 0.5\nsupport_views = 0";
     let images = Images::draw(1, Sizes { equal: true, ..Sizes::new(3, 0) });
-    let terms = images.terms(&*method(table), 2);
+    let method = method(table);
+    let terms = images.terms(&*method, 2);
     // Candidates are view 0 of the three images, then view 1.
     let expected = [[[1, 2, 4], [0, 2, 3], [0, 1, 3]], [[1, 2, 4], [0, 2, 3], [0, 1, 3]]];
     for (term, expected) in terms.iter().zip(expected) {
@@ -199,7 +203,7 @@ fn of_equal_embeddings_the_first_of_other_images_is_selected() {
 }
 
 /// A term of its first anchor alone, with other rows for the shared candidates.
-fn first_anchor(term: Term, shared: impl Fn(usize, &Tensor) -> Tensor) -> Term {
+fn first_anchor<'a>(term: Term<'a>, shared: impl Fn(usize, &Tensor) -> Tensor) -> Term<'a> {
     let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
     let Term { mut candidates, .. } = term;
     for (number, group) in candidates.shared.iter_mut().enumerate() {

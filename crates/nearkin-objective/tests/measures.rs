@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use nearkin_objective::{
-    Candidates, Choice, Labels, Measures, Origin, Rows, Shared, Term, evaluate_and_measure,
+    AnchorBlock, Candidates, Choice, Labels, Measures, Origin, Shared, Term, evaluate_and_measure,
     unit_rows,
 };
 use tch::{Kind, Tensor};
@@ -21,7 +21,8 @@ fn against_a_queue(targets: &'static [[f64; 5]]) -> Term {
     let shared = vec![Shared { rows: rows(4), origin: Origin::Queue }];
     let candidates = Candidates { own: Some(rows(anchors)), shared };
     let positives = Tensor::zeros([anchors, 1], (Kind::Int64, tch::Device::Cpu));
-    let rule = Box::new(move |_: &Rows<'_>| Ok(Choice::against_all(Tensor::from_slice2(targets))));
+    let rule =
+        Box::new(move |_: &AnchorBlock<'_>| Ok(Choice::against_all(Tensor::from_slice2(targets))));
     Term::new(rows(anchors), candidates, positives, 0.5, rule)
 }
 
@@ -114,7 +115,8 @@ fn own_views_are_no_chance() {
         let shared = || Shared { rows: rows(2), origin: Origin::Batch };
         let candidates = Candidates { own: None, shared: vec![shared(), shared()] };
         let places = |of: [i64; 2]| Tensor::from_slice(&of).unsqueeze(1);
-        let rule = Box::new(|_: &Rows<'_>| Ok(Choice::against_all(Tensor::from_slice2(&TARGETS))));
+        let rule =
+            Box::new(|_: &AnchorBlock<'_>| Ok(Choice::against_all(Tensor::from_slice2(&TARGETS))));
         let itself = Some(places([0, 1]));
         Term { itself, ..Term::new(rows(2), candidates, places([2, 3]), 0.5, rule) }
     };

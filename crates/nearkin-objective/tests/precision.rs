@@ -9,7 +9,7 @@ const IMAGES: i64 = 256;
 const CLASSES: i64 = 10;
 
 fn alone(rows: &Tensor) -> Embedding {
-    Embedding { local: rows.shallow_clone(), everywhere: rows.shallow_clone() }
+    Embedding { local: rows.shallow_clone(), gathered: rows.shallow_clone() }
 }
 
 /// Two views of every image around the center of its class, and a queue, in double precision; the
@@ -31,12 +31,12 @@ fn loss(recipe: &str, ([first, second, queue], labels): &([Tensor; 3], Tensor), 
     let of = |rows: &Tensor| Some(alone(&rows.to_kind(kind)));
     let encoded = Encoded {
         online: vec![of(first), of(second)],
-        momentum: vec![of(first), of(second)],
+        keys: vec![of(first), of(second)],
         queue: Some(queue.to_kind(kind)),
         labels: Some(Labels { batch: labels.shallow_clone(), queue: None, offset: 0 }),
         ..Encoded::default()
     };
-    let method = from_table(&recipe.parse().unwrap()).unwrap();
+    let method = from_table(&recipe.parse().unwrap()).unwrap().method;
     evaluate(&method.terms(&encoded).unwrap()).unwrap().loss.double_value(&[])
 }
 

@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Draws, Images, Needs, Place, Sizes, all, difference, loss, method, views};
+use common::{Draws, Images, Needs, Place, Sizes, all, difference, kept, loss, method, views};
 use nearkin_objective::refinery::{Predictions, refine};
 use nearkin_objective::selection::Selection;
 use nearkin_objective::{
@@ -37,7 +37,7 @@ fn dot(one: &[f64], other: &[f64]) -> f64 {
 }
 
 /// A term's logits as one matrix, with gradient.
-fn logits(term: &Term) -> Tensor {
+fn logits(term: &Term<'_>) -> Tensor {
     let own = term.candidates.own.iter().map(|own| sums(&(&term.anchors * own)).unsqueeze(1));
     let shared = term.candidates.shared.iter().map(|shared| term.anchors.mm(&shared.rows.tr()));
     Tensor::cat(&own.chain(shared).collect::<Vec<_>>(), 1) / term.temperature
@@ -49,9 +49,7 @@ fn at(choice: &Choice, index: &Tensor) -> Choice {
     let denominator = match &choice.denominator {
         Denominator::All => Denominator::All,
         Denominator::Except(excluded) => Denominator::Except(of(excluded)),
-        Denominator::Nothing { largest_logit } => {
-            Denominator::Nothing { largest_logit: *largest_logit }
-        }
+        Denominator::Constant { logarithm } => Denominator::Constant { logarithm: *logarithm },
         Denominator::Estimated(estimated) => Denominator::Estimated(Estimated {
             no_negatives: of(&estimated.no_negatives),
             positive: of(&estimated.positive),
@@ -63,7 +61,7 @@ fn at(choice: &Choice, index: &Tensor) -> Choice {
 }
 
 /// The loss of the terms by the definition and automatic differentiation.
-fn defined(terms: &[Term]) -> Tensor {
+fn defined(terms: &[Term<'_>]) -> Tensor {
     let mut total = Tensor::zeros([], tch::kind::DOUBLE_CPU);
     for term in terms {
         let (logits, choice) = (logits(term), term.choice().unwrap());
@@ -95,8 +93,9 @@ fn apart(images: &Images, one: &Tensor, other: &Tensor) -> f64 {
 /// The same for two methods of the same views.
 fn methods_apart(images: &Images, one: &dyn Method, other: &dyn Method, views: usize) -> f64 {
     let needs = Needs::of(&[one, other], views);
-    let loss_of =
-        |method: &dyn Method| loss(&method.terms(&images.encoded(&needs, images.whole)).unwrap());
+    let loss_of = |method: &dyn Method| {
+        loss(&method.terms(kept(images.encoded(&needs, images.whole))).unwrap())
+    };
     apart(images, &loss_of(one), &loss_of(other))
 }
 
@@ -198,19 +197,15 @@ proptest! {
     ) {
         let images = Images::draw(seed, Sizes::new(batch, queue));
         for entry in methods() {
-            let Some(combination) = entry.card.combination else { continue };
-            let name = entry.card.name;
+            let Some(combination) = entry.card().combination else { continue };
+            let name = entry.name;
             let named = method(&format!("name = \"{name}\""));
             let combination = method(&format!("name = \"combination\"\n{combination}"));
-            prop_assert_eq!(named.queue_use(), combination.queue_use(), "{}", name);
-            prop_assert_eq!(named.uses_labels(), combination.uses_labels(), "{}", name);
-            let together = combination.encodes_views_together();
-            prop_assert_eq!(named.encodes_views_together(), together, "{}", name);
             // Of further views a method may make further mixtures, which a combination does not.
             let possible = views(&*named);
             let alike: Vec<usize> = possible.iter().copied().filter(|&views| {
-                let other = combination.mixed_inputs(views);
-                combination.roles(views).is_ok() && named.mixed_inputs(views) == other
+                let (named, other) = (named.requirements(views), combination.requirements(views));
+                named.is_ok_and(|named| Ok(named) == other)
             }).collect();
             prop_assert_eq!(alike.first(), possible.first(), "{}", name);
             let views = alike[(seed % alike.len() as u64) as usize];
@@ -263,7 +258,7 @@ proptest! {
                 let excluded = match &choice.denominator {
                     Denominator::All => choice.target.zeros_like().to_kind(Kind::Bool),
                     Denominator::Except(excluded) => excluded.shallow_clone(),
-                    Denominator::Nothing { .. } | Denominator::Estimated(_) => continue,
+                    Denominator::Constant { .. } | Denominator::Estimated(_) => continue,
                 };
                 let leaf = logits(&term).detach().set_requires_grad(true);
                 let rows = soft_cross_entropy(&leaf, &choice.target, &choice.denominator).unwrap();
@@ -335,8 +330,8 @@ proptest! {
             let of_own = refined.p.gather(1, &own, false);
             let coefficient = 1.0 - &refined.beta - &refined.alpha * (1.0 - of_own);
             let one_hot = target::uniform(&own, candidates, Kind::Double).unwrap();
-            let relations = target::relations(&similarities, &own, temperature).unwrap();
-            let sce = target::mixture(&one_hot, &relations, &coefficient).unwrap();
+            let relations = target::softmax_except(&similarities, &own, temperature).unwrap();
+            let sce = target::mix_each(&one_hot, &relations, &coefficient).unwrap();
             prop_assert!(difference(&sce, &refined.labels) < 1e-12, "{predictions:?}");
 
             let labels = matrix(&refined.labels);
@@ -389,7 +384,7 @@ proptest! {
                 view.as_ref().map(|embedding| matrix(&embedding.local))
             };
             let z: Vec<Vec<Vec<f64>>> = encoded.online.iter().filter_map(of).collect();
-            let support: Vec<Vec<Vec<f64>>> = encoded.momentum.iter().filter_map(of).collect();
+            let support: Vec<Vec<Vec<f64>>> = encoded.keys.iter().filter_map(of).collect();
             prop_assert_eq!((z.len(), support.len()), (2, support_views));
             let mut total = 0.0;
             for view in 0..2 {
@@ -470,7 +465,7 @@ proptest! {
         ));
         let encoded = images.encoded(&Needs::of(&[&*co2], 2), images.whole);
         let queries = encoded.online[1].as_ref().unwrap().local.shallow_clone();
-        let keys = encoded.momentum[0].as_ref().unwrap().local.detach();
+        let keys = encoded.keys[0].as_ref().unwrap().local.detach();
         let queue = encoded.queue.as_ref().unwrap().detach();
         let positive = sums(&(&queries * &keys)).unsqueeze(1);
         let discrimination = Tensor::cat(&[positive, queries.mm(&queue.tr())], 1) / temperature;
@@ -558,7 +553,7 @@ proptest! {
 }
 
 /// The measures of terms by loops over anchors and candidates.
-fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
+fn counted(terms: &[Term<'_>], labels: &Labels) -> BTreeMap<&'static str, f64> {
     let mut values: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     let (mut on_kin, mut beyond) = (0.0, 0.0);
     let list = |tensor: &Tensor| Vec::<i64>::try_from(tensor).unwrap();
@@ -596,8 +591,8 @@ fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
             if let Some(picked) = picked {
                 put("selected", picked.iter().sum());
             }
-            if let (Some(neighbours), Some(queue)) = (&term.neighbours, &labels.queue) {
-                let theirs = list(queue)[list(neighbours)[anchor] as usize];
+            if let (Some(neighbors), Some(queue)) = (&term.neighbors, &labels.queue) {
+                let theirs = list(queue)[list(neighbors)[anchor] as usize];
                 if label >= 0 && theirs >= 0 {
                     put("kin_precision", if theirs == label { 1.0 } else { 0.0 });
                 }
@@ -630,7 +625,7 @@ fn counted(terms: &[Term], labels: &Labels) -> BTreeMap<&'static str, f64> {
                     Denominator::Except(excluded) => {
                         matrix(&excluded.get(anchor as i64).unsqueeze(0)).remove(0)
                     }
-                    Denominator::Nothing { .. } => vec![1.0; of_candidates.len()],
+                    Denominator::Constant { .. } => vec![1.0; of_candidates.len()],
                     Denominator::All | Denominator::Estimated(_) => vec![0.0; of_candidates.len()],
                 };
                 let is_pushed = |candidate: usize| {

@@ -118,8 +118,8 @@ fn numbers_of_views_that_do_not_fit_are_refused() {
         ("name = \"sane\"\nmixup = \"vanilla\"", 3, "the method takes exactly two"),
         ("name = \"sce\"\nsymmetric = true\nglobal_views = 3", 2, "method.global_views = 3"),
     ] {
-        let method = from_table(&table.parse().unwrap()).unwrap();
-        let said = method.roles(views).unwrap_err().to_string();
+        let method = from_table(&table.parse().unwrap()).unwrap().method;
+        let said = method.requirements(views).unwrap_err().to_string();
         assert!(said.contains(message), "{table}\n  said: {said:?}");
     }
 }

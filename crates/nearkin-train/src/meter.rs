@@ -30,7 +30,7 @@ pub(crate) fn flop_per_image(
     let trained = |view: &View| PASSES_OF_TRAINING * cost(view).online();
     let of_views = views.iter().zip(roles).map(|(view, role)| {
         let online = if role.online { trained(view) } else { 0 };
-        online + if role.momentum { cost(view).momentum() } else { 0 }
+        online + if role.is_momentum() { cost(view).momentum() } else { 0 }
     });
     let of_mixtures = mixed_inputs.iter().map(|input| views.get(input.base).map_or(0, trained));
     FLOP_PER_MULTIPLY_ADD * (of_views.sum::<u64>() + of_mixtures.sum::<u64>())
@@ -183,7 +183,7 @@ mod tests {
         let views = both.recipe.training_views().unwrap();
         let mixing = Mixing { concentration: 1.0, per: Per::Sample, larger_share: false };
         let mixed = [MixedInput { base: 1, other: 1, mixing }];
-        let with = flop_per_image(model, &views, &both.roles, &mixed);
+        let with = flop_per_image(model, &views, &both.requirements.roles, &mixed);
         assert_eq!(with - both.flop_per_image, 6 * small.online());
     }
 

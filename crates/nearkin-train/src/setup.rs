@@ -1,7 +1,7 @@
 //! From a recipe and its method to something that can be trained: the checks that need both.
 
 use nearkin_augment::View;
-use nearkin_objective::{Method, MethodError, MixedInput, ParameterError, QueueUse, Role};
+use nearkin_objective::{Configured, Method, MethodError, ParameterError, QueueUse, Requirements};
 use nearkin_recipe::{MomentumEncoder, Queue, Recipe};
 
 use crate::meter::flop_per_image;
@@ -12,10 +12,8 @@ pub struct Setup {
     pub recipe: Recipe,
     /// The objective.
     pub method: Box<dyn Method>,
-    /// Which encoders see each view.
-    pub(crate) roles: Vec<Role>,
-    /// Further inputs of the online encoder.
-    pub(crate) mixed_inputs: Vec<MixedInput>,
+    /// What the objective asks for.
+    pub(crate) requirements: Requirements,
     pub(crate) evaluation_view: View,
     pub(crate) momentum_encoder: Option<MomentumEncoder>,
     pub(crate) queue: Option<Queue>,
@@ -54,26 +52,26 @@ impl Setup {
 
     /// Reads the recipe's `[method]` and checks that the tables it needs are there.
     pub fn new(recipe: Recipe) -> Result<Self, SetupError> {
-        let method = nearkin_objective::from_table(&recipe.method)?;
-        let roles = method.roles(recipe.views.len())?;
-        let has_teacher = roles.iter().any(|role| role.momentum);
-        let mixed_inputs = method.mixed_inputs(recipe.views.len());
+        let Configured { method, table } = nearkin_objective::from_table(&recipe.method)?;
+        let requirements = method.requirements(recipe.views.len())?;
+        let Requirements { roles, mixed_inputs, .. } = &requirements;
+        let has_teacher = roles.iter().any(|role| role.is_momentum());
         let views = recipe.training_views()?;
         let mut online =
-            views.iter().zip(&roles).filter(|(_, role)| role.online).map(|(view, _)| view);
+            views.iter().zip(roles).filter(|(_, role)| role.online).map(|(view, _)| view);
         let size = online.next().map(View::size_pixels);
         let sizes_differ = online.any(|view| Some(view.size_pixels()) != size);
         let size_of = |view: usize| views.get(view).map(View::size_pixels);
         let mixes_sizes = mixed_inputs.iter().any(|mix| size_of(mix.base) != size_of(mix.other));
-        let problem = match (has_teacher, recipe.momentum_encoder, method.queue_use()) {
+        let problem = match (has_teacher, recipe.momentum_encoder, requirements.queue) {
             (true, None, _) => "needs a [momentum_encoder] table",
             (false, Some(_), _) => "has no momentum encoder: remove [momentum_encoder]",
             (_, _, QueueUse::Never) if recipe.queue.is_some() => "has no queue: remove [queue]",
             (_, _, QueueUse::Required) if recipe.queue.is_none() => "needs a [queue] table",
-            _ if method.encodes_views_together() && sizes_differ => {
+            _ if requirements.views_share_batch_norm && sizes_differ => {
                 "encodes its views as one batch: give them one size"
             }
-            _ if method.needs_predictor() && recipe.model.predictor.is_empty() => {
+            _ if requirements.predictor && recipe.model.predictor.is_empty() => {
                 "would collapse without a predictor: give model.predictor layers"
             }
             _ if mixes_sizes => "mixes views pixel by pixel: give those of a pair one size",
@@ -88,10 +86,9 @@ impl Setup {
             evaluation_view: recipe.evaluation_view()?,
             momentum_encoder: recipe.momentum_encoder,
             queue: recipe.queue,
-            flop_per_image: flop_per_image(&recipe.model, &views, &roles, &mixed_inputs),
-            roles,
-            mixed_inputs,
-            recipe: recipe.with_method(method.parameters()),
+            flop_per_image: flop_per_image(&recipe.model, &views, roles, mixed_inputs),
+            requirements,
+            recipe: recipe.with_method(table),
             method,
         })
     }

@@ -202,7 +202,7 @@ impl Trainer {
             }
             _ => None,
         };
-        if setup.method.uses_labels() && !train.has_labels() {
+        if setup.requirements.labels && !train.has_labels() {
             return Err(TrainError::NeedsLabels { method: setup.method_name().to_owned() });
         }
         let images_per_step = recipe.images_per_step();
@@ -628,9 +628,9 @@ impl Trainer {
             self.phases.end(Phase::Backward);
             unread = Some(evaluated.loss.f_detach()?);
             if self.queue.is_some() {
-                let new = self.setup.method.keys(&encoded.encoded).into_iter();
+                let new = self.setup.requirements.new_keys(&encoded.encoded);
                 keys.extend(
-                    new.map(|keys| (keys.everywhere.shallow_clone(), labels.batch.shallow_clone())),
+                    new.map(|keys| (keys.gathered.shallow_clone(), labels.batch.shallow_clone())),
                 );
             }
         }
@@ -886,7 +886,7 @@ impl Trainer {
             let message = format!("the training images are held by {:?}", self.options.device);
             monitor.event(at, &message)?;
         }
-        if self.setup.method.uses_labels() {
+        if self.setup.requirements.labels {
             let method = self.setup.method_name();
             let message = format!(
                 "warning: method {method} is supervised: class labels enter the loss; compare with \
@@ -948,7 +948,7 @@ impl Trainer {
         if training.micro_batch_size.is_some() {
             changes.push("batch norms see other micro-batches");
         }
-        if training.mixing_blocks.is_none() && !self.setup.mixed_inputs.is_empty() {
+        if training.mixing_blocks.is_none() && !self.setup.requirements.mixed_inputs.is_empty() {
             changes.push("other pairs of images are mixed (training.mixing_blocks keeps them)");
         }
         let message = format!(
@@ -1385,7 +1385,7 @@ mod tests {
         let encoded =
             trainer.encode(&trainer.prepare(&batch, 0).unwrap(), || Ok::<_, TchError>(()));
         let encoded = encoded.unwrap().encoded;
-        let embeddings = encoded.online.iter().chain(&encoded.momentum).flatten();
+        let embeddings = encoded.online.iter().chain(&encoded.keys).flatten();
         let kinds: Vec<Kind> = embeddings.map(|embedding| embedding.local.kind()).collect();
         assert_eq!(kinds, [Kind::Float; 2]);
         drop(encoded);

@@ -50,8 +50,8 @@ fn every_method_has_a_recipe() {
     let folders: Vec<PathBuf> =
         recipes().iter().map(|(name, _)| name.parent().unwrap().to_owned()).collect();
     for entry in nearkin_objective::methods() {
-        let method = Path::new(entry.card.name);
-        assert!(folders.iter().any(|folder| folder == method), "{} has none", entry.card.name);
+        let method = Path::new(entry.name);
+        assert!(folders.iter().any(|folder| folder == method), "{} has none", entry.name);
     }
 }
 

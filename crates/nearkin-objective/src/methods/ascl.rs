@@ -1,39 +1,30 @@
-//! ASCL (Feng and Patras, ICPR 2022, arXiv 2207.11163): relations weigh as much as the teacher is
-//! sure of them.
-//!
-//! ```text
-//! s_ik = softmax over the queue of k_i.c_k / temperature_momentum      c_i = 1 - H(s_i) / log M
-//! u_ik = min(1, strength c_i s_ik)      target: 1 on the own key and u_ik on the queue, scaled to a sum of 1
-//! L_i  = cross-entropy of that target against the own key and the queue
-//! ```
+#![doc = include_str!("ascl.md")]
 
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
-use crate::method::Pairing;
-use crate::registry::{Define, table};
 use crate::{
-    Card, Choice, Encoded, Entry, Method, ParameterError, QueueUse, Role, Rows, Scheduled, Term,
+    AnchorBlock, Choice, Define, Entry, Keys, Pair, PairMethod, Pairing, ParameterError, Scheduled,
     checks, refinery, target,
 };
 
-inventory::submit! { Entry::of::<Ascl>() }
+inventory::submit! { Entry::pairs::<Ascl>() }
 
-/// Hyper-parameters of [`Ascl`].
+/// Hyper-parameters of ASCL.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Parameters {
+pub struct Ascl {
     /// Divides the online encoder's similarities.
-    temperature: f64,
+    pub temperature: f64,
     /// Divides the momentum encoder's similarities.
-    temperature_momentum: f64,
+    pub temperature_momentum: f64,
     /// How many candidates the relations are meant to find (K).
-    strength: Scheduled,
+    pub strength: Scheduled,
     /// Both views as queries (the mean of both directions), or view 0 as key only.
-    symmetric: bool,
+    pub symmetric: bool,
 }
 
-impl Default for Parameters {
+impl Default for Ascl {
     fn default() -> Self {
         Self {
             temperature: 0.1,
@@ -44,76 +35,38 @@ impl Default for Parameters {
     }
 }
 
-/// ASCL.
-#[derive(Debug)]
-pub(crate) struct Ascl(Parameters);
-
 impl Define for Ascl {
-    type Parameters = Parameters;
-    const CARD: Card = Card {
-        name: "ascl",
-        title: "ASCL: relations weigh as much as the teacher is sure of them",
-        paper: "Feng, Patras: Adaptive Soft Contrastive Learning, ICPR 2022, arXiv 2207.11163",
-        equation: "s_ik = softmax over the queue of k_i.c_k / temperature_momentum      c_i = 1 - H(s_i) / log M\nu_ik = min(1, strength c_i s_ik)\ntarget_i = (1 on the own key, u_ik on the queue) / (1 + sum_k u_ik)",
-        pieces: &[
-            ("candidates", "the anchor's own key, then the queue"),
-            ("positives", "the own key, one-hot"),
-            ("relations", "softmax of the teacher's similarities over the queue, times confidence and strength, at most 1"),
-            ("coefficient", "1 / (1 + sum of the relations' weights), per sample"),
-            ("denominator", "all candidates"),
-            ("teacher", "momentum encoder"),
-        ],
-        combination: Some(
-            "candidates = \"queue\"\ntemperature = 0.1\n\
-             target = { relations = { kind = \"softmax\", temperature = 0.05 }, coefficient = { rule = \"entropy\", strength = 1.0 } }",
-        ),
-        official_code: &[],
-    };
+    type Settings = Self;
+    const NAME: &'static str = "ascl";
+    const CARD: &'static str = include_str!("ascl.md");
 
-    fn check(parameters: Parameters) -> Result<Self, ParameterError> {
-        checks::temperature("temperature", parameters.temperature)?;
-        checks::temperature("temperature_momentum", parameters.temperature_momentum)?;
-        checks::weight("strength", parameters.strength)?;
-        Ok(Self(parameters))
+    fn new(settings: Self) -> Result<Self, ParameterError> {
+        checks::temperature("temperature", settings.temperature)?;
+        checks::temperature("temperature_momentum", settings.temperature_momentum)?;
+        checks::weight("strength", settings.strength)?;
+        Ok(settings)
     }
 }
 
-impl Ascl {
+impl PairMethod for Ascl {
     fn pairing(&self) -> Pairing {
-        Pairing::new(self.0.symmetric, 2)
-    }
-}
-
-impl Method for Ascl {
-    fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        self.pairing().roles(views)
+        Pairing::from_keys(self.symmetric, 2)
     }
 
-    fn queue_use(&self) -> QueueUse {
-        QueueUse::Required
+    fn keys(&self) -> Keys {
+        Keys::OwnAndQueue
     }
 
-    fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let sharpened = self.0.temperature_momentum;
-        let strength = self.0.strength.at(&encoded.progress);
-        let pairs = self.pairing().pairs(encoded.online.len()).into_iter();
-        pairs
-            .map(|(online, momentum, weight)| {
-                let frame = encoded.against_keys(online, momentum, false)?;
-                let keys = encoded.momentum(momentum)?.local.shallow_clone();
-                let rule = move |rows: &Rows<'_>| {
-                    let own = rows.positives()?;
-                    let relations = target::relations(&rows.similarities(&keys)?, &own, sharpened)?;
-                    let (one_hot, negatives) = (rows.uniform_positives()?, rows.candidates() - 1);
-                    refinery::confident(&relations, &one_hot, negatives, strength)
-                        .map(Choice::against_all)
-                };
-                Ok(frame.term(self.0.temperature, Box::new(rule)).weighing(weight))
-            })
-            .collect()
+    fn temperature(&self) -> f64 {
+        self.temperature
     }
 
-    fn parameters(&self) -> toml::Table {
-        table::<Self>(&self.0)
+    fn choose(&self, block: &AnchorBlock<'_>, pair: &Pair<'_>) -> Result<Choice, TchError> {
+        let (own, one_hot) = (block.positives()?, block.uniform_positives()?);
+        let teacher = block.similarities(pair.keys)?;
+        let relations = target::softmax_except(&teacher, &own, self.temperature_momentum)?;
+        let (negatives, strength) = (block.candidates() - 1, self.strength.at(pair.progress));
+        let target = refinery::confident(&relations, &one_hot, negatives, strength)?;
+        Ok(Choice::against_all(target))
     }
 }

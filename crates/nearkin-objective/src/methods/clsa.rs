@@ -1,56 +1,41 @@
-//! CLSA (Wang, Qi, CVPR Workshops 2021 / TPAMI 2022, arXiv 2104.07713): a strongly augmented query
-//! repeats the similarities of the weakly augmented one.
-//!
-//! ```text
-//! L = mean_i -log p(k_i | q_i)  +  weight sum over strong views of mean_i -sum_c P_ic log p(c | s_i)
-//! P_i = softmax of q_i.c / temperature_target      p(c | q) = softmax of q.c / temperature
-//! ```
-//!
-//! View 0 makes the keys, view 1 the weak queries `q`, all further views strong queries `s`. The
-//! candidates are the keys of the batch and the queue. The teacher is the *online* encoder on the
-//! weak view; no gradient flows through it.
-//!
-//! The paper has one temperature. In the authors' code a second one (`clsa_t`) divides the
-//! similarities of the strong queries as well as the target's; that is
-//! `strong_temperature = "target"`.
+#![doc = include_str!("clsa.md")]
 
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
 use crate::method::at_least;
-use crate::registry::{Define, table};
-use crate::term::discriminate;
 use crate::{
-    Card, Choice, Encoded, Entry, Method, ParameterError, QueueUse, Role, Rows, Term, checks,
-    target,
+    AnchorBlock, Choice, Define, Encoded, Entry, Method, ParameterError, QueueUse, Requirements,
+    Role, Term, checks, target,
 };
 
-inventory::submit! { Entry::of::<Clsa>() }
+inventory::submit! { Entry::new::<Clsa>() }
 
-/// Hyper-parameters of [`Clsa`].
+/// Hyper-parameters of CLSA.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Parameters {
+pub struct Clsa {
     /// Divides the similarities of queries.
-    temperature: f64,
+    pub temperature: f64,
     /// Divides the weak query's similarities where they are the target.
-    temperature_target: f64,
-    /// Of each strong view, beside an InfoNCE of weight 1.
-    weight: f64,
-    strong_temperature: StrongTemperature,
+    pub temperature_target: f64,
+    /// Weight of each strong view, beside an InfoNCE of weight 1.
+    pub weight: f64,
+    /// Which temperature divides the similarities of the strong queries.
+    pub strong_temperature: StrongTemperature,
 }
 
 /// Which temperature divides the similarities of the strong queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum StrongTemperature {
+pub enum StrongTemperature {
     /// `temperature`, as for the weak queries.
     Query,
     /// `temperature_target` (the authors' code).
     Target,
 }
 
-impl Default for Parameters {
+impl Default for Clsa {
     fn default() -> Self {
         Self {
             temperature: 0.2,
@@ -61,79 +46,53 @@ impl Default for Parameters {
     }
 }
 
-/// CLSA.
-#[derive(Debug)]
-pub(crate) struct Clsa(Parameters);
-
 impl Define for Clsa {
-    type Parameters = Parameters;
-    const CARD: Card = Card {
-        name: "clsa",
-        title: "CLSA: a strongly augmented query repeats the weak one's similarities",
-        paper: "Wang, Qi: Contrastive Learning with Stronger Augmentations, 2021, arXiv 2104.07713",
-        equation: "P_i = softmax of q_i.c / temperature_target\nL = mean_i -log p(k_i | q_i)  +  weight sum over strong views of mean_i -sum_c P_ic log p(c | s_i)",
-        pieces: &[
-            ("candidates", "the keys of the batch, then the queue"),
-            ("positives", "the own key, one-hot, for the weak query"),
-            ("relations", "softmax of the weak query's similarities over all candidates, for the strong queries"),
-            ("coefficient", "1 for the weak query, 0 for the strong ones"),
-            ("denominator", "all candidates"),
-            ("teacher", "momentum encoder for the keys, online encoder on the weak view for the relations"),
-        ],
-        combination: None,
-        official_code: &[
-            "its --clsa_t divides the strong queries' similarities as well as the target's: strong_temperature = \"target\" (no difference while both temperatures are equal, as in the paper)",
-            "its symmetric form (--sym 1, which its authors call not verified) is not offered",
-        ],
-    };
+    type Settings = Self;
+    const NAME: &'static str = "clsa";
+    const CARD: &'static str = include_str!("clsa.md");
 
-    fn check(parameters: Parameters) -> Result<Self, ParameterError> {
-        checks::temperature("temperature", parameters.temperature)?;
-        checks::temperature("temperature_target", parameters.temperature_target)?;
-        checks::weight("weight", parameters.weight)?;
-        Ok(Self(parameters))
+    fn new(settings: Self) -> Result<Self, ParameterError> {
+        checks::temperature("temperature", settings.temperature)?;
+        checks::temperature("temperature_target", settings.temperature_target)?;
+        checks::weight("weight", settings.weight)?;
+        Ok(settings)
     }
 }
 
+/// The view that makes keys, and that of the weak queries; all others are strong.
+const KEY: usize = 0;
+const WEAK: usize = 1;
+
 impl Method for Clsa {
-    fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
+    fn requirements(&self, views: usize) -> Result<Requirements, ParameterError> {
         at_least(views, 3, " (key, weak query, strong queries)")?;
         // What has no weight is not encoded.
-        let last_online = if self.0.weight > 0.0 { views } else { 1 };
-        let role = |view| Role { online: (1..=last_online).contains(&view), momentum: view == 0 };
-        Ok((0..views).map(role).collect())
+        let queries = if self.weight > 0.0 { views - 1 } else { 1 };
+        let role = |view| Role::new((1..=queries).contains(&view), view == KEY);
+        let roles = (0..views).map(role).collect();
+        Ok(Requirements { queue: QueueUse::Optional, ..Requirements::new(roles) })
     }
 
-    fn queue_use(&self) -> QueueUse {
-        QueueUse::Optional
-    }
-
-    fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let Parameters { temperature, temperature_target, weight, strong_temperature } = self.0;
-        let temperature_of_strong = match strong_temperature {
-            StrongTemperature::Query => temperature,
-            StrongTemperature::Target => temperature_target,
+    fn terms<'a>(&'a self, encoded: &'a Encoded) -> Result<Vec<Term<'a>>, TchError> {
+        let strong_temperature = match self.strong_temperature {
+            StrongTemperature::Query => self.temperature,
+            StrongTemperature::Target => self.temperature_target,
         };
-        let weak = encoded.against_keys(1, 0, true)?;
-        let teacher = weak.anchors.f_detach()?;
-        let mut terms =
-            vec![Term { measured: false, ..weak.term(temperature, Box::new(discriminate)) }];
-        let views = if weight > 0.0 { encoded.online.len() } else { 2 };
-        for strong in 2..views {
-            let teacher = teacher.shallow_clone();
-            let rule = move |rows: &Rows<'_>| {
-                let nothing = rows.positives()?.f_narrow(1, 0, 0)?;
-                let similarities = rows.similarities(&teacher)?;
-                target::relations(&similarities, &nothing, temperature_target)
-                    .map(Choice::against_all)
+        let weak = &encoded.online(WEAK)?.local;
+        let discrimination = encoded
+            .against_all_keys(weak, KEY)?
+            .term(self.temperature, Box::new(Choice::discriminate));
+        let mut terms = vec![Term { measured: false, ..discrimination }];
+        let views = if self.weight > 0.0 { encoded.online.len() } else { 2 };
+        for strong in WEAK + 1..views {
+            let rule = |block: &AnchorBlock<'_>| {
+                let relations =
+                    target::softmax(&block.similarities(weak)?, self.temperature_target)?;
+                Ok(Choice::against_all(relations))
             };
-            let frame = encoded.against_keys(strong, 0, true)?;
-            terms.push(frame.term(temperature_of_strong, Box::new(rule)).weighing(weight));
+            let frame = encoded.against_all_keys(&encoded.online(strong)?.local, KEY)?;
+            terms.push(frame.term(strong_temperature, Box::new(rule)).weighing(self.weight));
         }
         Ok(terms)
-    }
-
-    fn parameters(&self) -> toml::Table {
-        table::<Self>(&self.0)
     }
 }

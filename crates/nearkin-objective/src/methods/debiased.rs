@@ -1,88 +1,58 @@
-//! Debiased contrastive learning (Chuang, Robinson, Lin, Torralba, Jegelka, NeurIPS 2020, arXiv
-//! 2007.00224): the negatives' sum corrected for the share that is of the anchor's class.
-//!
-//! ```text
-//! L_i = -log e^{s+} / (e^{s+} + G)
-//! G = max( (sum_neg e^s - class_prior N e^{s+}) / (1 - class_prior), N e^{-1 / temperature} )     N = 2 batch - 2
-//! ```
-//!
-//! With `class_prior` 0 it is NT-Xent.
+#![doc = include_str!("debiased.md")]
 
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
-use crate::method::{Frame, Reduction, all_online};
-use crate::registry::{Define, table};
-use crate::{Card, Encoded, Entry, Method, ParameterError, Role, Rows, Term, checks};
+use crate::{
+    AnchorBlock, AnchorView, Choice, Define, Entry, ParameterError, Reduction, ViewMethod, checks,
+};
 
-inventory::submit! { Entry::of::<Debiased>() }
+inventory::submit! { Entry::views::<Debiased>() }
 
-/// Hyper-parameters of [`Debiased`].
+/// Hyper-parameters of debiased contrastive learning.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Parameters {
+pub struct Debiased {
     /// Divides the cosine similarities.
-    temperature: f64,
+    pub temperature: f64,
     /// Probability that a negative is of the anchor's class (tau plus).
-    class_prior: f64,
-    reduction: Reduction,
+    pub class_prior: f64,
+    /// The mean over all anchors, or the sum of the views' means.
+    pub reduction: Reduction,
 }
 
-impl Default for Parameters {
+impl Default for Debiased {
     fn default() -> Self {
         Self { temperature: 0.5, class_prior: 0.1, reduction: Reduction::Mean }
     }
 }
 
-/// Debiased contrastive learning.
-#[derive(Debug)]
-pub(crate) struct Debiased(Parameters);
-
 impl Define for Debiased {
-    type Parameters = Parameters;
-    const CARD: Card = Card {
-        name: "debiased",
-        title: "Debiased CL: the negatives' sum corrected for false negatives by a class prior",
-        paper: "Chuang, Robinson, Lin, Torralba, Jegelka: Debiased Contrastive Learning, NeurIPS 2020, arXiv 2007.00224",
-        equation: "L_i = -log e^{s+} / (e^{s+} + G)\nG = max( (sum_neg e^s - class_prior N e^{s+}) / (1 - class_prior), N e^{-1 / temperature} )",
-        pieces: &[
-            ("candidates", "both views of the batch through the online encoder, all with gradient"),
-            ("positives", "the other view of the image, one-hot"),
-            ("relations", "none"),
-            ("denominator", "the positive and an estimate of the true negatives' sum"),
-            ("teacher", "none"),
-        ],
-        combination: None,
-        official_code: &[],
-    };
+    type Settings = Self;
+    const NAME: &'static str = "debiased";
+    const CARD: &'static str = include_str!("debiased.md");
 
-    fn check(parameters: Parameters) -> Result<Self, ParameterError> {
-        checks::temperature("temperature", parameters.temperature)?;
-        checks::class_prior("class_prior", parameters.class_prior)?;
-        Ok(Self(parameters))
+    fn new(settings: Self) -> Result<Self, ParameterError> {
+        checks::temperature("temperature", settings.temperature)?;
+        checks::class_prior("class_prior", settings.class_prior)?;
+        Ok(settings)
     }
 }
 
-impl Method for Debiased {
-    fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        checks::two_views(views)?;
-        all_online(views)
+impl ViewMethod for Debiased {
+    fn check_views(&self, views: usize) -> Result<(), ParameterError> {
+        checks::two_views(views)
     }
 
-    fn encodes_views_together(&self) -> bool {
-        true
+    fn temperature(&self) -> f64 {
+        self.temperature
     }
 
-    fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let Parameters { temperature, class_prior, reduction } = self.0;
-        let frames = encoded.among_online_views()?;
-        let weight = reduction.weight(frames.len());
-        let rule = move |rows: &Rows<'_>| rows.against_estimate(class_prior, 0.0, temperature);
-        let term = |frame: Frame| frame.term(temperature, Box::new(rule)).weighing(weight);
-        Ok(frames.into_iter().map(term).collect())
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 
-    fn parameters(&self) -> toml::Table {
-        table::<Self>(&self.0)
+    fn choose(&self, block: &AnchorBlock<'_>, _: &AnchorView<'_>) -> Result<Choice, TchError> {
+        Choice::against_estimate(block, self.class_prior, 0.0, self.temperature)
     }
 }

@@ -1,97 +1,61 @@
-//! Hard negative contrastive learning (Robinson, Chuang, Sra, Jegelka, ICLR 2021, arXiv 2010.04592):
-//! debiased contrastive learning whose negatives weigh more the nearer they are.
-//!
-//! ```text
-//! L_i = -log e^{s+} / (e^{s+} + G)                     w_c = e^{concentration s_c}
-//! G = max( (sum_neg w e^s / mean_neg w - class_prior N e^{s+}) / (1 - class_prior), N e^{-1 / temperature} )
-//! ```
-//!
-//! The weights have a gradient, as in the authors' code. With `concentration` 0 it is Debiased CL.
+#![doc = include_str!("hcl.md")]
 
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
-use crate::method::{Frame, Reduction, all_online};
-use crate::registry::{Define, table};
-use crate::{Card, Encoded, Entry, Method, ParameterError, Role, Rows, Term, checks};
+use crate::{
+    AnchorBlock, AnchorView, Choice, Define, Entry, ParameterError, Reduction, ViewMethod, checks,
+};
 
-inventory::submit! { Entry::of::<Hcl>() }
+inventory::submit! { Entry::views::<Hcl>() }
 
-/// Hyper-parameters of [`Hcl`].
+/// Hyper-parameters of hard negative contrastive learning.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Parameters {
+pub struct Hcl {
     /// Divides the cosine similarities.
-    temperature: f64,
+    pub temperature: f64,
     /// Probability that a negative is of the anchor's class (tau plus).
-    class_prior: f64,
+    pub class_prior: f64,
     /// How much more near negatives weigh (beta).
-    concentration: f64,
-    reduction: Reduction,
+    pub concentration: f64,
+    /// The mean over all anchors, or the sum of the views' means.
+    pub reduction: Reduction,
 }
 
-impl Default for Parameters {
+impl Default for Hcl {
     fn default() -> Self {
-        Self {
-            temperature: 0.5,
-            class_prior: 0.1,
-            concentration: 1.0,
-            reduction: Reduction::Mean,
-        }
+        Self { temperature: 0.5, class_prior: 0.1, concentration: 1.0, reduction: Reduction::Mean }
     }
 }
-
-/// Hard negative contrastive learning.
-#[derive(Debug)]
-pub(crate) struct Hcl(Parameters);
 
 impl Define for Hcl {
-    type Parameters = Parameters;
-    const CARD: Card = Card {
-        name: "hcl",
-        title: "HCL: debiased, and near negatives weigh more",
-        paper: "Robinson, Chuang, Sra, Jegelka: Contrastive Learning with Hard Negative Samples, ICLR 2021, arXiv 2010.04592",
-        equation: "L_i = -log e^{s+} / (e^{s+} + G)                     w_c = e^{concentration s_c}\nG = max( (sum_neg w e^s / mean_neg w - class_prior N e^{s+}) / (1 - class_prior), N e^{-1 / temperature} )",
-        pieces: &[
-            ("candidates", "both views of the batch through the online encoder, all with gradient"),
-            ("positives", "the other view of the image, one-hot"),
-            ("relations", "none"),
-            ("denominator", "the positive and an estimate of the true negatives' sum, near ones stressed"),
-            ("teacher", "none"),
-        ],
-        combination: None,
-        official_code: &[],
-    };
+    type Settings = Self;
+    const NAME: &'static str = "hcl";
+    const CARD: &'static str = include_str!("hcl.md");
 
-    fn check(parameters: Parameters) -> Result<Self, ParameterError> {
-        checks::temperature("temperature", parameters.temperature)?;
-        checks::class_prior("class_prior", parameters.class_prior)?;
-        checks::weight("concentration", parameters.concentration)?;
-        Ok(Self(parameters))
+    fn new(settings: Self) -> Result<Self, ParameterError> {
+        checks::temperature("temperature", settings.temperature)?;
+        checks::class_prior("class_prior", settings.class_prior)?;
+        checks::weight("concentration", settings.concentration)?;
+        Ok(settings)
     }
 }
 
-impl Method for Hcl {
-    fn roles(&self, views: usize) -> Result<Vec<Role>, ParameterError> {
-        checks::two_views(views)?;
-        all_online(views)
+impl ViewMethod for Hcl {
+    fn check_views(&self, views: usize) -> Result<(), ParameterError> {
+        checks::two_views(views)
     }
 
-    fn encodes_views_together(&self) -> bool {
-        true
+    fn temperature(&self) -> f64 {
+        self.temperature
     }
 
-    fn terms(&self, encoded: &Encoded) -> Result<Vec<Term>, TchError> {
-        let Parameters { temperature, class_prior, concentration, reduction } = self.0;
-        let frames = encoded.among_online_views()?;
-        let weight = reduction.weight(frames.len());
-        let rule =
-            move |rows: &Rows<'_>| rows.against_estimate(class_prior, concentration, temperature);
-        let term = |frame: Frame| frame.term(temperature, Box::new(rule)).weighing(weight);
-        Ok(frames.into_iter().map(term).collect())
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 
-    fn parameters(&self) -> toml::Table {
-        table::<Self>(&self.0)
+    fn choose(&self, block: &AnchorBlock<'_>, _: &AnchorView<'_>) -> Result<Choice, TchError> {
+        Choice::against_estimate(block, self.class_prior, self.concentration, self.temperature)
     }
 }

@@ -2,8 +2,8 @@
 //! general test without a line of its own here.
 
 use nearkin_objective::{
-    Embedding, Encoded, Labels, Method, Mixed, Progress, Role, Term, evaluate, from_table, methods,
-    unit_rows,
+    Embedding, Encoded, KeyEncoder, Labels, Method, Mixed, Progress, Requirements, Role, Term,
+    evaluate, from_table, methods, unit_rows,
 };
 use tch::{Kind, Tensor};
 
@@ -63,19 +63,19 @@ const SETTINGS: &[&str] = &[
 
 /// The method that this `[method]` table describes.
 pub(crate) fn method(table: &str) -> Box<dyn Method> {
-    from_table(&table.parse().unwrap()).unwrap()
+    from_table(&table.parse().unwrap()).unwrap().method
 }
 
 /// Every registered method with its defaults, and the settings above, each with its table.
 pub(crate) fn all() -> Vec<(String, Box<dyn Method>)> {
-    let defaults = methods().into_iter().map(|entry| format!("name = \"{}\"", entry.card.name));
+    let defaults = methods().into_iter().map(|entry| format!("name = \"{}\"", entry.name));
     let tables = defaults.chain(SETTINGS.iter().map(ToString::to_string));
     tables.map(|table| (table.clone(), method(&table))).collect()
 }
 
 /// The numbers of views that a method takes, from the fewest on.
 pub(crate) fn views(method: &dyn Method) -> Vec<usize> {
-    (2..=VIEWS).filter(|&views| method.roles(views).is_ok()).collect()
+    (2..=VIEWS).filter(|&views| method.requirements(views).is_ok()).collect()
 }
 
 /// Numbers within -1 and 1 by a seed; unlike libtorch's they depend on no other test's draws.
@@ -135,7 +135,6 @@ pub(crate) struct Place {
 /// What a method asks for.
 pub(crate) struct Needs {
     roles: Vec<Role>,
-    projections: bool,
     labels: bool,
     mixed: usize,
 }
@@ -143,19 +142,19 @@ pub(crate) struct Needs {
 impl Needs {
     /// What any of these methods asks for.
     pub(crate) fn of(methods: &[&dyn Method], views: usize) -> Self {
+        let asked = methods.iter().map(|method| method.requirements(views).unwrap());
+        let asked: Vec<Requirements> = asked.collect();
         let mut roles = vec![Role::default(); views];
-        for method in methods {
-            for (role, wanted) in roles.iter_mut().zip(method.roles(views).unwrap()) {
+        for requirements in &asked {
+            for (role, wanted) in roles.iter_mut().zip(&requirements.roles) {
                 role.online |= wanted.online;
-                role.momentum |= wanted.momentum;
+                role.key = role.key.or(wanted.key);
             }
         }
-        let mixed = methods.iter().map(|method| method.mixed_inputs(views).len());
         Self {
             roles,
-            projections: methods.iter().any(|method| method.needs_projections()),
-            labels: methods.iter().any(|method| method.uses_labels()),
-            mixed: mixed.max().unwrap_or(0),
+            labels: asked.iter().any(|requirements| requirements.labels),
+            mixed: asked.iter().map(|asked| asked.mixed_inputs.len()).max().unwrap_or(0),
         }
     }
 }
@@ -220,15 +219,16 @@ impl Images {
 
     /// What a process with these rows has of the batch.
     pub(crate) fn encoded(&self, needs: &Needs, place: Place) -> Encoded {
-        let embeddings = |leaves: &[Tensor], wanted: fn(&Role) -> bool| {
-            let embedding = |(leaf, role): (&Tensor, &Role)| {
-                wanted(role).then(|| {
-                    let everywhere = unit_rows(leaf).unwrap();
-                    let local = everywhere.narrow(0, place.offset, place.count);
-                    Embedding { local, everywhere }
-                })
-            };
-            leaves.iter().zip(&needs.roles).map(embedding).collect::<Vec<_>>()
+        let embedding = |leaf: &Tensor| {
+            let gathered = unit_rows(leaf).unwrap();
+            let local = gathered.narrow(0, place.offset, place.count);
+            Embedding { local, gathered }
+        };
+        let online = self.online.iter().zip(&needs.roles);
+        let keys = self.momentum.iter().zip(&self.projected).zip(&needs.roles);
+        let key = |((momentum, projected), role): ((&Tensor, &Tensor), &Role)| match role.key? {
+            KeyEncoder::Momentum => Some(embedding(momentum)),
+            KeyEncoder::Projector => Some(embedding(projected)),
         };
         let local = |whole: &Tensor| whole.narrow(0, place.offset, place.count);
         let mixed = |leaf: &Tensor| Mixed {
@@ -237,12 +237,8 @@ impl Images {
             share: local(&self.share),
         };
         Encoded {
-            online: embeddings(&self.online, |role| role.online),
-            momentum: embeddings(&self.momentum, |role| role.momentum),
-            projected: match needs.projections {
-                true => embeddings(&self.projected, |role| role.online),
-                false => Vec::new(),
-            },
+            online: online.map(|(leaf, role)| role.online.then(|| embedding(leaf))).collect(),
+            keys: keys.map(key).collect(),
             mixed: self.mixed[..needs.mixed].iter().map(mixed).collect(),
             queue: self.queue.as_ref().map(|queue| unit_rows(queue).unwrap()),
             labels: needs.labels.then(|| self.labels(place)),
@@ -261,8 +257,8 @@ impl Images {
     }
 
     /// The terms of a method that has the whole batch.
-    pub(crate) fn terms(&self, method: &dyn Method, views: usize) -> Vec<Term> {
-        method.terms(&self.encoded(&Needs::of(&[method], views), self.whole)).unwrap()
+    pub(crate) fn terms<'a>(&self, method: &'a dyn Method, views: usize) -> Vec<Term<'a>> {
+        method.terms(kept(self.encoded(&Needs::of(&[method], views), self.whole))).unwrap()
     }
 
     /// The derivatives of a loss by what the online encoder gave, one row; zeros where none flows.
@@ -291,8 +287,13 @@ fn flat(loss: &Tensor, leaves: &[&Tensor]) -> Tensor {
     Tensor::cat(&parts.collect::<Vec<_>>(), 0)
 }
 
+/// The batch for as long as the test runs: terms borrow what they are made of.
+pub(crate) fn kept(encoded: Encoded) -> &'static Encoded {
+    Box::leak(Box::new(encoded))
+}
+
 /// The loss of some terms.
-pub(crate) fn loss(terms: &[Term]) -> Tensor {
+pub(crate) fn loss(terms: &[Term<'_>]) -> Tensor {
     evaluate(terms).unwrap().loss
 }
 

@@ -88,7 +88,9 @@ impl Trainer {
         for (number, view) in views.iter().enumerate() {
             tensors.push((format!("view_{number}"), view.shallow_clone()));
         }
-        for (number, (input, drawn)) in self.setup.mixed_inputs.iter().zip(drawn).enumerate() {
+        for (number, (input, drawn)) in
+            self.setup.requirements.mixed_inputs.iter().zip(drawn).enumerate()
+        {
             let (partner, share) = (&drawn.partner, &drawn.share);
             let mixed = mix(&views[input.base], &views[input.other], partner, share)?;
             tensors.push((format!("mixed_{number}"), mixed));

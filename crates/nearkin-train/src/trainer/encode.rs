@@ -13,7 +13,7 @@ use nearkin_data::random::Purpose;
 use nearkin_device::{Autocast, send};
 use nearkin_model::{MomentumEncoder, Queue, Shuffle};
 use nearkin_objective::{
-    Embedding, Encoded, Labels, Mixed, MixedInput, Per, Progress, mix, unit_rows,
+    Embedding, Encoded, KeyEncoder, Labels, Mixed, MixedInput, Per, Progress, mix, unit_rows,
 };
 use nearkin_recipe::Precision;
 use tch::{Kind, TchError, Tensor};
@@ -66,14 +66,14 @@ impl Trainer {
         let views = self.to_device(batch)?;
         self.phases.end(Phase::Transfer);
         let place = |index: usize| (batch_of_step * views.len() + index) as u64;
-        let mixed = self.setup.mixed_inputs.iter().enumerate();
+        let mixed = self.setup.requirements.mixed_inputs.iter().enumerate();
         let drawn = mixed.map(|(index, input)| self.draw(&views[input.base], input, place(index)));
         let teacher = self.teacher.as_ref();
         // Micro-batches have no groups, and so no order.
         let teacher = teacher.filter(|_| self.setup.recipe.training.micro_batch_size.is_none());
-        let shuffles = views.iter().zip(&self.setup.roles).enumerate();
+        let shuffles = views.iter().zip(&self.setup.requirements.roles).enumerate();
         let shuffles = shuffles.map(|(index, (view, role))| match teacher {
-            Some(teacher) if role.momentum => {
+            Some(teacher) if role.is_momentum() => {
                 let images = view.size()[0] as usize * self.world.size();
                 let (seed, place) = (self.setup.recipe.seed, place(index));
                 let mut random = Random::new(Purpose::Shuffle, seed, self.step, place);
@@ -97,8 +97,9 @@ impl Trainer {
         stop_point: impl Fn() -> Result<(), E>,
     ) -> Result<Batch, E> {
         let Prepared { views, labels, drawn, shuffles } = prepared;
-        let (roles, method) = (&self.setup.roles, &self.setup.method);
-        let mixtures = self.setup.mixed_inputs.iter().zip(drawn);
+        let requirements = &self.setup.requirements;
+        let roles = &requirements.roles;
+        let mixtures = requirements.mixed_inputs.iter().zip(drawn);
         let mixtures: Vec<Tensor> = mixtures
             .map(|(input, drawn)| {
                 mix(&views[input.base], &views[input.other], &drawn.partner, &drawn.share)
@@ -107,16 +108,17 @@ impl Trainer {
 
         let online = views.iter().zip(roles).filter(|(_, role)| role.online);
         let online = online.map(|(view, _)| view.shallow_clone());
-        let mut inputs: Vec<Inputs> = match method.encodes_views_together() {
-            true => vec![online.collect()],
-            false => online.map(|view| vec![view]).collect(),
+        let mut inputs: Vec<Inputs> = if requirements.views_share_batch_norm {
+            vec![online.collect()]
+        } else {
+            online.map(|view| vec![view]).collect()
         };
         inputs.extend(mixtures.into_iter().map(|mixture| vec![mixture]));
         let outputs = inputs.iter().map(|inputs| self.run_online(inputs, &stop_point));
         let outputs = outputs.collect::<Result<Vec<_>, E>>()?;
 
         let spread = |local: Tensor| -> Result<Embedding, TchError> {
-            Ok(Embedding { everywhere: self.world.gather(&local)?, local })
+            Ok(Embedding { gathered: self.world.gather(&local)?, local })
         };
         let mut of_views =
             outputs.iter().flat_map(|outputs| outputs.projected.iter().zip(&outputs.embedded));
@@ -124,11 +126,8 @@ impl Trainer {
         for role in roles {
             let outputs = if role.online { of_views.next() } else { None };
             embedded.push(outputs.map(|both| spread(unit_rows(both.1)?)).transpose()?);
-            let detached = |both: (&Tensor, &Tensor)| spread(unit_rows(&both.0.f_detach()?)?);
-            projected.push(outputs.map(detached).transpose()?);
-        }
-        if !method.needs_projections() {
-            projected.clear();
+            let keys = outputs.filter(|_| role.key == Some(KeyEncoder::Projector));
+            projected.push(keys.map(|both| unit_rows(&both.0.f_detach()?)).transpose()?);
         }
         let mixed = drawn.iter().zip(of_views).map(|(drawn, (_, embedded))| {
             let (partner, share) = (drawn.partner.shallow_clone(), drawn.share.shallow_clone());
@@ -136,25 +135,27 @@ impl Trainer {
         });
         let mixed = mixed.collect::<Result<_, TchError>>()?;
         self.phases.end(Phase::Encode);
-        let mut momentum = Vec::with_capacity(views.len());
-        for ((view, role), shuffle) in views.iter().zip(roles).zip(shuffles) {
-            momentum.push(match &self.teacher {
-                Some(teacher) if role.momentum => {
+        let mut keys = Vec::with_capacity(views.len());
+        for (((view, role), shuffle), projected) in
+            views.iter().zip(roles).zip(shuffles).zip(projected)
+        {
+            let rows = match (&self.teacher, projected) {
+                (Some(teacher), _) if role.is_momentum() => {
                     let embedded =
                         self.run_momentum(teacher, view, shuffle.as_ref(), &stop_point)?;
-                    Some(spread(unit_rows(&embedded)?)?)
+                    Some(unit_rows(&embedded)?)
                 }
-                _ => None,
-            });
+                (_, projected) => projected,
+            };
+            keys.push(rows.map(spread).transpose()?);
         }
         self.phases.end(Phase::Teacher);
         let encoded = Encoded {
             online: embedded,
-            momentum,
-            projected,
+            keys,
             mixed,
             queue: self.queue.as_ref().map(Queue::rows),
-            labels: method.uses_labels().then(|| labels.shallow_clone()),
+            labels: requirements.labels.then(|| labels.shallow_clone()),
             offset: labels.offset,
             progress: Progress::new(self.step, self.total_steps, self.steps_per_epoch),
         };

@@ -312,8 +312,8 @@ impl Trainer {
         }
         if let Some(queue) = &mut self.queue {
             let mut cursor = late.cursor.shallow_clone();
-            for keys in self.setup.method.keys(&batch.encoded) {
-                let (keys, labels) = (&keys.everywhere, &prepared.labels.batch);
+            for keys in self.setup.requirements.new_keys(&batch.encoded) {
+                let (keys, labels) = (&keys.gathered, &prepared.labels.batch);
                 queue.enqueue_unless(&bad, &mut cursor, keys, labels)?;
             }
             self.phases.end(Phase::Queue);

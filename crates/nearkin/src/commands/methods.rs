@@ -24,8 +24,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         let rows: Vec<Vec<String>> = nearkin_objective::methods()
             .iter()
-            .map(|entry| [entry.card.name, entry.card.title, entry.card.paper])
-            .map(|cells| cells.map(str::to_owned).to_vec())
+            .map(|entry| (entry.name, entry.card()))
+            .map(|(name, card)| vec![name.to_owned(), card.title.to_owned(), card.paper])
             .collect();
         print(&table::render(&["name", "what it does", "paper"], &rows))?;
     }
@@ -33,10 +33,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn explanation(entry: &Entry) -> anyhow::Result<String> {
-    let card = &entry.card;
+    let card = entry.card();
     let pieces: Vec<Vec<String>> =
-        card.pieces.iter().map(|&(piece, is)| vec![piece.to_owned(), is.to_owned()]).collect();
-    let defaults = entry.defaults().with_context(|| format!("defaults of {}", card.name))?;
+        card.pieces.iter().map(|(piece, is)| vec![(*piece).to_owned(), is.clone()]).collect();
+    let defaults = entry.defaults().with_context(|| format!("defaults of {}", entry.name))?;
     let mut sections = vec![
         format!("{}\n{}\n", card.title, card.paper),
         format!("Equation\n{}", indented(card.equation)),

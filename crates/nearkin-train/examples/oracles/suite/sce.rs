@@ -51,9 +51,10 @@ fn one_term(
     leaf: &Tensor,
     gradient: &str,
 ) -> Result<(), Failure> {
-    let relations = term(&*sce(check, 0.0, variant, &[])?, encoded, 0)?;
-    check.close("s", &relations.choice()?.target)?;
-    let term = term(&*sce(check, check.case.parameter("lam")?, variant, &[])?, encoded, 0)?;
+    let relations = sce(check, 0.0, variant, &[])?;
+    check.close("s", &term(&*relations, encoded, 0)?.choice()?.target)?;
+    let sce = sce(check, check.case.parameter("lam")?, variant, &[])?;
+    let term = term(&*sce, encoded, 0)?;
     check.close("sim_q", &term.similarities()?)?;
     check.close("w", &term.choice()?.target)?;
     check.close("per_row", &per_anchor(&term)?)?;
@@ -137,12 +138,12 @@ fn crops(check: &mut Check<'_>) -> Result<(), Failure> {
     let sce = sce(check, check.case.parameter("lam")?, variant, &more)?;
     let mut momentum = momentum.into_iter().map(|view| Some(alone(view)));
     let encoded = Encoded {
-        momentum: raw.iter().map(|_| momentum.next().flatten()).collect(),
+        keys: raw.iter().map(|_| momentum.next().flatten()).collect(),
         queue: Some(rows(&check.input("queue_raw")?, true)?),
         ..super::through::online(&raw)?
     };
     for (key, got) in
-        [("crops", raw.len()), ("global_crops", encoded.momentum.iter().flatten().count())]
+        [("crops", raw.len()), ("global_crops", encoded.keys.iter().flatten().count())]
     {
         if check.case.parameter_or_none(key)?.is_some_and(|stated| stated != got as f64) {
             return Err(Failure::Form { key: key.to_owned(), wanted: "the number of views given" });

@@ -15,12 +15,12 @@ pub(crate) fn method(
 ) -> Result<Box<dyn Method>, Failure> {
     let parameters = parameters.into_iter().map(|(key, value)| (key.to_owned(), value));
     let name = std::iter::once(("name".to_owned(), Value::from(name)));
-    Ok(from_table(&name.chain(parameters).collect())?)
+    Ok(from_table(&name.chain(parameters).collect())?.method)
 }
 
 /// Embeddings of the only process.
 pub(crate) fn alone(rows: Tensor) -> Embedding {
-    Embedding { everywhere: rows.shallow_clone(), local: rows }
+    Embedding::single(rows)
 }
 
 /// Unit rows of raw ones, or the rows themselves.
@@ -32,7 +32,7 @@ pub(crate) fn rows(raw: &Tensor, normalise: bool) -> Result<Tensor, Failure> {
 pub(crate) fn queries_and_keys(queries: Tensor, keys: Tensor, queue: Option<Tensor>) -> Encoded {
     Encoded {
         online: vec![None, Some(alone(queries))],
-        momentum: vec![Some(alone(keys)), None],
+        keys: vec![Some(alone(keys)), None],
         queue,
         ..Encoded::default()
     }
@@ -43,7 +43,7 @@ pub(crate) fn online(views: &[Tensor]) -> Result<Encoded, Failure> {
     let online = views.iter().map(|view| Ok(Some(alone(unit_rows(view)?))));
     Ok(Encoded {
         online: online.collect::<Result<_, Failure>>()?,
-        momentum: views.iter().map(|_| None).collect(),
+        keys: views.iter().map(|_| None).collect(),
         ..Encoded::default()
     })
 }
@@ -54,10 +54,10 @@ pub(crate) fn online(views: &[Tensor]) -> Result<Encoded, Failure> {
 /// The keys are the unit vectors, so a row of similarities is itself the embedding that has them.
 pub(crate) fn of_similarities(queries: &Tensor, teacher: &Tensor) -> Result<Encoded, Failure> {
     let keys = unit_vectors(queries)?;
-    let teacher = Embedding { local: teacher.shallow_clone(), everywhere: keys };
+    let teacher = Embedding { local: teacher.shallow_clone(), gathered: keys };
     Ok(Encoded {
         online: vec![None, Some(alone(queries.shallow_clone()))],
-        momentum: vec![Some(teacher), None],
+        keys: vec![Some(teacher), None],
         ..Encoded::default()
     })
 }
@@ -74,24 +74,28 @@ pub(crate) fn loss(method: &dyn Method, encoded: &Encoded) -> Result<Tensor, Fai
 }
 
 /// One of a method's terms, with weight 1.
-pub(crate) fn term(method: &dyn Method, encoded: &Encoded, number: usize) -> Result<Term, Failure> {
+pub(crate) fn term<'a>(
+    method: &'a dyn Method,
+    encoded: &'a Encoded,
+    number: usize,
+) -> Result<Term<'a>, Failure> {
     let term = method.terms(encoded)?.into_iter().nth(number);
     let term = term.ok_or_else(|| Failure::Missing(format!("term {number} of the method")))?;
     Ok(term.weighing(1.0))
 }
 
 /// The loss of one term.
-pub(crate) fn loss_of(term: Term) -> Result<Tensor, Failure> {
+pub(crate) fn loss_of(term: Term<'_>) -> Result<Tensor, Failure> {
     Ok(evaluate(&[term])?.loss)
 }
 
 /// Logits of a term, `[anchors, candidates]`.
-pub(crate) fn logits(term: &Term) -> Result<Tensor, Failure> {
+pub(crate) fn logits(term: &Term<'_>) -> Result<Tensor, Failure> {
     Ok(term.similarities()?.f_div_scalar(term.temperature)?)
 }
 
 /// The loss of each anchor, `[anchors]`.
-pub(crate) fn per_anchor(term: &Term) -> Result<Tensor, Failure> {
+pub(crate) fn per_anchor(term: &Term<'_>) -> Result<Tensor, Failure> {
     let choice = term.choice()?;
     match choice.value {
         Some(value) => Ok(value),
@@ -107,7 +111,10 @@ pub(crate) fn per_anchors(method: &dyn Method, encoded: &Encoded) -> Result<Tens
 }
 
 /// What a term's anchors would be compared by if another rule chose their target.
-pub(crate) fn target_by(term: Term, rule: nearkin_objective::Rule) -> Result<Tensor, Failure> {
+pub(crate) fn target_by<'a>(
+    term: Term<'a>,
+    rule: nearkin_objective::Rule<'a>,
+) -> Result<Tensor, Failure> {
     Ok(Term { rule, ..term }.choice()?.target)
 }
 

@@ -57,14 +57,15 @@ fn refined(check: &mut Check<'_>, similarities: &Tensor) -> Result<(), Failure> 
 
 fn labels(check: &mut Check<'_>) -> Result<(), Failure> {
     let keys = check.input("key_features_unit")?;
-    let everywhere = check.input("candidates")?;
-    let teacher = Embedding { local: keys.shallow_clone(), everywhere };
+    let gathered = check.input("candidates")?;
+    let teacher = Embedding { local: keys.shallow_clone(), gathered };
     let encoded = Encoded {
         online: vec![None, Some(alone(keys))],
-        momentum: vec![Some(teacher), None],
+        keys: vec![Some(teacher), None],
         ..Encoded::default()
     };
-    let term = term(&*sane(check, "both", "none", 0.5)?, &encoded, 1)?;
+    let method = sane(check, "both", "none", 0.5)?;
+    let term = term(&*method, &encoded, 1)?;
     // The anchors are the keys themselves, so the term's similarities are the teacher's.
     refined(check, &term.similarities()?)?;
     check.close("y_bar", &term.choice()?.target)
@@ -82,11 +83,13 @@ fn embeddings(check: &mut Check<'_>) -> Result<(), Failure> {
         keys.shallow_clone(),
         queue.as_ref().map(Tensor::shallow_clone),
     );
-    let teacher = term(&*sane(check, "both", "none", 0.5)?, &by_teacher, 1)?;
+    let unmixed = sane(check, "both", "none", 0.5)?;
+    let teacher = term(&*unmixed, &by_teacher, 1)?;
     refined(check, &teacher.similarities()?)?;
     let mut encoded = queries_and_keys(rows(&queries, true)?, keys, queue);
     if !check.case.has_input("mixed_query_features_raw") {
-        let term = term(&*sane(check, predictions(check), "none", 0.5)?, &encoded, 1)?;
+        let unmixed = sane(check, predictions(check), "none", 0.5)?;
+        let term = term(&*unmixed, &encoded, 1)?;
         check.close("y_bar", &term.choice()?.target)?;
         let loss = loss_of(term)?;
         check.close("loss_with_refined_label_on_unmixed_query", &loss)?;

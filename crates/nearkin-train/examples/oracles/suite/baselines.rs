@@ -119,22 +119,23 @@ fn nnclr(check: &mut Check<'_>) -> Result<(), Failure> {
     let both = |of: &Tensor| (0..2).map(|_| Some(alone(of.shallow_clone()))).collect();
     let encoded = Encoded {
         online: both(&predictions),
-        projected: both(&projections),
+        keys: both(&projections),
         queue: Some(bank.shallow_clone()),
         ..Encoded::default()
     };
     let temperature = check.case.parameter("tau")?;
     let nnclr = |anchors: &str| {
         let parameters = [("temperature", temperature.into()), ("anchors", anchors.into())];
-        term(&*method("nnclr", parameters)?, &encoded, 0)
+        method("nnclr", parameters)
     };
-    let neighbours = nnclr("neighbours")?;
-    let found = neighbours.anchors.f_mm(&bank.f_transpose(0, 1)?)?.f_argmax(1, false)?;
+    let (by_neighbors, by_predictions) = (nnclr("neighbours")?, nnclr("predictions")?);
+    let neighbors = term(&*by_neighbors, &encoded, 0)?;
+    let found = neighbors.anchors.f_mm(&bank.f_transpose(0, 1)?)?.f_argmax(1, false)?;
     check.close("nn_index", &found)?;
-    let loss = loss_of(neighbours)?;
+    let loss = loss_of(neighbors)?;
     check.close("loss_nn_rows", &loss)?;
     check.gradient("grad_p2_raw", &loss, &predicted)?;
-    check.close("loss_pred_rows", &loss_of(nnclr("predictions")?)?)
+    check.close("loss_pred_rows", &loss_of(term(&*by_predictions, &encoded, 0)?)?)
 }
 
 fn byol(check: &mut Check<'_>) -> Result<(), Failure> {
@@ -155,7 +156,7 @@ fn clsa(check: &mut Check<'_>) -> Result<(), Failure> {
             Some(alone(unit(check, "q_weak_raw")?)),
             Some(alone(rows(&strong, true)?)),
         ],
-        momentum: vec![Some(alone(unit(check, "k_raw")?)), None, None],
+        keys: vec![Some(alone(unit(check, "k_raw")?)), None, None],
         queue: match check.case.has_input("queue_raw") {
             true => Some(unit(check, "queue_raw")?),
             false => None,

@@ -46,7 +46,7 @@ fn aggregation(check: &Check<'_>) -> Result<(Aggregation, &'static str), Failure
 
 /// What the terms selected, one after the other: `[anchors, candidates]`.
 fn selected(method: &dyn Method, encoded: &Encoded) -> Result<Vec<Tensor>, Failure> {
-    let of = |term: &Term| {
+    let of = |term: &Term<'_>| {
         let selected = term.choice()?.selected;
         selected.ok_or_else(|| Failure::Missing("selection in the method's choice".to_owned()))
     };
@@ -101,7 +101,7 @@ fn paper(check: &mut Check<'_>) -> Result<(), Failure> {
         }
         for view in support {
             encoded.online.push(None);
-            encoded.momentum.push(Some(alone(view.shallow_clone())));
+            encoded.keys.push(Some(alone(view.shallow_clone())));
         }
         Ok::<Encoded, Failure>(encoded)
     };
@@ -139,7 +139,7 @@ fn official(check: &mut Check<'_>) -> Result<(), Failure> {
         for view in &mut support {
             *view = unit_rows(view)?;
         }
-        encoded.momentum = support.iter().map(|view| Some(alone(view.shallow_clone()))).collect();
+        encoded.keys = support.iter().map(|view| Some(alone(view.shallow_clone()))).collect();
         if check.case.has_input("memory_tail") {
             // Rows that are not filled yet are zeros and stay zeros.
             let tail = check.input("memory_tail")?;

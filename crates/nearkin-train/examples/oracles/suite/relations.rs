@@ -126,7 +126,7 @@ fn sharpest_teacher(check: &mut Check<'_>) -> Result<(), Failure> {
     let one_hot = |places: &Tensor| target::uniform(places, logits.size()[1], check.kind);
     let own = one_hot(&target::diagonal(logits.size()[0], 0, &logits)?)?;
     let nearest = one_hot(&others.f_argmax(1, true)?)?;
-    let target = target::mixture_of(&own, &nearest, 0.5)?;
+    let target = target::mix(&own, &nearest, 0.5)?;
     sides(check, &left, &mean(&soft_cross_entropy(&logits, &target, &Denominator::All)?)?)
 }
 
@@ -264,7 +264,7 @@ fn refinery_has_a_coefficient_per_sample(check: &mut Check<'_>) -> Result<(), Fa
     let of_own = p.f_gather(1, &refinery.positives, false)?;
     let others = of_own.f_neg()?.f_add_scalar(1.0)?;
     let coefficient = beta.f_add(&alpha.f_mul(&others)?)?.f_neg()?.f_add_scalar(1.0)?;
-    let mixture = target::mixture(&refinery.one_hot, &q, &coefficient)?;
+    let mixture = target::mix_each(&refinery.one_hot, &q, &coefficient)?;
     let zero = zero(check)?;
     sides(check, &largest_difference(&refinery.label(1.0)?, &mixture)?, &zero)?;
     check.close("lam_i", &coefficient.f_squeeze_dim(1)?)

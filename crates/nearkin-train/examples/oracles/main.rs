@@ -1,7 +1,7 @@
 //! Checks the objectives, and what surrounds them, against files of expected values.
 //!
 //! ```sh
-//! cargo run --release -p nearkin-objective --example oracles -- DIR
+//! cargo run --release -p nearkin-train --example oracles -- DIR
 //! ```
 //!
 //! Every `*.json` of the folder is read in the form of `tests/oracles/`: cases with inputs, parameters
