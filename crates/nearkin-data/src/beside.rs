@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::entry::compressed_tar;
+use crate::list::part_of_list;
 use crate::scan::{Found, What, closed_folder};
 use crate::split_files::FileKind;
 use crate::{DataError, Skipped};
@@ -85,6 +86,9 @@ impl Beside<'_> {
         let Some(kind) = self.kind else { return otherwise };
         let noun = kind.noun;
         let name = path.file_name().unwrap_or_default();
+        if part_of_list(path).is_some() {
+            return format!("list(s) of splits, which are not read beside {noun}s").into();
+        }
         if kind.extension == "tar"
             && let Some(ending) = compressed_tar(name)
         {
@@ -140,6 +144,7 @@ mod tests {
             "5.zip",
             "README.md",
             "labels.csv",
+            "test.csv",
             "x.heic",
             ".git/config",
             "@eaDir/0.png",
@@ -157,6 +162,7 @@ mod tests {
                 "skipped 1 file(s) that are not images (.zip): 5.zip",
                 "skipped 1 folder(s) of the operating system: @eaDir",
                 "skipped 2 other file(s); the first: README.md",
+                "skipped 1 list(s) of splits, which are not read beside shards: test.csv",
                 "skipped 1 image(s) of a kind that is not read (.heic): x.heic",
                 "skipped 1 image(s) in \"old/a\": old/a/6.png",
                 "skipped 1 shard(s) in other folders: old/a/set.tar",

@@ -95,9 +95,14 @@ fn is_null(word: &str) -> bool {
     NULLS.iter().any(|null| word.eq_ignore_ascii_case(null))
 }
 
+/// White space, and letters that take no place on a screen: what is copied from web pages ends in them.
+fn is_unseen(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
 /// The class that a label names, if it does not say that there is none.
 pub(crate) fn meaning(label: &str) -> Option<Cow<'_, str>> {
-    let label = label.trim();
+    let label = label.trim_matches(is_unseen);
     let is_none = label.is_empty()
         || label.eq_ignore_ascii_case("null")
         || label.parse::<f64>().is_ok_and(|value| value.is_nan() || value == -1.0);
@@ -240,10 +245,15 @@ impl Scheme {
     }
 
     /// What to note where numbers count far more classes than images show: they may be identifiers.
+    /// Or what is easily overlooked about names.
     pub(crate) fn note(&self) -> Option<String> {
         /// So few classes are not worth a note.
         const FEW: usize = 4;
-        let Order::Counted(count) = self.order else { return None };
+        let count = match &self.order {
+            Order::Counted(count) => *count,
+            Order::Values(_) => return None,
+            Order::Named(names) => return note_of_names(names),
+        };
         (count > FEW && count > 2 * self.used).then(|| {
             format!(
                 "whole numbers count the classes from 0, so there are {count} classes, and images show \
@@ -313,6 +323,30 @@ impl Scheme {
         let labels = written.images.iter().map(|place| of_image(place).map(kept));
         Ok(Labels::Several(labels.collect()))
     }
+}
+
+/// What is easily overlooked about the names of classes.
+fn note_of_names(names: &[String]) -> Option<String> {
+    const SEPARATORS: [char; 4] = [',', ';', '/', ' '];
+    let (numbers, words): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| number(name).is_some());
+    if let ([_, _, ..], [word]) = (numbers.as_slice(), words.as_slice()) {
+        return Some(format!(
+            "labels are read as names, since {word:?} among the numbers is none: leave it empty if it means \
+             that there is no label"
+        ));
+    }
+    let is_joined = |name: &&String| {
+        let has_brackets = name.starts_with('[') && name.ends_with(']');
+        let mut parts = name.split(SEPARATORS).map(str::trim).filter(|part| !part.is_empty());
+        let is_name = |part: &str| names.binary_search_by(|name| name.as_str().cmp(part)).is_ok();
+        has_brackets || name.contains(SEPARATORS) && parts.all(is_name)
+    };
+    names.iter().find(is_joined).map(|name| {
+        format!(
+            "{name:?} is read as a class of its own: if it is several labels, write them with | between them"
+        )
+    })
 }
 
 /// The labels of the images of a split.
@@ -414,6 +448,7 @@ mod tests {
 
     #[test]
     fn minus_one_nan_null_and_nothing_are_no_label() {
+        assert_eq!(alone(&["cat", "\u{feff}cat\u{200b} "]), pair("cat", "0 0"));
         for none in ["", "  ", "-1", "-1.0", " -1 ", "-1.000e+00", "nan", "NaN", "null", "NULL"] {
             assert_eq!(alone(&["1", none, "0"]), pair("0 1", "1 - 0"), "{none:?}");
             assert_eq!(alone(&["b", none, "a"]), pair("a b", "1 - 0"), "{none:?}");
@@ -446,6 +481,16 @@ mod tests {
         for labels in [&["0", "1", "5", "3"][..], &["3"], &["0.5", "100"], &["a", "100"], &[]] {
             assert_eq!(note(labels), None, "{labels:?}");
         }
+        let found = note(&["0", "-", "1"]).unwrap();
+        assert!(found.contains("since \"-\" among the numbers is none"), "{found}");
+        for joined in ["cat,dog", "dog; cat", "dog cat", "['cat']"] {
+            let found = note(&["cat", joined, "dog"]).unwrap();
+            assert!(
+                found.starts_with(&format!("{joined:?} is read as a class of its own")),
+                "{found}"
+            );
+        }
+        assert_eq!(note(&["cat", "sea lion", "sea cow", "cow"]), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::decode::is_image;
+use crate::decode::{EXTENSIONS, is_image};
 
 /// How names of image files end that are not decoded, in lower case.
 const UNREAD_IMAGES: &[&str] = &[
@@ -45,6 +45,7 @@ const SYSTEM_FOLDERS: &[&str] = &[
     "__macosx",
     "__pycache__",
     "lost+found",
+    "lost.dir",
     "recycler",
     "system volume information",
 ];
@@ -109,6 +110,9 @@ pub(crate) fn file_kind(name: &OsStr) -> FileKind {
         }
         Some(kind) if ORDINARY.contains(&kind) => OTHER.into(),
         Some(kind) if is_plain(kind) => format!("file(s) that are not images (.{kind})").into(),
+        Some(_) if has_inner_extension(&lower) => {
+            "image(s) whose names go on behind the extension (rename them)".into()
+        }
         Some(_) => OTHER.into(),
         None if ORDINARY_NAMES.contains(&lower.as_str()) => OTHER.into(),
         None => "file(s) without an extension".into(),
@@ -116,6 +120,15 @@ pub(crate) fn file_kind(name: &OsStr) -> FileKind {
 }
 
 const OTHER: &str = "other file(s)";
+
+/// Whether the extension of an image stands in a name with something behind it: `0.jpg_large`, `0.jpg.1`.
+fn has_inner_extension(lower: &str) -> bool {
+    EXTENSIONS.iter().any(|extension| {
+        let dotted = format!(".{extension}");
+        let mut ends = lower.match_indices(&dotted).map(|(at, _)| &lower[at + dotted.len()..]);
+        ends.any(|rest| rest.starts_with(|letter: char| !letter.is_alphanumeric()))
+    })
+}
 
 /// The ending of the name of a compressed tar archive.
 pub(crate) fn compressed_tar(name: &OsStr) -> Option<&'static str> {
@@ -145,7 +158,7 @@ fn is_system_folder(lower: &str) -> bool {
     let is_repaired = lower.strip_prefix("found.").is_some_and(|number| {
         number.len() == 3 && number.bytes().all(|digit| digit.is_ascii_digit())
     });
-    is_repaired || SYSTEM_FOLDERS.contains(&lower)
+    is_repaired || lower.ends_with(".lrdata") || SYSTEM_FOLDERS.contains(&lower)
 }
 
 #[cfg(test)]
@@ -175,7 +188,10 @@ mod tests {
             ("0.tar.crdownload", "unfinished download(s) (.crdownload)"),
             ("0.tar.GZ", "compressed archive(s) (.tar.gz)"),
             ("0.tgz", "compressed archive(s) (.tgz)"),
-            ("a.jpg~", "other file(s)"),
+            ("a.jpg~", "image(s) whose names go on behind the extension (rename them)"),
+            ("a.JPG_large", "image(s) whose names go on behind the extension (rename them)"),
+            ("x.png.1", "image(s) whose names go on behind the extension (rename them)"),
+            ("a.jpg.txt", "other file(s)"),
             ("00012", "file(s) without an extension"),
         ] {
             let found = file_kind(OsStr::new(name));
@@ -221,7 +237,7 @@ mod tests {
             assert!(table.is_sorted_by(|a, b| a < b), "{table:?}");
         }
         let read = UNREAD_IMAGES.iter().chain(ORDINARY);
-        let read = read.filter(|kind| crate::decode::EXTENSIONS.contains(kind));
+        let read = read.filter(|kind| EXTENSIONS.contains(kind));
         assert_eq!(read.count(), 0);
     }
 }

@@ -81,6 +81,11 @@ impl Folder {
             };
             let has_test = layout.folder(Split::Test).is_some();
             note_lists(&layout.root, &class, has_test, &mut folder.skipped)?;
+            // Lists often stand beside the folder that holds the images.
+            if layout.root != path {
+                note_lists(path, &class, has_test, &mut folder.skipped)?;
+            }
+            folder.note_masks();
         }
         if split == Split::Train || layout.folder(Split::Train).is_none() {
             note_classes(&folder.classes, &mut folder.skipped);
@@ -97,6 +102,32 @@ impl Folder {
 
     fn path(&self, index: usize) -> PathBuf {
         self.root.join(self.files.path(index).unwrap_or_default())
+    }
+
+    /// Notes images that are called like masks of others: they are trained on like the others.
+    fn note_masks(&mut self) {
+        const ENDINGS: [&str; 6] = ["_mask", "-mask", "_masks", "_seg", "_segmentation", "_gt"];
+        /// Masks whose image is looked for.
+        const SAMPLE: usize = 8;
+        let image_of = |index: usize| {
+            let path = self.path(index);
+            let stem = path.file_stem()?.to_str()?;
+            let base = ENDINGS.iter().find_map(|ending| stem.strip_suffix(ending))?.to_owned();
+            Some((path, base))
+        };
+        let masks: Vec<(PathBuf, String)> = (0..self.len()).filter_map(image_of).collect();
+        let has_image = |(path, base): &&(PathBuf, String)| {
+            EXTENSIONS
+                .iter()
+                .any(|extension| path.with_file_name(format!("{base}.{extension}")).exists())
+        };
+        if let Some((first, _)) = masks.iter().take(SAMPLE).find(has_image) {
+            self.skipped.note(format!(
+                "{} image(s) are called like masks of others and are read as images; the first: {}",
+                masks.len(),
+                first.display()
+            ));
+        }
     }
 
     /// Calls the classes by their words, if there is a file that has some for all of them. Classes
@@ -579,6 +610,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::test_files::empty_files;
     use crate::decode::decode;
 
     fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -646,6 +678,20 @@ mod tests {
         let message = set.image(0).unwrap_err().to_string();
         assert!(message.contains(file), "{message}");
         message
+    }
+
+    #[test]
+    fn masks_beside_images_are_noted() {
+        let notes = |files: &[&str]| {
+            let root = empty_files(files);
+            let set = Folder::open(root.path(), Split::Train).unwrap();
+            let shown = format!("{}/", root.path().display());
+            set.skipped().notes().iter().map(|note| note.replace(&shown, "")).collect::<Vec<_>>()
+        };
+        let expected = "2 image(s) are called like masks of others and are read as images; the first: \
+                        a/0_mask.png";
+        assert_eq!(notes(&["a/0.png", "a/0_mask.png", "b/1.jpg", "b/1_mask.png"]), [expected]);
+        assert_eq!(notes(&["a/party_mask.png", "b/1.png"]), [""; 0]);
     }
 
     #[test]

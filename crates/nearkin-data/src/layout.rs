@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 use crate::folder::no_images;
 use crate::scan::{self, Entries, Listing};
-use crate::splits::{self, Naming, Part};
+use crate::splits::{self, Naming, Part, SplitNames};
 use crate::{DataError, Skipped, Split};
 
 /// Archives in archives unpack to some depth; links could lead further without end.
@@ -161,31 +161,20 @@ impl Layout {
         }
         let step = listing.len().div_ceil(SAMPLE).max(1);
         let sample = (0..listing.len()).step_by(step).filter_map(|index| listing.path(index));
-        let (mut looked_at, mut telling) = (0, 0);
-        let mut first: BTreeMap<Part, PathBuf> = BTreeMap::new();
+        let mut names = SplitNames::default();
         for path in sample {
-            looked_at += 1;
-            if let Some(part) =
-                splits::part_of_file(&path.file_stem().unwrap_or_default().to_string_lossy())
-            {
-                telling += 1;
-                first.entry(part).or_insert(path);
-            }
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            names.push(&path.to_string_lossy(), splits::part_of_file(&stem));
         }
-        let held_out = first.iter().find(|(part, _)| **part != Part::Train);
-        match (first.get(&Part::Train), held_out) {
-            (Some(train), Some((_, held_out))) if telling * 2 >= looked_at => {
-                Err(DataError::malformed(
-                    &self.root,
-                    format!(
-                        "its images tell splits by their names ({}, {}), and no folder does: move them \
-                         into folders train and test",
-                        train.display(),
-                        held_out.display()
-                    ),
-                ))
-            }
-            _ => Ok(()),
+        match names.both() {
+            None => Ok(()),
+            Some([train, held_out]) => Err(DataError::malformed(
+                &self.root,
+                format!(
+                    "its images tell splits by their names ({train}, {held_out}), and no folder does: \
+                     move them into folders train and test"
+                ),
+            )),
         }
     }
 
@@ -587,7 +576,8 @@ fn refuse_folds(root: &Path, listing: &Listing) -> Result<(), DataError> {
 }
 
 fn refuse_splits_inside(root: &Path, listing: &Listing) -> Result<(), DataError> {
-    let mut parts: BTreeMap<&Path, Vec<(Part, &Path)>> = BTreeMap::new();
+    // Parts of one set share the rest of their names: `cats/train_cats`, `cats/test_cats`.
+    let mut parts: BTreeMap<(&Path, Vec<String>), Vec<(Part, &Path)>> = BTreeMap::new();
     let mut before: Option<&Path> = None;
     for (path, _) in listing.folders().filter(|(_, files)| !files.is_empty()) {
         // Every folder on the way down, once.
@@ -596,25 +586,27 @@ fn refuse_splits_inside(root: &Path, listing: &Listing) -> Result<(), DataError>
                 break;
             }
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
-            if let (Naming::Names(part), Some(parent)) = (splits::naming(&name), folder.parent()) {
-                parts.entry(parent).or_default().push((part, folder));
+            if let (Naming::Names(part) | Naming::Mentions(part), Some(parent)) =
+                (splits::naming(&name), folder.parent())
+            {
+                parts.entry((parent, splits::rest(&name))).or_default().push((part, folder));
             }
         }
         before = Some(path);
     }
     // One class may hold a folder of that name; several classes do not by chance.
-    let mut held_out = Vec::new();
-    for (parent, parts) in &parts {
+    let mut alone = Vec::new();
+    for ((parent, rest), parts) in &parts {
         let has = |wanted: Part| parts.iter().find(|(part, _)| *part == wanted);
         let test = has(Part::Test).or(has(Part::Validation));
         if let (Some((_, train)), Some((_, test))) = (has(Part::Train), test) {
             return Err(splits_inside(root, [train, test]));
         }
-        if !parent.as_os_str().is_empty() {
-            held_out.extend(test.map(|(_, folder)| *folder));
+        if !parent.as_os_str().is_empty() && rest.is_empty() {
+            alone.extend(parts.first().map(|(_, folder)| *folder));
         }
     }
-    match held_out.as_slice() {
+    match alone.as_slice() {
         [first, second, ..] => Err(splits_inside(root, [first, second])),
         _ => Ok(()),
     }
@@ -901,6 +893,14 @@ mod tests {
                 "(bottle/train and bottle/test): give one set, such as ",
             ),
             (&["a/1.png", "a/test/2.png", "b/1.png", "b/test/2.png"], "(a/test and b/test)"),
+            (
+                &["a/a_train/1.png", "a/a_val/1.png", "b/b_train/1.png", "b/b_val/1.png"],
+                "(a/a_train and a/a_val)",
+            ),
+            (
+                &["site1/train/a/1.png", "site1/train/b/1.png", "site2/train/a/1.png"],
+                "(site1/train and site2/train)",
+            ),
             (
                 &["x/train/1.png", "x/val/1.png", "y/train/1.png", "y/val/1.png"],
                 "x/train and x/val",

@@ -65,18 +65,22 @@ use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
 use crate::decode;
 use crate::image_file::read_image;
 use crate::split_files::{self as files, entries};
-use crate::splits::{Naming, Part, naming, part_of_file, rest, unclear_values};
+use crate::splits::{Naming, Part, SplitNames, naming, part_of_file, rest, unclear_values};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
 /// Words that may stand in the name of a list beside that of its split.
-const LIST_WORDS: [&str; 14] = [
+const LIST_WORDS: [&str; 18] = [
     "annotation",
     "annotations",
     "csv",
     "filenames",
     "ids",
+    "idx",
+    "index",
+    "indices",
     "info",
+    "instances",
     "label",
     "labels",
     "list",
@@ -479,6 +483,9 @@ impl Table {
         let Self { entries, parts, mut skipped, .. } = self;
         let Some(Parts { column, unclear, line, values }) = parts else {
             let part = own_part(&list);
+            if part.is_none() {
+                refuse_split_paths(&list, &entries)?;
+            }
             return Ok(Rows { list, part, entries, train: None, skipped });
         };
         let name = &column.name;
@@ -518,6 +525,29 @@ impl Table {
             )),
             _ => Ok((self.entries, self.skipped)),
         }
+    }
+}
+
+/// Refuses a list whose paths lead into folders of several splits, where nothing else divides it.
+fn refuse_split_paths(list: &Path, entries: &[Entry]) -> Result<(), DataError> {
+    let mut names = SplitNames::default();
+    for entry in entries {
+        let folders = entry.path.rsplit(['/', '\\']).skip(1);
+        let parts = folders.filter_map(|folder| match naming(folder) {
+            Naming::Names(part) => Some(part),
+            _ => None,
+        });
+        names.push(&entry.path, parts.last());
+    }
+    match names.both() {
+        None => Ok(()),
+        Some([train, held_out]) => Err(DataError::malformed(
+            list,
+            format!(
+                "its images are in folders of several splits ({train}, {held_out}): write a list for each \
+                 split, such as train.csv and test.csv, or add a column split"
+            ),
+        )),
     }
 }
 
@@ -984,6 +1014,18 @@ mod tests {
         let lines = skipped.reasons().iter().map(ToString::to_string);
         let all = lines.chain(skipped.notes().iter().cloned());
         all.map(|line| line.replace(&format!("{}/", folder.path().display()), "")).collect()
+    }
+
+    #[test]
+    fn a_list_whose_paths_tell_splits_is_refused() {
+        let images = [("train/0.png", ""), ("test/0.png", "")];
+        let text = "path,label\ntrain/0.png,a\ntest/0.png,a\n";
+        let files = folder(&[&images[..], &[("all.csv", text), ("train.csv", text)]].concat());
+        let error = content(&files, "all.csv", Split::Train).unwrap_err();
+        assert!(error.contains("folders of several splits (train/0.png, test/0.png)"), "{error}");
+        let split = "path,split\ntrain/0.png,train\ntest/0.png,test\n";
+        let files = folder(&[&images[..], &[("all.csv", split)]].concat());
+        assert_eq!(content(&files, "all.csv", Split::Train).unwrap(), ["train/0.png=-"]);
     }
 
     #[test]

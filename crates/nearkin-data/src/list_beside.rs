@@ -84,9 +84,26 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
             ));
         }
     }
-    match others.iter().find(|file| !has_test && speaks_of_splits(file)) {
-        Some(file) => Err(divided(path, file)),
+    if has_test {
+        return Ok(());
+    }
+    if let Some(file) = others.iter().find(|file| speaks_of_splits(file)) {
+        return Err(divided(path, file));
+    }
+    let part = |file: &&PathBuf| {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        splits::part_of_file(&stem).filter(|_| list::is_list_of_splits(&stem))
+    };
+    let files = || lists.iter().chain(&others);
+    let has_train = files().any(|file| part(&file) == Some(Part::Train));
+    match files().find(|file| has_train && part(file).is_some_and(|part| part != Part::Train)) {
         None => Ok(()),
+        // That a list leads nowhere is what is wrong.
+        Some(file) if list::is_list(file) => Err(match List::open(path, None, Split::Train) {
+            Err(error @ DataError::Malformed { .. }) => error,
+            _ => divided(path, file),
+        }),
+        Some(file) => Err(divided(path, file)),
     }
 }
 
@@ -150,20 +167,23 @@ fn differ<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> bool {
 
 /// Files that are called like those that divide images into splits, and are no lists of images.
 fn split_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    const EXTENSIONS: [&str; 11] =
-        ["csv", "json", "jsonl", "mat", "npy", "npz", "pkl", "tsv", "txt", "yaml", "yml"];
+    const EXTENSIONS: [&str; 20] = [
+        "csv", "h5", "hdf5", "json", "jsonl", "list", "lst", "mat", "npy", "npz", "ods", "pkl",
+        "pt", "pth", "tsv", "txt", "xls", "xlsx", "yaml", "yml",
+    ];
     let mut found = candidates(path)?;
     found.retain(|file| {
         let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let is_held_out =
-            list::is_list_of_splits(&stem) && splits::naming(&stem) != Naming::Names(Part::Train);
-        let is_named = splits::means_split_file(&stem) || is_held_out && extension == "json";
+        let is_named = splits::means_split_file(&stem)
+            || !list::is_list(file) && list::is_list_of_splits(&stem);
         let is_other = stem.starts_with('.') || splits::means_fold(&stem);
         EXTENSIONS.contains(&extension.as_str()) && is_named && !is_other
     });
     // One that lists images is read as a list.
-    found.retain(|file| description(file, path).is_none());
+    found.retain(|file| {
+        !list::is_list(file) && !is_json(file) || description(file, path).is_none()
+    });
     Ok(found)
 }
 
@@ -306,6 +326,7 @@ mod tests {
             ("split_zhou.json", r#"{"train": [[0, "a"]], "test": [[1, "b"]]}"#),
             ("splits/folds.yaml", "train: [0]\nval: [1]\n"),
             ("val.json", r#"{"training": [], "val": []}"#),
+            ("trainval.lst", "0 train 1 val"),
             ("folds.csv", "image,kfold\n0,1\n1,2\n"),
             ("held_out.txt", "0.png\n"),
             ("data_holdout.csv", "image\n1\n"),
@@ -315,6 +336,19 @@ mod tests {
                 format!(": {name} says which images belong to which split, and the folders");
             assert!(message.contains(&expected), "{name}: {message}");
         }
+        for (train, test) in [
+            ("train.lst", "val.lst"),
+            ("train.xlsx", "test.xlsx"),
+            ("train_idx.npy", "test_idx.npy"),
+            ("instances_train2017.json", "instances_val2017.json"),
+        ] {
+            let message = kind(&CLASSES, &[(train, "x"), (test, "x")]);
+            assert!(message.contains(&format!(": {test} says which images belong")), "{message}");
+        }
+        let dead = [("train.txt", "/home/me/0.png\n"), ("val.txt", "/home/me/1.png\n")];
+        let message = kind(&FLAT, &dead);
+        assert!(message.starts_with("train.txt: none of its 1 images is there"), "{message}");
+        assert_eq!(notes(&FLAT, &dead[..1]).len(), 2);
         for (name, text) in [("setid.mat", "MATLAB"), ("split.npz", "PK"), ("split.json", "{}")] {
             assert_eq!(kind(&FLAT, &[(name, text)]), "folder");
             let expected = format!(

@@ -11,7 +11,7 @@
 //! beside it: `bullet train` may well be a class.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::Split;
@@ -193,6 +193,33 @@ pub(crate) fn means_split_file(name: &str) -> bool {
     words(name).iter().any(|word| WORDS.contains(&word.as_str()))
 }
 
+/// What names of images, or of their folders, say about splits where nothing else does.
+#[derive(Debug, Default)]
+pub(crate) struct SplitNames {
+    looked_at: usize,
+    telling: usize,
+    /// The first image of each part.
+    first: BTreeMap<Part, String>,
+}
+
+impl SplitNames {
+    /// Looks at an image, and the part of which it is said to be.
+    pub(crate) fn push(&mut self, image: &str, part: Option<Part>) {
+        self.looked_at += 1;
+        if let Some(part) = part {
+            self.telling += 1;
+            self.first.entry(part).or_insert_with(|| image.to_owned());
+        }
+    }
+
+    /// An image of the train part and one of another, if half of the images tell parts.
+    pub(crate) fn both(&self) -> Option<[&str; 2]> {
+        let held_out = self.first.iter().find(|(part, _)| **part != Part::Train)?.1;
+        let train = self.first.get(&Part::Train)?;
+        (self.telling * 2 >= self.looked_at).then_some([train.as_str(), held_out.as_str()])
+    }
+}
+
 /// Whether a text has a word of the train part and one of another.
 pub(crate) fn has_words_of_splits(text: &str) -> bool {
     let tokens = text.split(|letter: char| !letter.is_alphabetic());
@@ -268,7 +295,7 @@ pub(crate) fn part_values(name: &str) -> Option<PartValues> {
 fn flag(name: &str) -> Option<Part> {
     match naming(name) {
         Naming::Names(part) => Some(part),
-        Naming::Mentions(part) if name.to_lowercase().starts_with("is") => Some(part),
+        Naming::Mentions(part) if matches!(words(name)[0].as_str(), "is" | "in") => Some(part),
         _ => None,
     }
 }
@@ -493,6 +520,7 @@ mod tests {
             ("is_valid", "True", Some(Part::Validation)),
             ("is_valid", "0", Some(Part::Train)),
             ("is_train", "false", Some(Part::Test)),
+            ("in_holdout", "1", Some(Part::Test)),
             ("train", "", None),
         ] {
             let values = part_values(name).unwrap();

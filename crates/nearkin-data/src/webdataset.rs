@@ -50,7 +50,7 @@ use crate::classes::{Fault, Labels, Scheme, Written};
 use crate::content::GIT_LFS_POINTER;
 use crate::decode::{EXTENSIONS, decode};
 use crate::split_files::{self, FileKind, SplitFiles};
-use crate::splits::{Naming, Part, means_images, naming};
+use crate::splits::{Naming, Part, SplitNames, means_images, naming, part_of_file};
 use crate::{DataError, Image, ImageSet, Skipped, Split};
 
 const SHARDS: FileKind = FileKind { extension: "tar", noun: "shard" };
@@ -110,14 +110,23 @@ impl WebDataset {
             skipped: files.skipped_in(path, split, SHARDS),
         };
         let (mut labels, mut remarks) = (Found::default(), Remarks::default());
-        let mut folders = Folders::default();
+        let (mut folders, mut names, mut keys) =
+            (Folders::default(), Names::default(), BTreeSet::new());
         for path in own {
             let mut samples = index_file(path)?;
             labels.push(&samples.found);
             refuse_other_part(path, &samples, split)?;
+            if samples.found.is_empty() {
+                set.skipped.add("shard(s) without an image", path.display().to_string());
+            }
+            keys.append(&mut samples.keys);
+            names.push(path, &samples.found);
             remarks.push(path, &mut samples);
             folders.push(&samples.found);
             set.push(path, samples.found)?;
+        }
+        if split == Split::Train && files.of(Split::Test).is_empty() {
+            names.refuse_splits(path)?;
         }
         set.places.shrink_to_fit();
         folders.refuse_splits(path)?;
@@ -133,10 +142,17 @@ impl WebDataset {
             return Err(set.nothing(path));
         }
         let mut set = set.number(&labels.written(from), &train.written(from))?;
-        if set.classes.is_empty()
-            && let Some(note) = folders.note()
-        {
-            set.skipped.note(note);
+        if set.classes.is_empty() {
+            let note_of_keys = (!keys.is_empty()).then(|| {
+                let shown: Vec<String> = keys.into_iter().take(NAMED).collect();
+                format!(
+                    "no key of the .json members is known to hold labels; they have {}: write the label \
+                     under the key label",
+                    shown.join(", ")
+                )
+            });
+            let notes = [folders.note(), names.note(), note_of_keys];
+            notes.into_iter().flatten().for_each(|note| set.skipped.note(note));
         }
         Ok(set)
     }
@@ -313,6 +329,57 @@ impl Folders {
                 "no member has a label, and members lie in several folders ({shown}{more}): if these \
                  are classes, unpack the shards and give the folder"
             )
+        })
+    }
+}
+
+/// What the names of members say that nothing else does.
+#[derive(Debug, Default)]
+struct Names {
+    splits: SplitNames,
+    shards: usize,
+    /// Shards whose members are called like them, as where each holds a class.
+    like_members: usize,
+}
+
+impl Names {
+    fn push(&mut self, path: &Path, samples: &[Sample]) {
+        /// Names of a shard that are looked at.
+        const SAMPLE: usize = 64;
+        let step = samples.len().div_ceil(SAMPLE).max(1);
+        let names = || {
+            let keys = samples.iter().step_by(step).map(|sample| &*sample.key);
+            keys.map(|key| key.rsplit_once('/').map_or(key, |(_, name)| name))
+        };
+        names().for_each(|name| self.splits.push(name, part_of_file(name)));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let is_word = stem.contains(char::is_alphabetic) && naming(&stem) == Naming::Nothing;
+        let is_like =
+            is_word && !samples.is_empty() && names().all(|name| name.starts_with(&*stem));
+        self.shards += 1;
+        self.like_members += usize::from(is_like);
+    }
+
+    /// Refuses members that tell splits by their names where no shard does.
+    fn refuse_splits(&self, path: &Path) -> Result<(), DataError> {
+        match self.splits.both() {
+            None => Ok(()),
+            Some([train, held_out]) => Err(DataError::malformed(
+                path,
+                format!(
+                    "its members tell splits by their names ({train}, {held_out}), and no shard does: \
+                     write shards for each split, called like train-000000.tar and test-000000.tar"
+                ),
+            )),
+        }
+    }
+
+    /// What to note where no member has a label.
+    fn note(&self) -> Option<String> {
+        (self.shards > 1 && self.like_members == self.shards).then(|| {
+            "no member has a label, and all are called like their shards: if each shard holds a class, \
+             unpack each into a folder of its name and give the folder above them"
+                .to_owned()
         })
     }
 }
@@ -768,6 +835,40 @@ mod tests {
         // Beside labels, whatever they are.
         let label: &[Member<'_>] = &[("1.cls", b"7")];
         assert_eq!(shown(&["cat", "dog"], label), ("0: 1, -".to_owned(), 8, 2));
+    }
+
+    #[test]
+    fn what_names_and_metadata_say_is_not_passed_over() {
+        let image = png(1);
+        let notes = |shards: &[(&str, &[Member<'_>])]| {
+            let folder = folder(shards);
+            let set = WebDataset::open(folder.path(), Split::Train).unwrap();
+            let skipped = set.skipped();
+            let lines = skipped.reasons().iter().map(|reason| reason.reason.clone());
+            lines.chain(skipped.notes().iter().cloned()).collect::<Vec<_>>().join("; ")
+        };
+        let files = folder(&[("s.tar", &[("train_0.png", &image[..]), ("x/val_1.png", &image)])]);
+        let message = failure(files.path(), Split::Train);
+        assert!(message.contains("tell splits by their names (train_0, val_1)"), "{message}");
+        let a: &[Member<'_>] = &[("n01_0.png", &image)];
+        let b: &[Member<'_>] = &[("n02_0.png", &image), ("n02_1.png", &image)];
+        let found = notes(&[("n01.tar", a), ("n02.tar", b)]);
+        assert!(found.contains("all are called like their shards"), "{found}");
+        assert_eq!(notes(&[("00000.tar", &[("000000001.png", &image)])]), "");
+        let nested: &[Member<'_>] =
+            &[("a.png", &image), ("a.json", br#"{"annotation": {"label": "x"}}"#)];
+        let found = notes(&[("s.tar", nested)]);
+        assert!(found.contains("known to hold labels; they have annotation: write"), "{found}");
+        let found = notes(&[("s.tar", &[("0.png", &image)]), ("t.tar", &[])]);
+        assert_eq!(found, "shard(s) without an image");
+        let both = |cls: &'static [u8]| {
+            notes(&[(
+                "s.tar",
+                &[("a.png", &image[..]), ("a.cls", cls), ("a.json", br#"{"label": "x"}"#)],
+            )])
+        };
+        assert_eq!(both(b"cat"), "label(s) that contradict an earlier one of the same sample");
+        assert_eq!(both(b"3"), "");
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn rows(count: i64) -> Tensor {
 }
 
 /// Anchors with these targets over their own key and a queue of four.
-fn against_a_queue(targets: &'static [[f64; 5]]) -> Term {
+fn against_a_queue(targets: &'static [[f64; 5]]) -> Term<'static> {
     let anchors = targets.len() as i64;
     let shared = vec![Shared { rows: rows(4), origin: Origin::Queue }];
     let candidates = Candidates { own: Some(rows(anchors)), shared };

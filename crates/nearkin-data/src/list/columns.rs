@@ -141,6 +141,7 @@ pub(super) fn choose(
     };
     refuse_pixels(&first.fields).map_err(|reason| (first.line, reason))?;
     refuse_bars(sample)?;
+    refuse_later_header(rest)?;
     let sample = Sample { first: &first.fields, rest, exists };
     let header = sample.header();
     match header {
@@ -179,6 +180,26 @@ fn refuse_bars(sample: &[Record<'_>]) -> Result<(), Fault> {
     match sample.iter().all(|record| path(record).is_some_and(|path| is_path(&path))) {
         true => Err((line, "| does not separate columns: use commas, or tabs in a .tsv".into())),
         false => Ok(()),
+    }
+}
+
+/// Refuses a header that other lines stand before: a comment, or the number of lines.
+fn refuse_later_header(rest: &[Record<'_>]) -> Result<(), Fault> {
+    /// More lines before a header are data.
+    const LINES: usize = 8;
+    let is_header = |record: &&Record<'_>| {
+        let roles: Option<Vec<Role>> = record.fields.iter().map(|name| role(name)).collect();
+        roles.is_some_and(|roles| {
+            roles.len() > 1 && roles.iter().any(|role| matches!(role, Role::Path(_)))
+        })
+    };
+    match rest.iter().take(LINES).find(is_header) {
+        None => Ok(()),
+        Some(Record { line, fields }) => {
+            let names = fields.join(", ");
+            let reason = format!("seems to be the header ({names}): remove the lines before it");
+            Err((*line, reason.into()))
+        }
     }
 }
 
@@ -463,6 +484,14 @@ mod tests {
             ("label,slide\n0,a.png\n1,b.png\n", "slide label -; "),
             ("image\nf1\nf2\n", "image - -; "),
         ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_behind_other_lines_is_refused() {
+        let expected = "2: seems to be the header (path, label): remove the lines before it";
+        for text in ["# made by me\npath,label\na.jpg,1\n", "2\npath,label\na.jpg,1\n"] {
             assert_eq!(chosen(text), expected, "{text}");
         }
     }

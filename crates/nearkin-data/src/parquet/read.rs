@@ -689,6 +689,23 @@ impl<'a> Labelled<'a> {
             let reason = format!("its labels are not of the kind of those in {shown}");
             return Err(other.malformed(&reason));
         }
+        // Without names, words and numbers would be classes beside one another.
+        let kind = |table: &Table| {
+            let labels = table.columns.labels.as_ref().filter(|labels| labels.names.is_none())?;
+            Some(match labels.form {
+                Form::Text => "text",
+                Form::Boolean => "true and false",
+                _ => "numbers",
+            })
+        };
+        let mut kinds = files.iter().filter_map(|table| Some((table, kind(table)?)));
+        if let Some((one, known)) = kinds.next()
+            && let Some((other, found)) = kinds.find(|(_, found)| *found != known)
+        {
+            let shown = one.path.display();
+            let reason = format!("its labels are {found}, and those of {shown} are {known}");
+            return Err(other.malformed(&reason));
+        }
         let names = |table: &'a Table| table.columns.class_names();
         let labelled = Self { files, names: files.iter().find_map(names) };
         Ok(first.columns.labels.is_some().then_some(labelled))

@@ -2,7 +2,7 @@
 //!
 //! The rules stand in the documentation of [`webdataset`](crate::webdataset).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -23,6 +23,8 @@ const LABEL_ORDER: [&str; 6] = ["cls", "label", "class", "cls.txt", "label.txt",
 const PART_ENDINGS: [&str; 4] = ["split", "set", "split.txt", "set.txt"];
 /// Kinds of members that are counted one by one.
 const KINDS: usize = 8;
+/// Keys of JSON that a note needs.
+const KEYS: usize = 8;
 /// A longer line is a sentence.
 const MAX_WORD_BYTES: usize = 80;
 
@@ -61,6 +63,8 @@ pub(super) struct Samples {
     pub(super) texts: (usize, String),
     /// The parts that samples are said to be of, each with the first member that says so.
     pub(super) parts: BTreeMap<Part, String>,
+    /// Keys of JSON members of which none is known to hold labels.
+    pub(super) keys: BTreeSet<String>,
     /// Whether the end is missing.
     pub(super) is_cut: bool,
 }
@@ -242,7 +246,11 @@ impl<'a> Join<'a> {
         } else if let Some((prefix, rank)) = rank(&["json"]) {
             let content = content(member, text)?;
             self.part(content.as_deref().and_then(json_part), name);
-            let label = content.map_or(Reading::Unreadable, |content| json_label(&content));
+            let label =
+                content.as_deref().map_or(Reading::Unreadable, |content| json_label(content));
+            if matches!(label, Reading::None) && self.samples.keys.len() < KEYS {
+                self.samples.keys.extend(content.as_deref().map(json_keys).unwrap_or_default());
+            }
             self.label(key, name, label, |run| &mut run.metadata, prefix, rank);
         } else if PART_ENDINGS.contains(&field.as_str()) {
             let content = content(member, text)?.unwrap_or_default();
@@ -333,10 +341,18 @@ impl<'a> Join<'a> {
         };
         let (offset, bytes) = chosen.value;
         let (labels, metadata) = (&run.labels, &run.metadata);
-        let is_contradicted = contradicts(labels) || contradicts(metadata);
+        let in_metadata = pick(metadata, &chosen.prefix);
+        let mut is_contradicted = contradicts(labels) || contradicts(metadata);
         let label = match pick(labels, &chosen.prefix) {
-            Picked::None => pick(metadata, &chosen.prefix),
-            picked => picked,
+            Picked::None => in_metadata,
+            picked => {
+                if let (Picked::One(one), Picked::One(other)) = (&picked, &in_metadata) {
+                    // The number of a class and its name say the same.
+                    let is_number = |label: &str| label.trim().parse::<f64>().is_ok();
+                    is_contradicted |= one != other && is_number(one) == is_number(other);
+                }
+                picked
+            }
         };
         let label = match label {
             Picked::One(label) => Some(label.into()),
@@ -517,6 +533,13 @@ fn json_part(content: &[u8]) -> Option<Part> {
         };
         part_values(key)?.part(&text)
     })
+}
+
+/// The keys of an object that are no names of labels.
+fn json_keys(content: &[u8]) -> Vec<String> {
+    let entries = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(content);
+    let keys = entries.unwrap_or_default().into_iter().map(|(key, _)| key);
+    keys.filter(|key| label_rank(key).is_none() && part_values(key).is_none()).collect()
 }
 
 /// The label under the usual keys of an object, or a bare name or number.
@@ -702,8 +725,11 @@ mod tests {
             ("c.coarse.cls", "1"),
         ]);
         assert_eq!(samples, ["a=A 0", "b=B 1", "c=C -"]);
-        let expected = "skipped 1 label(s) of samples with several, none of them plain: s.tar/c";
-        assert_eq!(skipped, [expected]);
+        let expected = [
+            "skipped 1 label(s) that contradict an earlier one of the same sample: s.tar/a",
+            "skipped 1 label(s) of samples with several, none of them plain: s.tar/c",
+        ];
+        assert_eq!(skipped, expected);
     }
 
     #[test]
