@@ -47,6 +47,7 @@ mod content;
 pub mod decode;
 mod detect;
 mod entry;
+mod exif;
 pub mod folder;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
