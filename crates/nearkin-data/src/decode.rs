@@ -28,7 +28,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbIma
 use crate::content::{self, ImageKind};
 use crate::jpeg::JpegDecoder;
 use crate::tiff::TiffDecoder;
-use crate::{DataError, Image, png, webp};
+use crate::{DataError, Image, exif, png, webp};
 
 /// An image is refused if one of its sides is longer than the other by more than this factor.
 const MAX_ASPECT_RATIO: u32 = 100;
@@ -122,8 +122,8 @@ fn rgb_image(width: u32, height: u32, rgb: Vec<u8>) -> Result<RgbImage, String> 
 }
 
 /// Damaged metadata is no reason to refuse the pixels.
-fn orientation(exif: Option<&[u8]>) -> Orientation {
-    exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
+fn orientation(metadata: Option<&[u8]>) -> Orientation {
+    metadata.and_then(exif::orientation).unwrap_or(Orientation::NoTransforms)
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), String> {
@@ -329,6 +329,20 @@ mod tests {
         let sound = file("turned-8.webp");
         assert_eq!(decode(sound, Path::new("some")).unwrap().width(), 6);
         assert!(refusal(&sound[..sound.len() - 1]).contains("the WebP is truncated"));
+    }
+
+    #[test]
+    fn an_orientation_of_32_bits_or_with_more_numbers_turns_the_image() {
+        let sound = file("420.jpg");
+        let image = decode(sound, Path::new("some")).unwrap();
+        for entry in [b"\x04\0\x01\0\0\0\x06\0\0\0", b"\x03\0\x02\0\0\0\x06\0\x01\0"] {
+            let exif = [&b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"[..], entry, &[0; 4]].concat();
+            let segment =
+                [&[0xff, 0xe1], &(2 + exif.len() as u16).to_be_bytes()[..], &exif].concat();
+            let turned = decode(&[&sound[..2], &segment, &sound[2..]].concat(), Path::new("some"));
+            let turned = turned.unwrap();
+            assert_eq!((turned.width(), turned.height()), (image.height(), image.width()));
+        }
     }
 
     #[test]

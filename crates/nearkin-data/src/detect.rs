@@ -6,7 +6,11 @@
 //! table of metadata beside images. The rules where images are beside shards or parquet files:
 //!
 //! - At most ten pictures are previews, not a data set. They may be in the folder itself, in folders such as
-//!   `assets` and `docs`, beside the shards or parquet files, or in one other folder. They are counted.
+//!   `assets`, `docs` and `images`, beside the shards or parquet files, or in one other folder. They are
+//!   counted.
+//! - If two folders hold images, these are sorted into classes or splits, and are a set however few there
+//!   are. Folders within `images` count, and so does a folder with shards or parquet files in it if another
+//!   folder has images and none: a stray archive in a class folder does not hide the classes.
 //! - Archives are what images were unpacked from if they are not numbered like shards, or are called
 //!   like a folder beside them. A parquet file holds metadata if its name speaks of no part and is not
 //!   numbered, or it is called like a folder of images or like a shard beside it, as `img2dataset` writes
@@ -270,7 +274,7 @@ impl Files {
 /// The images in a folder beside shards or parquet files.
 struct Pictures {
     images: usize,
-    /// Folders whose images are no preview or part of a description by their names.
+    /// Folders whose images are no preview or part of a description by their names and places.
     others: usize,
     /// The folders that hold some, at any depth.
     folders: BTreeSet<PathBuf>,
@@ -287,15 +291,23 @@ impl Pictures {
             folders: BTreeSet::new(),
             shown: String::new(),
         };
+        let mut beside_files = 0;
         for (folder, _) in listing.folders().filter(|(_, files)| !files.is_empty()) {
             let top: OsString = folder.iter().next().unwrap_or_default().to_owned();
             let name = top.to_string_lossy();
+            let is_sorted = folder.components().nth(1).is_some();
             let is_preview = top.is_empty()
-                || used.contains(folder)
-                || splits::means_images(&name)
+                || splits::means_images(&name) && !is_sorted
                 || splits::means_description(&name);
-            pictures.others += usize::from(!is_preview);
+            match is_preview {
+                true => {}
+                false if used.contains(folder) => beside_files += 1,
+                false => pictures.others += 1,
+            }
             pictures.folders.extend(folder.ancestors().map(Path::to_owned));
+        }
+        if pictures.others > 0 {
+            pictures.others += beside_files;
         }
         let first = listing.path(0).map(|path| path.display().to_string());
         pictures.shown = format!("{} image(s) ({}, ...)", listing.len(), first.unwrap_or_default());
@@ -478,6 +490,17 @@ mod tests {
             (&["train/a/1.png", "val/a/1.png", "train.tar", "train/a.tar"], "folder"),
             (&["train/n01/1.png", "train/n02/1.png", "train/n01.tar", "train/n02.tar"], "folder"),
             (&["a/1.png", "b/1.png", "dataset.tar"], "folder"),
+            // In one of several class folders, too.
+            (&["a/1.png", "b/1.png", "a/x.tar"], "folder"),
+            (&["a/1.png", "b/1.png", "a/copy.parquet"], "folder"),
+            (&["train/a/1.png", "train/b/1.png", "train/a/x.tar"], "folder"),
+            (&["a/1.png", "b/1.png", "a/train-000.tar"], "ask"),
+            (&["data/0.png", "other/1.png", "data/train.parquet"], "ask"),
+            // What is sorted in a folder of images is no preview.
+            (&["images/a/1.png", "images/b/1.png", "train.parquet"], "ask"),
+            (&["images/a/1.png", "images/b/1.png", "metadata.parquet"], "folder"),
+            (&["images/a/1.png", "images/2.png", "train.parquet"], "parquet"),
+            (&["docs/a/1.png", "docs/b/1.png", "train.parquet"], "parquet"),
             (&["a/1.png", "b/1.png", "metadata.parquet"], "folder"),
         ] {
             match (kind(files), expected) {

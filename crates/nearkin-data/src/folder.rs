@@ -261,8 +261,13 @@ impl Sorted {
             self.classes.clear();
             return Ok(known);
         }
-        let alike = known.iter().find(|known| known.to_lowercase() == unknown.to_lowercase());
-        let but = alike.map(|known| format!(" ({known} differs in case)")).unwrap_or_default();
+        let plain = |name: &String| name.trim().to_lowercase();
+        let alike = known.iter().find(|known| plain(known) == plain(unknown));
+        let but = alike.map(|known| match known.trim() == unknown.trim() {
+            true => format!(" ({known:?} differs in spaces around it)"),
+            false => format!(" ({known} differs in case)"),
+        });
+        let but = but.unwrap_or_default();
         Err(DataError::malformed(
             &place,
             format!(
@@ -1077,6 +1082,9 @@ mod tests {
             message.contains("val/cat: is a class that ")
                 && message.contains("(Cat differs in case)")
         );
+        let root = tree(&["train/cat /1.png", "train/b/1.png", "val/cat/1.png", "val/b/1.png"]);
+        let message = failure(root.path(), Split::Test);
+        assert!(message.contains("(\"cat \" differs in spaces around it)"), "{message}");
     }
 
     #[cfg(target_os = "linux")]

@@ -109,6 +109,9 @@ impl Idx {
     /// or type, or does not fit the other, or a label that the train split does not have.
     pub fn open(path: &Path, split: Split) -> Result<Self, DataError> {
         let found = Files::find(path)?;
+        // A set of which one split is not whole is refused by every command, whichever split it reads.
+        found.pair(Split::Train)?;
+        found.pair(Split::Test)?;
         let Some((images, labels)) = found.pair(split)? else {
             let path = path.display();
             return Err(DataError::Request(format!(
@@ -608,6 +611,16 @@ mod tests {
         ] {
             let message = failure(&folder(&files), Split::Train);
             assert!(message.contains(expected), "{message}");
+        }
+        // Of whichever split.
+        let half = [
+            (name, images.clone()),
+            (labels_name, idx(&[2], &[0, 1])),
+            ("t10k-images-idx3-ubyte", images.clone()),
+        ];
+        for split in [Split::Train, Split::Test] {
+            let message = failure(&folder(&half), split);
+            assert!(message.contains("t10k-images-idx3-ubyte: has no file of labels"), "{message}");
         }
         let sound = folder(&[(name, images), (labels_name, idx(&[2], &[0, 1]))]);
         assert!(failure(&sound, Split::Test).contains("has no test split"));

@@ -87,12 +87,17 @@ pub struct Copy {
 }
 
 /// The splits that a source has, train first.
+///
+/// If it has none, the error is that of [`open`], which says what a split would need.
 pub fn splits(source: &Source) -> Result<Vec<Split>, DataError> {
     let mut found = Vec::new();
     for split in [Split::Train, Split::Test] {
         if has_split(source, split)? {
             found.push(split);
         }
+    }
+    if found.is_empty() {
+        open(source, Split::Train)?;
     }
     Ok(found)
 }

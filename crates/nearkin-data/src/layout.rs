@@ -222,8 +222,29 @@ impl Layout {
             Split::Test => "a folder val or test",
         };
         let path = self.root.display();
-        DataError::Request(format!("{path} has no {split} split: put it into {wanted} there"))
+        let what = match archive(&self.root, split) {
+            Some(archive) => format!("unpack {archive}"),
+            None => "put it".to_owned(),
+        };
+        DataError::Request(format!("{path} has no {split} split: {what} into {wanted} there"))
     }
+}
+
+/// The first archive in a folder that is called like the part of a split: `train.tar`.
+fn archive(root: &Path, split: Split) -> Option<String> {
+    const EXTENSIONS: [&str; 8] = ["tar", "zip", "tgz", "gz", "7z", "rar", "xz", "bz2"];
+    let mut names: Vec<String> = fs::read_dir(root)
+        .ok()?
+        .flatten()
+        .filter_map(|file| file.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names.into_iter().find(|name| {
+        let Some((stem, extensions)) = name.split_once('.') else { return false };
+        let last = extensions.rsplit('.').next().unwrap_or_default().to_lowercase();
+        EXTENSIONS.contains(&&*last)
+            && matches!(splits::naming(stem), Naming::Names(part) if part.split(&[]) == Some(split))
+    })
 }
 
 /// Counts what is in `root` beside the folders `used`; those `found` hold images.
@@ -757,6 +778,23 @@ mod tests {
                 "1 other folder(s) beside the images",
             ]
         );
+    }
+
+    #[test]
+    fn an_archive_of_a_missing_split_is_to_be_unpacked() {
+        for (file, split, expected) in [
+            ("train.tar", Split::Train, "unpack train.tar into a folder train there"),
+            ("Train_images.TAR.GZ", Split::Train, "unpack Train_images.TAR.GZ into a folder train"),
+            ("train.txt", Split::Train, "put it into a folder train there"),
+            ("test.zip", Split::Train, "put it into a folder train there"),
+        ] {
+            let root = empty_files(&["val/a/1.png", "val/b/1.png", file]);
+            let message = Layout::read(root.path()).unwrap().missing(split).to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        let root = empty_files(&["train/a/1.png", "train/b/1.png", "test.zip"]);
+        let message = Layout::read(root.path()).unwrap().missing(Split::Test).to_string();
+        assert!(message.ends_with("unpack test.zip into a folder val or test there"), "{message}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ mod content;
 pub mod decode;
 mod detect;
 mod entry;
+mod escaped;
+mod exif;
 pub mod folder;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -83,6 +85,7 @@ pub mod webdataset;
 mod webp;
 
 pub use cifar::{Cifar, CifarVersion};
+pub use escaped::Escaped;
 pub use folder::Folder;
 pub use idx::Idx;
 pub use image::Image;

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Image, Random, Skipped, random::Purpose};
+use crate::{Escaped, Image, Random, Skipped, random::Purpose};
 
-/// What can go wrong while opening or reading an image set. Every message names the file.
+/// What can go wrong while opening or reading an image set. Every message names the file, with control
+/// characters [escaped](Escaped).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The file or folder could not be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", Escaped(path.display()))]
     Read {
         /// What was read.
         path: PathBuf,
@@ -22,7 +23,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// The file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}", Escaped(path.display()))]
     Write {
         /// What was written.
         path: PathBuf,
@@ -30,7 +31,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// The file was read, but its content is not what its format asks for.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", Escaped(path.display()), Escaped(reason))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -38,7 +39,7 @@ pub enum DataError {
         reason: String,
     },
     /// The folder holds nothing to read.
-    #[error("no images in {}: {reason}", path.display())]
+    #[error("no images in {}: {}", Escaped(path.display()), Escaped(reason))]
     Empty {
         /// The folder.
         path: PathBuf,
@@ -48,7 +49,8 @@ pub enum DataError {
     /// More images are damaged than the recipe allows.
     #[error(
         "at least {bad} of the {images} {split} images cannot be read, and reading stopped there: \
-         bad_image_limit = {limit} allows {allowed}; {which}: repair or remove them, or raise bad_image_limit"
+         bad_image_limit = {limit} allows {allowed}; {}: repair or remove them, or raise bad_image_limit",
+        Escaped(which)
     )]
     TooManyBad {
         /// Images that were found to be damaged; there may be more, since none is read after them.
@@ -65,7 +67,7 @@ pub enum DataError {
         which: String,
     },
     /// The request itself makes no sense for this set.
-    #[error("{0}")]
+    #[error("{}", Escaped(.0))]
     Request(String),
 }
 

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::Escaped;
+
 /// Entries that were left out for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
@@ -53,9 +55,10 @@ impl Skipped {
         }
     }
 
-    /// Adds a note on how the set was read; the same one only once.
+    /// Adds a note on how the set was read; the same one only once. Control characters of names in it
+    /// are [escaped](Escaped).
     pub fn note(&mut self, note: impl Into<String>) {
-        let note = note.into();
+        let note = Escaped(note.into()).to_string();
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
@@ -124,6 +127,7 @@ impl fmt::Display for Reason {
     /// One line: `skipped 12 files of a kind that is not read (.heic); the first: a/1.heic`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { reason, count, first } = self;
+        let (reason, first) = (Escaped(reason), Escaped(first));
         match count {
             1 => write!(formatter, "skipped 1 {reason}: {first}"),
             count => write!(formatter, "skipped {count} {reason}; the first: {first}"),

@@ -9,6 +9,10 @@
 //!   are files of the train part, and refused if there are none: they may hold anything;
 //! - a file whose name and folder contradict each other about training is refused;
 //! - the validation part is the test split. Files of a test part beside it are counted and not read.
+//!
+//! A file that is there twice is refused, as `shard-0 (1).tar` beside `shard-0.tar` tells: its images would
+//! count twice. So are sets of which `-00000-of-00003` tells that files are missing. Gaps in numbers that
+//! tell no total are noted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -81,6 +85,9 @@ impl SplitFiles {
                 kind: Some(kind),
             };
             skipped.merge(&beside.count(root));
+        }
+        if root.is_dir() {
+            gaps(self.of(split), kind).into_iter().for_each(|gap| skipped.note(gap));
         }
         skipped
     }
@@ -223,9 +230,16 @@ fn sorted_entries(content: &[Entry], kind: FileKind) -> Result<Option<SplitFiles
     Ok(Some(sorted))
 }
 
-/// Refuses files that belong to a set of which some are missing, are there twice, or are mixed with
-/// another version of it: names that end in `-00000-of-00003` tell.
+/// Refuses files that are there twice, as browsers name copies, and files that belong to a set of which
+/// some are missing, are there twice, or are mixed with another version of it: names that end in
+/// `-00000-of-00003` tell.
 pub(crate) fn refuse_incomplete(files: &[PathBuf]) -> Result<(), DataError> {
+    let known: HashSet<&Path> = files.iter().map(PathBuf::as_path).collect();
+    for file in files {
+        if let Some(original) = original(file).filter(|original| known.contains(&**original)) {
+            return Err(there_twice(file, &original));
+        }
+    }
     let mut sets: BTreeMap<String, Vec<(Numbered, &Path)>> = BTreeMap::new();
     for file in files {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -250,9 +264,7 @@ pub(crate) fn refuse_incomplete(files: &[PathBuf]) -> Result<(), DataError> {
             // A browser appends to the name of a copy.
             let name = |path: &Path| path.file_name().unwrap_or_default().len();
             let (kept, copy) = if name(one) <= name(other) { (one, other) } else { (other, one) };
-            let reason =
-                format!("is there twice: remove the copy; the other one is {}", kept.display());
-            return Err(DataError::malformed(copy, reason));
+            return Err(there_twice(copy, kept));
         }
         if members.len() != total {
             let reason = format!(
@@ -263,6 +275,59 @@ pub(crate) fn refuse_incomplete(files: &[PathBuf]) -> Result<(), DataError> {
         }
     }
     Ok(())
+}
+
+fn there_twice(copy: &Path, kept: &Path) -> DataError {
+    let reason = format!("is there twice: remove the copy; the other one is {}", kept.display());
+    DataError::malformed(copy, reason)
+}
+
+/// The file that one is a copy of, told by its name: `shard-0.tar` of `shard-0 (1).tar`, or of
+/// `shard-0(1).tar` as Firefox writes it. Whether it is there is another question.
+fn original(copy: &Path) -> Option<PathBuf> {
+    let stem = copy.file_stem()?.to_str()?;
+    let (original, number) = stem.strip_suffix(')')?.rsplit_once('(')?;
+    let original = original.trim_end();
+    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    let extension = copy.extension()?.to_str()?;
+    (is_number && !original.is_empty())
+        .then(|| copy.with_file_name(format!("{original}.{extension}")))
+}
+
+/// A note for every set of files that are numbered with leading zeros and of which a few are missing
+/// between others. Where more are missing than there, somebody chose these.
+fn gaps(files: &[PathBuf], kind: FileKind) -> Vec<String> {
+    let mut sets: BTreeMap<(PathBuf, usize), BTreeMap<u64, &Path>> = BTreeMap::new();
+    for file in files {
+        let Some(stem) = file.file_stem().and_then(OsStr::to_str) else { continue };
+        let start = stem.trim_end_matches(|letter: char| letter.is_ascii_digit());
+        let digits = &stem[start.len()..];
+        if let (Ok(number), None) = (digits.parse(), numbered(stem)) {
+            let set = (file.with_file_name(start), digits.len());
+            sets.entry(set).or_default().insert(number, file);
+        }
+    }
+    let mut notes = Vec::new();
+    for ((_, width), numbers) in sets {
+        let (Some((&least, first)), Some((&most, last))) =
+            (numbers.first_key_value(), numbers.last_key_value())
+        else {
+            continue;
+        };
+        let missing = (most - least).saturating_sub(numbers.len() as u64 - 1);
+        let is_padded = width > 1 && least.to_string().len() < width;
+        if missing == 0 || missing >= numbers.len() as u64 || !is_padded {
+            continue;
+        }
+        let gap = (least..most).find(|number| !numbers.contains_key(number)).unwrap_or(least);
+        notes.push(format!(
+            "{missing} {}(s) may be missing between {} and {}: there is no number {gap:0width$}",
+            kind.noun,
+            first.display(),
+            last.display()
+        ));
+    }
+    notes
 }
 
 /// The place of a file among those that belong together.
@@ -522,6 +587,8 @@ mod tests {
             &["00000-of-00001.tar"],
             &["train-00000-of-00001-b43aecc5b8d0.tar"],
             &["one-of-many.tar", "out-of-3.tar"],
+            &["a (1).tar", "a (2).tar"],
+            &["a (b).tar", "a.tar", "(1).tar", "b/a (1).tar", "a ().tar"],
         ] {
             assert_eq!(check(names), Ok(()), "{names:?}");
         }
@@ -535,6 +602,15 @@ mod tests {
                 "t-0-of-2 (1).tar: is there twice: remove the copy; the other one is t-0-of-2.tar",
             ),
             (
+                &["shard-000000 (1).tar", "shard-000000.tar"],
+                "shard-000000 (1).tar: is there twice: remove the copy; the other one is \
+                 shard-000000.tar",
+            ),
+            (
+                &["x/train.tar", "x/train(12).tar"],
+                "x/train(12).tar: is there twice: remove the copy; the other one is x/train.tar",
+            ),
+            (
                 &["t-0-of-2.tar", "t-1-of-2.tar", "t-0-of-3.tar"],
                 "t-0-of-3.tar: is one of 3 files, and t-0-of-2.tar beside it is one of 2: these are two \
                  versions of the set; move one of them away",
@@ -542,6 +618,37 @@ mod tests {
         ] {
             assert_eq!(check(names), Err(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_few_numbers_that_are_missing_between_others_are_noted() {
+        let noted = |names: &[&str]| {
+            let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+            gaps(&paths, SHARDS).join(" | ")
+        };
+        assert_eq!(
+            noted(&["s-000000.tar", "s-000002.tar"]),
+            "1 shard(s) may be missing between s-000000.tar and s-000002.tar: there is no number 000001"
+        );
+        assert_eq!(
+            noted(&["a/09.tar", "a/10.tar", "a/13.tar", "b/02.tar"]),
+            "2 shard(s) may be missing between a/09.tar and a/13.tar: there is no number 11"
+        );
+        for names in [
+            &["s-000000.tar", "s-000001.tar"][..],
+            &["s-000000.tar", "s-000100.tar"],
+            &["train-000.tar", "val-002.tar"],
+            &["set2012.tar", "set2014.tar"],
+            &["0.tar", "2.tar"],
+            &["t-00000-of-00003.tar", "t-00002-of-00003.tar"],
+            &["00000000000000000000000000.tar", "x.tar"],
+        ] {
+            assert_eq!(noted(names), "", "{names:?}");
+        }
+        let root = empty_files(&["train-000.tar", "train-002.tar", "val-000.tar"]);
+        let files = find(root.path(), SHARDS).unwrap();
+        let notes = |split| files.skipped_in(root.path(), split, SHARDS).notes().len();
+        assert_eq!((notes(Split::Train), notes(Split::Test)), (1, 0));
     }
 
     #[test]

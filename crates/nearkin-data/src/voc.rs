@@ -2,7 +2,8 @@
 //!
 //! The folder of a year, such as `VOC2007`, is read as it is published:
 //!
-//! - `JPEGImages/000005.jpg` and on, of all splits together;
+//! - `JPEGImages/000005.jpg` and on, of all splits together; other tools put PNG files there, or any other
+//!   kind of [image that is decoded](crate::decode);
 //! - `ImageSets/Main/trainval.txt`, and the same for `train`, `val` and `test`: the names of the images of
 //!   a split, one per line, without folder and extension;
 //! - `ImageSets/Main/aeroplane_trainval.txt`, and so on for every class and split: behind each name a 1
@@ -12,8 +13,12 @@
 //! The classes are those that have such a file, in alphabetical order. The boxes in `Annotations` are
 //! not needed. The test split is that of `test.txt`; a year whose test split has no file per class (all
 //! but 2007) has no labels there.
+//!
+//! Sets in the same form need not have all lists. Without `trainval.txt`, `train.txt` and `val.txt` are read
+//! in its place; if there is no `test.txt` either, `val.txt` is the test split and not trained on. A note
+//! says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::image_file::read_image;
 use crate::set::KeptLabels;
-use crate::{ClassLabels, DataError, Image, ImageSet, Split};
+use crate::split_files::entries;
+use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split, decode};
 
 /// Which images make the train split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +45,18 @@ pub enum VocPart {
 /// One split of a year, decoded on request.
 pub struct Voc {
     images: PathBuf,
-    names: Vec<Box<str>>,
+    /// The names of the image files.
+    files: Vec<Box<str>>,
     labels: Option<Vec<KeptLabels>>,
     classes: Vec<String>,
+    skipped: Skipped,
 }
 
 /// Where lists of images lie in the folder of a year.
 const LISTS: &str = "ImageSets/Main";
+
+/// Where the images lie.
+const IMAGES: &str = "JPEGImages";
 
 impl Voc {
     /// Reads the lists of a split, given the folder of a year, of 2007 within it, or of
@@ -53,29 +64,29 @@ impl Voc {
     ///
     /// [`DataError::Request`] if there is no such folder or no list of the split,
     /// [`DataError::Empty`] if it names no images, [`DataError::Malformed`] with the line that is
-    /// no image and a 1, -1 or 0, or whose image the split does not have.
+    /// no image and a 1, -1 or 0, or whose image the split does not have, and for two lists that name one
+    /// image or have different classes.
     pub fn open(path: &Path, split: Split, part: VocPart) -> Result<Self, DataError> {
         let year = year(path)?;
-        let name = file_name(split, part);
-        let lists = year.join(LISTS);
-        let list = lists.join(format!("{name}.txt"));
-        if !list.exists() {
-            return Err(DataError::Request(format!(
-                "{} has no {split} split: there is no {}",
-                path.display(),
-                list.display()
-            )));
-        }
-        let names: Vec<Box<str>> = read(&list)?.into_iter().map(|entry| entry.image).collect();
-        if names.is_empty() {
-            return Err(DataError::empty(&list, "the list names none"));
-        }
-        let classes = classes(&lists, name)?;
-        let labels = match classes.is_empty() {
-            true => None,
-            false => Some(labels(&names, &list, &lists, name, &classes)?),
+        let lists = Lists::read(&year.join(LISTS))?;
+        let used = lists.of(split, part);
+        let Some((first, others)) = used.split_first() else {
+            return Err(lists.missing(path, split, part));
         };
-        Ok(Self { images: year.join("JPEGImages"), names, labels, classes })
+        let mut whole = List::read(&lists.folder, first)?;
+        for other in others {
+            whole.append(List::read(&lists.folder, other)?)?;
+        }
+        if whole.names.is_empty() {
+            return Err(DataError::empty(&whole.path, "the list names none"));
+        }
+        let mut skipped = Skipped::new();
+        if split == Split::Train {
+            lists.note(part, &mut skipped);
+        }
+        let List { names, labels, classes, .. } = whole;
+        let images = year.join(IMAGES);
+        Ok(Self { files: image_files(&images, names)?, images, labels, classes, skipped })
     }
 
     /// Whether a folder is that of a year or holds that of 2007, told by names.
@@ -85,14 +96,13 @@ impl Voc {
 
     /// Whether there is a list of the split.
     pub fn has_split(path: &Path, split: Split, part: VocPart) -> Result<bool, DataError> {
-        let list = format!("{LISTS}/{}.txt", file_name(split, part));
-        Ok(year(path)?.join(list).exists())
+        Ok(!Lists::read(&year(path)?.join(LISTS))?.of(split, part).is_empty())
     }
 }
 
 impl ImageSet for Voc {
     fn len(&self) -> usize {
-        self.names.len()
+        self.files.len()
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>, DataError> {
@@ -114,30 +124,180 @@ impl ImageSet for Voc {
     fn name(&self, index: usize) -> String {
         self.path(index).display().to_string()
     }
+
+    fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
 }
 
 impl Voc {
     fn path(&self, index: usize) -> PathBuf {
-        self.images.join(format!("{}.jpg", self.names[index]))
+        self.images.join(&*self.files[index])
     }
 }
 
-fn file_name(split: Split, part: VocPart) -> &'static str {
-    match (split, part) {
-        (Split::Test, _) => "test",
-        (Split::Train, VocPart::Trainval) => "trainval",
-        (Split::Train, VocPart::Train) => "train",
-        (Split::Train, VocPart::Val) => "val",
+/// The lists of a year, by name.
+struct Lists {
+    folder: PathBuf,
+    /// Names without the extension.
+    names: BTreeSet<String>,
+}
+
+impl Lists {
+    fn read(folder: &Path) -> Result<Self, DataError> {
+        let name =
+            |path: PathBuf| path.file_name()?.to_str()?.strip_suffix(".txt").map(str::to_owned);
+        let files = entries(folder)?.into_iter().filter(|entry| !entry.is_folder);
+        let names = files.filter_map(|entry| name(entry.path)).collect();
+        Ok(Self { folder: folder.to_owned(), names })
     }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Whether `val.txt` takes the place of `test.txt`. Not where `trainval.txt` has its images, too.
+    fn tests_on_val(&self) -> bool {
+        self.has("val") && !self.has("test") && !self.has("trainval")
+    }
+
+    /// The lists that make a split.
+    fn of(&self, split: Split, part: VocPart) -> Vec<&'static str> {
+        let wanted: &[&str] = match (split, part) {
+            (Split::Train, VocPart::Trainval) if self.has("trainval") => &["trainval"],
+            (Split::Train, VocPart::Trainval) if !self.tests_on_val() => &["train", "val"],
+            (Split::Train, VocPart::Trainval | VocPart::Train) => &["train"],
+            (Split::Train, VocPart::Val) => &["val"],
+            (Split::Test, VocPart::Trainval | VocPart::Train) if self.tests_on_val() => &["val"],
+            (Split::Test, _) => &["test"],
+        };
+        wanted.iter().copied().filter(|name| self.has(name)).collect()
+    }
+
+    /// The error of a split without a list.
+    fn missing(&self, path: &Path, split: Split, part: VocPart) -> DataError {
+        let looked_for = match (split, part) {
+            (Split::Train, VocPart::Trainval) => "trainval.txt or train.txt",
+            (Split::Train, VocPart::Train) => "train.txt",
+            (Split::Train, VocPart::Val) => "val.txt",
+            (Split::Test, VocPart::Val) => "test.txt",
+            (Split::Test, _) if self.has("trainval") => "test.txt",
+            (Split::Test, _) => "test.txt or val.txt",
+        };
+        let is_of_class = |name: &str| {
+            ["_trainval", "_train", "_val", "_test"].iter().any(|split| name.ends_with(split))
+        };
+        let found = self.names.iter().filter(|name| !is_of_class(name));
+        let mut found: Vec<String> = found.map(|name| format!("{name}.txt")).collect();
+        let more = found.len().saturating_sub(NAMED);
+        found.truncate(NAMED);
+        let found = match (found.is_empty(), more) {
+            (true, _) => "no list".to_owned(),
+            (false, 0) => found.join(", "),
+            (false, _) => format!("{} and {more} more", found.join(", ")),
+        };
+        DataError::Request(format!(
+            "{} has no {split} split: looked for {looked_for} in {}, which holds {found}; give the list \
+             of its images such a name",
+            path.display(),
+            self.folder.display(),
+        ))
+    }
+
+    /// Says which lists are read in place of those that are not there.
+    fn note(&self, part: VocPart, skipped: &mut Skipped) {
+        let folder = self.folder.display();
+        let train = self.of(Split::Train, part);
+        if part == VocPart::Trainval && train != ["trainval"] {
+            let train: Vec<String> = train.iter().map(|name| format!("{name}.txt")).collect();
+            let train = train.join(" and ");
+            skipped.note(format!("{folder} has no trainval.txt: the train split is {train}"));
+        }
+        if self.of(Split::Test, part) == ["val"] {
+            skipped.note(format!("{folder} has no test.txt: the test split is val.txt"));
+        }
+    }
+}
+
+/// So many lists a message names.
+const NAMED: usize = 6;
+
+/// A list of images with what the lists of classes say about them.
+struct List {
+    path: PathBuf,
+    names: Vec<Box<str>>,
+    labels: Option<Vec<KeptLabels>>,
+    classes: Vec<String>,
+}
+
+impl List {
+    fn read(folder: &Path, name: &str) -> Result<Self, DataError> {
+        let path = folder.join(format!("{name}.txt"));
+        let names: Vec<Box<str>> = read(&path)?.into_iter().map(|entry| entry.image).collect();
+        let classes = classes(folder, name)?;
+        let labels = match classes.is_empty() || names.is_empty() {
+            true => None,
+            false => Some(labels(&names, &path, folder, name, &classes)?),
+        };
+        Ok(Self { path, names, labels, classes })
+    }
+
+    fn append(&mut self, other: Self) -> Result<(), DataError> {
+        if self.names.is_empty() || other.names.is_empty() {
+            if self.names.is_empty() {
+                *self = other;
+            }
+            return Ok(());
+        }
+        let own: BTreeSet<&str> = self.names.iter().map(AsRef::as_ref).collect();
+        let first = self.path.display();
+        if let Some(name) = other.names.iter().find(|name| own.contains(&***name)) {
+            let reason = format!("names {name}, and so does {first}: remove it from one of them");
+            return Err(DataError::malformed(&other.path, reason));
+        }
+        if self.classes != other.classes {
+            let reason = format!(
+                "there are {} lists of classes for it, and for {first} there are {} or others: give both \
+                 the same",
+                other.classes.len(),
+                self.classes.len()
+            );
+            return Err(DataError::malformed(&other.path, reason));
+        }
+        self.names.extend(other.names);
+        self.labels =
+            self.labels.take().zip(other.labels).map(|(own, other)| [own, other].concat());
+        Ok(())
+    }
+}
+
+/// The image files of these names. One that has none is called as in the published sets.
+fn image_files(folder: &Path, names: Vec<Box<str>>) -> Result<Vec<Box<str>>, DataError> {
+    let mut files: HashMap<String, String> = HashMap::new();
+    for entry in entries(folder)?.into_iter().filter(|entry| !entry.is_folder) {
+        let (file, path) = (entry.name(), Path::new(&entry.path));
+        let Some(name) = path.file_stem().filter(|_| decode::is_image(path)) else { continue };
+        let is_usual = file.ends_with(".jpg");
+        let known =
+            files.entry(name.to_string_lossy().into_owned()).or_insert_with(|| file.clone());
+        if is_usual {
+            *known = file;
+        }
+    }
+    let file = |name: Box<str>| match files.get(&*name) {
+        Some(file) => file.as_str().into(),
+        None => format!("{name}.jpg").into(),
+    };
+    Ok(names.into_iter().map(file).collect())
 }
 
 fn year(path: &Path) -> Result<PathBuf, DataError> {
     fs::metadata(path).map_err(DataError::read(path))?;
     let places = ["", "VOC2007", "VOCdevkit/VOC2007"].map(|below| path.join(below));
-    let is_year = |place: &PathBuf| place.join(LISTS).is_dir() && place.join("JPEGImages").is_dir();
+    let is_year = |place: &PathBuf| place.join(LISTS).is_dir() && place.join(IMAGES).is_dir();
     places.into_iter().find(is_year).ok_or_else(|| {
         DataError::Request(format!(
-            "{} is not PASCAL VOC: give the folder VOC2007, which holds JPEGImages and {LISTS}",
+            "{} is not PASCAL VOC: give the folder VOC2007, which holds {IMAGES} and {LISTS}",
             path.display()
         ))
     })
@@ -342,9 +502,113 @@ mod tests {
         let source = detect(folder.path()).unwrap();
         assert!(!has_split(&source, Split::Test).unwrap());
         let message = open(&source, Split::Test).err().unwrap().to_string();
-        assert!(message.contains("has no test split: there is no "), "{message}");
+        assert!(message.contains("has no test split: looked for test.txt in "), "{message}");
+        let expected =
+            "ImageSets/Main, which holds train.txt, trainval.txt, val.txt; give the list of its";
+        assert!(message.contains(expected), "{message}");
         let message = Voc::open(&list(&folder, ""), Split::Train, VocPart::Val).err().unwrap();
         assert!(message.to_string().contains("is not PASCAL VOC: give the folder VOC2007"));
+    }
+
+    /// The same with only these lists.
+    fn drawn_with(lists: &[&str]) -> TempDir {
+        let folder = drawn();
+        for entry in entries(&list(&folder, "")).unwrap() {
+            let name = entry.name();
+            let split = name.trim_end_matches(".txt").rsplit('_').next().unwrap().to_owned();
+            if !lists.contains(&&*split) {
+                fs::remove_file(entry.path).unwrap();
+            }
+        }
+        folder
+    }
+
+    #[test]
+    fn lists_that_are_not_there_are_made_of_the_others() {
+        let [all, first, held_out] = [
+            &["000001.jpg [0] []", "000005.jpg [] [1]"][..],
+            &["000001.jpg [0] []"],
+            &["000005.jpg [] [1]"],
+        ];
+        let test = &["000002.jpg [0, 1] []", "000009.jpg [] [0]"][..];
+        for (lists, part, splits, notes) in [
+            (&["trainval", "train", "val"][..], VocPart::Trainval, [Some(all), None], 0),
+            (&["train", "val"], VocPart::Trainval, [Some(first), Some(held_out)], 2),
+            (&["train", "val", "test"], VocPart::Trainval, [Some(all), Some(test)], 1),
+            (&["train", "test"], VocPart::Trainval, [Some(first), Some(test)], 1),
+            (&["train"], VocPart::Trainval, [Some(first), None], 1),
+            (&["val"], VocPart::Trainval, [None, Some(held_out)], 0),
+            (&["train", "val"], VocPart::Train, [Some(first), Some(held_out)], 1),
+            (&["train", "val"], VocPart::Val, [Some(held_out), None], 0),
+            (&["trainval", "train", "val"], VocPart::Train, [Some(first), None], 0),
+        ] {
+            let folder = drawn_with(lists);
+            for (split, expected) in [Split::Train, Split::Test].into_iter().zip(splits) {
+                let found = Voc::open(folder.path(), split, part).ok();
+                let has_split = Voc::has_split(folder.path(), split, part).unwrap();
+                assert_eq!(has_split, expected.is_some(), "{lists:?}, {part:?}, {split}");
+                let names = found.as_ref().map(|set| shown(set));
+                let expected =
+                    expected.map(|names| names.iter().map(ToString::to_string).collect());
+                assert_eq!(names, expected, "{lists:?}, {part:?}, {split}");
+                if let Some(set) = found.filter(|_| split == Split::Train) {
+                    assert_eq!(set.skipped().notes().len(), notes, "{lists:?}, {part:?}");
+                }
+            }
+        }
+        let folder = drawn_with(&["train", "val", "test"]);
+        let opened = || Voc::open(folder.path(), Split::Train, VocPart::Trainval);
+        let refusal = || opened().err().unwrap().to_string();
+        fs::write(list(&folder, "val.txt"), "").unwrap();
+        for class in ["cat", "dog"] {
+            fs::write(list(&folder, &format!("{class}_val.txt")), "").unwrap();
+        }
+        assert_eq!(shown(&opened().unwrap()), first);
+        fs::write(list(&folder, "val.txt"), "000005\n").unwrap();
+        for class in ["cat", "dog"] {
+            fs::remove_file(list(&folder, &format!("{class}_val.txt"))).unwrap();
+        }
+        assert!(
+            refusal().contains("val.txt: there are 0 lists of classes for it"),
+            "{}",
+            refusal()
+        );
+        fs::write(list(&folder, "val.txt"), "000001\n").unwrap();
+        assert!(refusal().contains("val.txt: names 000001, and so does "), "{}", refusal());
+    }
+
+    #[test]
+    fn a_set_without_a_list_that_is_known_is_refused() {
+        let folder = drawn_with(&[]);
+        fs::write(list(&folder, "default.txt"), "000001\n").unwrap();
+        let source = detect(folder.path()).unwrap();
+        assert_eq!(source.kind(), "voc");
+        let message = inspect(&source, std::num::NonZeroUsize::MIN).unwrap_err().to_string();
+        assert!(message.contains("looked for trainval.txt or train.txt in "), "{message}");
+        assert!(message.contains("which holds default.txt; "), "{message}");
+    }
+
+    #[test]
+    fn images_of_any_kind_that_is_decoded_are_found() {
+        let folder = drawn();
+        let images = folder.path().join("VOCdevkit/VOC2007").join(IMAGES);
+        image::RgbImage::from_pixel(3, 2, image::Rgb([7; 3]))
+            .save(images.join("000001.png"))
+            .unwrap();
+        fs::rename(images.join("000005.jpg"), images.join("000005.JPEG")).unwrap();
+        fs::write(images.join("000005.txt"), "").unwrap();
+        let names = || {
+            let set = Voc::open(folder.path(), Split::Train, VocPart::Trainval).unwrap();
+            let widths = [0, 1].map(|index| set.image(index).map(|image| image.width()).ok());
+            (shown(&set), widths)
+        };
+        // One that is there as published is meant.
+        let expected = ["000001.jpg [0] []", "000005.JPEG [] [1]"].map(str::to_owned);
+        assert_eq!(names(), (expected.to_vec(), [Some(6), Some(6)]));
+        fs::remove_file(images.join("000001.jpg")).unwrap();
+        fs::remove_file(images.join("000005.JPEG")).unwrap();
+        let expected = ["000001.png [0] []", "000005.jpg [] [1]"].map(str::to_owned);
+        assert_eq!(names(), (expected.to_vec(), [Some(3), None]));
     }
 
     #[test]

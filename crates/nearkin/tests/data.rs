@@ -180,6 +180,17 @@ fn packing_a_damaged_set_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn packing_a_set_of_which_no_image_can_be_read_is_refused_and_leaves_nothing() {
+    let place = Place::new();
+    place.write("photos/bad.png", "no image");
+    let said = place.nearkin("data pack photos photos.packed");
+    assert_eq!(said.code, Some(2));
+    let expected = "error: no images in photos that can be read: 1 left out";
+    assert!(said.stderr.contains(expected), "{}", said.stderr);
+    assert!(!place.path("photos.packed").exists());
+}
+
+#[test]
 fn a_preview_has_a_row_for_each_image_and_a_column_for_each_view() {
     let place = Place::new();
     let said = place.nearkin("data preview tiny.toml --out sheet.png --images 3").done();

@@ -492,7 +492,17 @@ impl Parquet {
         }
         let mut set = Self::new(own, &train, &Chunks::open)?;
         if set.images == 0 {
-            return Err(DataError::empty(path, "its parquet files have no rows"));
+            return Err(match files.of(split) {
+                [only] => DataError::empty(only, "it has no rows; remove it or download it again"),
+                several => {
+                    let first = several.first().map(|first| first.display().to_string());
+                    let first = first.unwrap_or_default();
+                    let reason = format!(
+                        "its parquet files of the {split} split have no rows, such as {first}"
+                    );
+                    DataError::empty(path, reason)
+                }
+            });
         }
         set.skipped.merge(&files.skipped_in(path, split, FILES));
         Ok(set)
@@ -1039,12 +1049,21 @@ mod tests {
                 write(SCHEMA, Some(CLASSES), none, &[other]),
                 "row 2 of row group 0 has the class 2; it must be 0 to 1, or -1 for none",
             ),
-            (write(SCHEMA, None, none, &[]), "its parquet files have no rows"),
+            (write(SCHEMA, None, none, &[]), "train.parquet: it has no rows; remove it"),
         ] {
             let folder = folder(&[("train.parquet", bytes)]);
             let message = Parquet::open(folder.path(), Split::Train).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+        let empty = write(SCHEMA, None, none, &[]);
+        let split = folder(&[
+            ("train.parquet", sound.clone()),
+            ("test-0.parquet", empty.clone()),
+            ("test-1.parquet", empty),
+        ]);
+        let message = Parquet::open(split.path(), Split::Test).unwrap_err().to_string();
+        assert!(message.contains("of the test split have no rows, such as "), "{message}");
+        assert!(message.ends_with("test-0.parquet"), "{message}");
         let folder = folder(&[("train.parquet", sound)]);
         let message = Parquet::open(folder.path(), Split::Test).unwrap_err().to_string();
         assert!(message.contains("has no test split"), "{message}");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use nearkin_data::Escaped;
 use nearkin_data::inspect::{Inspection, SplitInspection, Spread, detect, inspect};
 use nearkin_report::table;
 
@@ -63,8 +64,10 @@ fn text(path: &str, found: &Inspection) -> String {
         text += &list(&title, &reasons.collect::<Vec<_>>());
     }
     let groups = found.duplicates.iter().map(|copies| {
-        let names: Vec<String> =
-            copies.iter().map(|copy| format!("{} ({})", copy.image, copy.split)).collect();
+        let names: Vec<String> = copies
+            .iter()
+            .map(|copy| format!("{} ({})", Escaped(&copy.image), copy.split))
+            .collect();
         names.join(" = ")
     });
     text + &list("images with the same pixels", &groups.collect::<Vec<_>>())
@@ -109,7 +112,7 @@ fn classes(splits: &[SplitInspection]) -> String {
         let count = |split: usize| {
             counts.get(&(*name, split)).map_or_else(|| "-".to_owned(), ToString::to_string)
         };
-        std::iter::once((*name).to_owned()).chain((0..splits.len()).map(count)).collect()
+        std::iter::once(Escaped(name).to_string()).chain((0..splits.len()).map(count)).collect()
     };
     let rows: Vec<Vec<String>> = names.iter().take(SHOWN).map(row).collect();
     let headers: Vec<&str> =
@@ -141,6 +144,24 @@ mod tests {
     use nearkin_data::inspect::ClassCount;
 
     use super::*;
+
+    #[test]
+    fn names_of_classes_cannot_control_a_terminal() {
+        let class = ClassCount { name: "\x1b[31mred".into(), images: 1 };
+        let split = SplitInspection {
+            split: "train",
+            images: 1,
+            unlabelled: 0,
+            classes: vec![class],
+            width: None,
+            height: None,
+            unreadable: Vec::new(),
+            notes: Vec::new(),
+            skipped: nearkin_data::Skipped::default(),
+        };
+        let text = classes(&[split]);
+        assert!(text.contains("\\u{1b}[31mred") && !text.contains('\x1b'), "{text:?}");
+    }
 
     #[test]
     fn splits_are_joined_by_the_names_of_classes() {

@@ -14,7 +14,7 @@ use nearkin_data::{
     skipped_lines, tolerant,
 };
 
-use super::super::limit;
+use super::super::{bad_input, limit};
 use crate::output::{print, say};
 
 /// Images of each thread between two writes; what is decoded at once bounds the memory.
@@ -84,6 +84,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             left_out += unreadable.len();
             set.tolerate(unreadable)?;
         }
+    }
+    if packed == 0 {
+        let path = arguments.path.display();
+        return Err(bad_input(match left_out {
+            0 => format!("no images in {path}: nothing to pack"),
+            _ => format!("no images in {path} that can be read: {left_out} left out"),
+        }));
     }
     let bytes = writer.finish()?;
     print(&format!(
