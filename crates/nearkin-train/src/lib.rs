@@ -5,15 +5,20 @@
 //! the optimiser, the guard against non-finite steps, checkpoints from which a killed run continues
 //! bit by bit, and the records of what happened.
 
+mod begun;
 mod checkpoint;
 mod error;
+mod feed;
 mod guard;
 mod images;
 mod interrupt;
+mod job;
+mod learner;
 mod meter;
 mod monitor;
 mod optimizer;
 mod phases;
+mod placed;
 mod ranges;
 mod schedule;
 mod setup;

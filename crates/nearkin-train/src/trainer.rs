@@ -1,57 +1,48 @@
-//! The training loop and what it holds.
+//! A run: everything around the steps of training.
+//!
+//! The [`Learner`] makes the steps; here are the folder, the loader, the records, the checkpoints, the
+//! evaluations and the requests to stop.
 
 mod batches;
 mod bench;
-mod encode;
 mod initial;
-mod late;
-mod placed;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nearkin_augment::{Batch, Loader, LoaderOptions, Order, View};
-use nearkin_data::random::Purpose;
-use nearkin_data::{BadImages, ImageSet, Random, Split, skipped_lines};
-use nearkin_device::{CudaSettings, ExactProducts, Graph, send};
-use nearkin_dist::{DistError, Reducer, World};
+use nearkin_augment::{Loader, LoaderOptions, Order, View};
+use nearkin_data::{BadImages, ImageSet, Split, skipped_lines};
+use nearkin_device::{CudaSettings, Graph};
+use nearkin_dist::World;
 use nearkin_eval::{EvaluationError, FeatureOptions, FeatureSource};
-use nearkin_model::{
-    Encoder, MomentumEncoder, NO_LABEL, Parameters, Queue, finish_views, images_to_tensor,
-};
-use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
-use nearkin_recipe::{Precision, QueueStart, Recipe, Source, StepForm};
-use nearkin_report::{
-    MetricsWriter, Progress as ProgressBar, RunFolder, Verdict, read_metrics, write_atomically,
-    write_report,
-};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tch::{Device, Kind, TchError, Tensor};
+use nearkin_model::Queue;
+use nearkin_objective::Measures;
+use nearkin_recipe::StepForm;
+use nearkin_report::{Progress as ProgressBar, RunFolder, Verdict, read_metrics, write_report};
+use tch::{Device, TchError, Tensor};
 
-use crate::checkpoint::{
-    Checkpoint, FORMAT, Files, MODEL, MOMENTUM_ENCODER, Newest, OPTIMIZER, Progress, QUEUE,
-    differences_that_matter,
-};
-use crate::guard::{BadStep, Buffers, Checked, are_sound, dump, read_together, sum_of_norms};
+use crate::begun::{THREADS, WORKERS, begin_run, mend_records, recorded, remember_place};
+use crate::checkpoint::{Checkpoint, FORMAT, Newest, Progress};
+use crate::feed::Feed;
+use crate::guard::{BadStep, dump};
 use crate::images::ImagesDigest;
 use crate::interrupt::Unfinished;
+use crate::job::{BATCH_SIZE, PROCESSES, Start, blame, divide, same_job};
+use crate::learner::late::{Started, obstacle};
+use crate::learner::{Learner, Wishes, files_of};
 use crate::meter::{Meter, rate_of_products};
 use crate::monitor::{
     BACKBONE, EpochSums, Monitor, PIXELS, Position, StepMetrics, evaluate_knn_until, has_knn,
 };
-use crate::phases::{Phase, Phases};
-use crate::ranges::MOST_THREADS;
+use crate::phases::Phase;
+use crate::placed::Placed;
 use crate::threads::{Threads, measure};
-use crate::trainer::late::{Late, obstacle};
-use crate::trainer::placed::Placed;
 use crate::verdict::{Facts, verdict};
-use crate::{Interrupt, LearningRate, Momentum, Optimizer, Setup, TrainError};
+use crate::{Interrupt, Setup, TrainError};
 
 pub use batches::batch_file;
 pub use bench::Benchmark;
@@ -99,38 +90,18 @@ pub enum Outcome {
     },
 }
 
-/// A run: networks, optimiser and queue, and how far they are.
+/// A run: its learner, and everything around the steps.
 pub struct Trainer {
-    setup: Setup,
+    learner: Learner,
     options: RunOptions,
-    world: Arc<dyn World>,
-    reducer: Box<dyn Reducer>,
     run: RunFolder,
-    train: Arc<dyn ImageSet>,
+    feed: Feed,
     test: Option<Arc<dyn ImageSet>>,
     bad_images: Arc<BadImages>,
-    placed: Placed,
-    online: Encoder,
-    teacher: Option<MomentumEncoder>,
-    queue: Option<Queue>,
-    optimizer: Optimizer,
-    buffers: Buffers,
-    learning_rate: LearningRate,
-    momentum: Option<Momentum>,
-    steps_per_epoch: u64,
-    total_steps: u64,
-    /// Of a run that does not wait for the device in a step.
-    late: Option<Late>,
-    threads: usize,
-    workers: usize,
-    /// Asked in a benchmark only.
-    phases: Phases,
-    /// Parts of the batch of all processes within which images are mixed.
-    mixing_blocks: usize,
-    step: u64,
+    threads: Threads,
+    /// A step that was started and is not read yet.
+    unread: Option<Unread>,
     skipped_in_a_row: u64,
-    /// The step at which the running statistics were last those of all processes.
-    settled_at: Cell<u64>,
     /// Of training, up to the beginning of this process.
     seconds_before: f64,
     /// Processes with which the run was trained so far.
@@ -147,14 +118,137 @@ pub struct Trainer {
     _lock: Option<File>,
 }
 
-/// What one step made, before anything was changed.
-struct Gradients {
+/// A step that is read later, and what is known of it already.
+struct Unread {
+    started: Started,
+    position: Position,
+    /// But for the loss.
     made: Made,
-    /// Whether the gradients are; the loss speaks for itself.
-    finite: bool,
-    /// Keys for the queue, with the labels of their images.
-    keys: Vec<(Tensor, Tensor)>,
-    wishes: Wishes,
+}
+
+/// The images of a run.
+struct Images {
+    train: Arc<dyn ImageSet>,
+    /// To evaluate on.
+    test: Option<Arc<dyn ImageSet>>,
+    digest: ImagesDigest,
+    steps_per_epoch: u64,
+}
+
+impl Images {
+    /// Opens the sets that a recipe names, if there are enough images and the labels that it needs.
+    fn open(setup: &Setup) -> Result<Self, TrainError> {
+        let recipe = &setup.recipe;
+        let train = recipe.open_training_images()?;
+        let has_test = nearkin_data::has_split(&recipe.data, Split::Test)?;
+        let is_evaluated = recipe.evaluation.every_epochs > 0 && train.has_labels();
+        let test = if has_test && is_evaluated {
+            Some(nearkin_data::open(&recipe.data, Split::Test)?).filter(ImageSet::has_labels)
+        } else {
+            None
+        };
+        if setup.requirements.labels && !train.has_labels() {
+            return Err(TrainError::NeedsLabels { method: setup.method_name().to_owned() });
+        }
+        let needed = recipe.images_per_step();
+        let steps_per_epoch = (train.len() / needed) as u64;
+        if steps_per_epoch == 0 {
+            return Err(TrainError::TooFewImages { needed, images: train.len() });
+        }
+        let digest = ImagesDigest::of_names(recipe.data.path(), train.as_ref(), test.as_deref());
+        Ok(Self { train, test, digest, steps_per_epoch })
+    }
+}
+
+/// What the first process found in the folder of a run that is continued.
+#[derive(Default)]
+struct Found {
+    lock: Option<File>,
+    checkpoint: Option<Checkpoint>,
+    /// Digests of the images, with those of pixels.
+    images: Option<ImagesDigest>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    fn look(setup: &Setup, resume: &Resume, images: &Images) -> Result<Self, TrainError> {
+        let recipe = &setup.recipe;
+        let mut found = Self::default();
+        if let Resume::From(run) = resume {
+            found.lock = Some(run.lock()?);
+            found.notes = run.mend()?;
+        }
+        let digest = images.digest.clone().with_pixels(images.train.as_ref(), recipe.seed);
+        if let Resume::From(run) = resume {
+            let Newest { checkpoint, notes } = Checkpoint::newest_whole(run, &files_of(setup))?;
+            found.notes.extend(notes);
+            if let Some(checkpoint) = &checkpoint {
+                checkpoint.check_recipe(run, recipe)?;
+                let changes = checkpoint.check_images(run, &digest, images.train.as_ref())?;
+                found.notes.extend(changes);
+                found.notes.extend(mend_records(run, checkpoint.progress.step)?);
+            }
+            found.checkpoint = checkpoint;
+        }
+        found.images = Some(digest);
+        Ok(found)
+    }
+}
+
+/// The threads that were asked for, that the run began with, or that a measurement finds best.
+fn choose_threads(
+    setup: &Setup,
+    resume: &Resume,
+    found: &Found,
+    train: &Arc<dyn ImageSet>,
+    options: &RunOptions,
+    processes: usize,
+) -> Threads {
+    let before = match resume {
+        Resume::From(run) => Some(run),
+        Resume::New(_) | Resume::NewNumbered(_) => None,
+    };
+    let begun_with = match &found.checkpoint {
+        Some(checkpoint) => Some(checkpoint.progress.threads),
+        None => before.and_then(|run| recorded(run, THREADS)).filter(|&threads| threads > 0),
+    };
+    let workers_before = before.and_then(|run| recorded(run, WORKERS));
+    match options.threads.or(begun_with) {
+        Some(threads) => {
+            Threads { workers: options.workers.or(workers_before).unwrap_or(1), threads }
+        }
+        None => measure(setup, train, options, processes),
+    }
+}
+
+/// Makes or takes the folder of a run, and writes down what is not there; for other processes than the
+/// first, which only know its name, nothing is written.
+fn folder_of(
+    setup: &Setup,
+    resume: &Resume,
+    threads: Threads,
+    options: &RunOptions,
+    world: &dyn World,
+    held: Option<File>,
+) -> Result<(RunFolder, Option<File>), TrainError> {
+    let first = world.rank() == 0;
+    let (run, lock) = match resume {
+        Resume::From(run) => (run.clone(), held),
+        Resume::New(path) if first => begin_run(RunFolder::create(path)?, setup)?,
+        Resume::NewNumbered(path) if first => begin_run(RunFolder::create_numbered(path)?, setup)?,
+        Resume::New(path) | Resume::NewNumbered(path) => (RunFolder::of_others(path), None),
+    };
+    if first && matches!(resume, Resume::From(_)) {
+        remember_place(&run, &setup.recipe)?;
+    }
+    if first && !run.environment().exists() {
+        let mut environment = options.environment.clone();
+        environment[THREADS] = threads.threads.into();
+        environment[WORKERS] = threads.workers.into();
+        environment["processes"] = world.size().into();
+        run.write_environment(&environment)?;
+    }
+    Ok((run, lock))
 }
 
 /// What is told of a step.
@@ -164,15 +258,6 @@ struct Made {
     /// Of the first batch with a non-finite loss, else of the last.
     views: Vec<Tensor>,
     waited: Duration,
-}
-
-/// What should happen after a step, in any of the processes and therefore in all.
-#[derive(Clone, Copy, Debug)]
-struct Wishes {
-    /// End the run.
-    interrupted: bool,
-    /// Write a checkpoint, because the last one is old.
-    by_time: bool,
 }
 
 impl Trainer {
@@ -194,85 +279,21 @@ impl Trainer {
         options: RunOptions,
         world: Arc<dyn World>,
     ) -> Result<Self, TrainError> {
-        let recipe = &setup.recipe;
-        let train = recipe.open_training_images()?;
-        let test = match nearkin_data::has_split(&recipe.data, Split::Test)? {
-            true if recipe.evaluation.every_epochs > 0 && train.has_labels() => {
-                Some(nearkin_data::open(&recipe.data, Split::Test)?).filter(ImageSet::has_labels)
-            }
-            _ => None,
-        };
-        if setup.requirements.labels && !train.has_labels() {
-            return Err(TrainError::NeedsLabels { method: setup.method_name().to_owned() });
-        }
-        let images_per_step = recipe.images_per_step();
-        let steps_per_epoch = (train.len() / images_per_step) as u64;
-        if steps_per_epoch == 0 {
-            return Err(TrainError::TooFewImages { needed: images_per_step, images: train.len() });
-        }
-        let total_steps = steps_per_epoch * recipe.training.epochs.get();
-        let mixing_blocks = divide(recipe, world.size())?;
-        let images = ImagesDigest::of_names(recipe.data.path(), train.as_ref(), test.as_deref());
-        same_job(world.as_ref(), recipe, train.len(), &images)?;
-
+        let images = Images::open(&setup)?;
+        let mixing_blocks = divide(&setup.recipe, world.size())?;
+        same_job(world.as_ref(), &setup.recipe, images.train.len(), &images.digest)?;
         let first = world.rank() == 0;
-        let (held, mut notes) = match resume {
-            Resume::From(run) if first => {
-                let lock = run.lock()?;
-                (Some(lock), run.mend()?)
-            }
-            _ => (None, Vec::new()),
+        let mut found = match first {
+            true => Found::look(&setup, resume, &images)?,
+            false => Found::default(),
         };
-        let images = first.then(|| images.with_pixels(train.as_ref(), recipe.seed));
-        let newest = match resume {
-            Resume::From(run) if first => Checkpoint::newest_whole(run, &files_of(&setup))?,
-            _ => Newest::default(),
-        };
-        notes.extend(newest.notes);
-        let checkpoint = newest.checkpoint;
-        if let (Some(checkpoint), Resume::From(run), Some(images)) = (&checkpoint, resume, &images)
-        {
-            checkpoint.check_recipe(run, recipe)?;
-            notes.extend(checkpoint.check_images(run, images, train.as_ref())?);
-            notes.extend(mend_records(run, checkpoint.progress.step)?);
-        }
-        let begun_with = match (&checkpoint, resume) {
-            (Some(checkpoint), _) => Some(checkpoint.progress.threads),
-            (None, Resume::From(run)) => recorded(run, THREADS).filter(|&threads| threads > 0),
-            (None, Resume::New(_) | Resume::NewNumbered(_)) => None,
-        };
-        let workers_before = match resume {
-            Resume::From(run) => recorded(run, WORKERS),
-            Resume::New(_) | Resume::NewNumbered(_) => None,
-        };
-        let Threads { workers, threads } = match options.threads.or(begun_with) {
-            Some(threads) => {
-                Threads { workers: options.workers.or(workers_before).unwrap_or(1), threads }
-            }
-            None => measure(&setup, &train, &options, world.size()),
-        };
-        let (mut run, lock) = match resume {
-            Resume::From(run) => (run.clone(), held),
-            Resume::New(path) if first => begin_run(RunFolder::create(path)?, &setup)?,
-            Resume::NewNumbered(path) if first => {
-                begin_run(RunFolder::create_numbered(path)?, &setup)?
-            }
-            Resume::New(path) | Resume::NewNumbered(path) => (RunFolder::of_others(path), None),
-        };
-        if first && matches!(resume, Resume::From(_)) {
-            remember_place(&run, &setup.recipe)?;
-        }
-        if first && !run.environment().exists() {
-            let mut environment = options.environment.clone();
-            environment[THREADS] = threads.into();
-            environment[WORKERS] = workers.into();
-            environment["processes"] = world.size().into();
-            run.write_environment(&environment)?;
-        }
+        let threads = choose_threads(&setup, resume, &found, &images.train, &options, world.size());
+        let held = found.lock.take();
+        let (mut run, lock) = folder_of(&setup, resume, threads, &options, world.as_ref(), held)?;
         let start = Start {
-            threads,
+            threads: threads.threads,
             folder: run.name(),
-            progress: checkpoint.as_ref().map(|own| own.progress.clone()),
+            progress: found.checkpoint.as_ref().map(|own| own.progress.clone()),
         };
         let start = Start::of_first(world.as_ref(), &start)?;
         if let Resume::NewNumbered(path) = resume
@@ -280,109 +301,57 @@ impl Trainer {
         {
             run = RunFolder::of_others(path.with_file_name(&start.folder));
         }
-        let threads = options.threads.unwrap_or(start.threads);
-        tch::set_num_threads(threads as i32);
-
-        let torch_seed =
-            |part| Random::new(Purpose::Initialisation, recipe.seed, part, 0).bits() >> 1;
-        let kind = match recipe.training.precision {
-            Precision::Single | Precision::Bfloat16 => Kind::Float,
-            Precision::Double => Kind::Double,
-        };
-        let device = options.device;
-        let late = Late::of(recipe, world.size(), device)?;
-        CudaSettings { tf32: recipe.training.tf32, timed_convolutions: true }.apply()?;
-        let mut online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
-        let mut teacher = setup
-            .momentum_encoder
-            .map(|options| MomentumEncoder::copy_of(&online, &recipe.model, options, device, kind))
-            .transpose()?;
-        let together = recipe.training.synchronize_batch_norm;
-        if together {
-            online.synchronize(Arc::clone(&world));
-        }
-        if let Some(teacher) = &mut teacher {
-            teacher.spread(Arc::clone(&world), together)?;
-        }
-        let dimensions = online.dimensions();
-        let queue = setup
-            .queue
-            .map(|queue| match queue.start {
-                QueueStart::Random => {
-                    Queue::random(queue.size.get(), dimensions, torch_seed(1), device, kind)
-                }
-                QueueStart::Zeros => Queue::zeros(queue.size.get(), dimensions, device, kind),
-            })
-            .transpose()?;
-        let networks =
-            [Some(online.parameters()), teacher.as_ref().map(MomentumEncoder::parameters)];
-        let warmup = recipe.schedule.warmup_epochs * steps_per_epoch;
-        let peak = recipe.optimizer.scaled_learning_rate(images_per_step);
-        let trained: Vec<Tensor> = online
-            .parameters()
-            .trainable()
-            .map(|parameter| parameter.tensor.shallow_clone())
-            .collect();
+        let threads = Threads { threads: options.threads.unwrap_or(start.threads), ..threads };
+        tch::set_num_threads(threads.threads as i32);
+        let Images { train, test, steps_per_epoch, .. } = images;
         let bad_images = Arc::new(BadImages::of_run(run.path(), world.rank())?);
-        let train = recipe.tolerate(train, Split::Train, &bad_images);
-        let test = test.map(|test| recipe.tolerate(test, Split::Test, &bad_images));
-        let placed = Placed::new(recipe, train.as_ref(), device, workers)?;
-        let mut trainer = Self {
-            optimizer: Optimizer::new(online.parameters(), &recipe.optimizer)?,
-            buffers: Buffers::of(networks.into_iter().flatten()),
-            late,
-            learning_rate: LearningRate::new(peak, warmup, total_steps, recipe.schedule),
-            momentum: setup.momentum_encoder.map(|options| {
-                Momentum::new(options.momentum.get(), total_steps, options.schedule)
-            }),
-            reducer: world.reducer(&trained)?,
-            run,
+        let train = setup.recipe.tolerate(train, Split::Train, &bad_images);
+        let test = test.map(|test| setup.recipe.tolerate(test, Split::Test, &bad_images));
+        let tf32 = setup.recipe.training.tf32;
+        CudaSettings { tf32, timed_convolutions: true }.apply()?;
+        let learner = Learner::new(
             setup,
+            options.device,
+            Arc::clone(&world),
+            steps_per_epoch,
+            mixing_blocks,
+        )?;
+        let recipe = &learner.setup.recipe;
+        let placed = Placed::new(recipe, train.as_ref(), options.device, threads.workers)?;
+        let mut trainer = Self {
+            learner,
             options,
-            world,
-            train,
+            run,
+            feed: Feed { train, placed },
             test,
             bad_images,
-            placed,
-            online,
-            teacher,
-            queue,
-            steps_per_epoch,
-            total_steps,
             threads,
-            workers,
-            phases: Phases::default(),
-            mixing_blocks,
-            step: 0,
-            settled_at: Cell::new(0),
+            unread: None,
             skipped_in_a_row: 0,
             seconds_before: 0.0,
             processes_before: None,
-            images,
-            notes,
+            images: found.images,
+            notes: found.notes,
             begun: Instant::now(),
             interrupt: Interrupt::default(),
             epoch_sums: EpochSums::default(),
             _lock: lock,
         };
-        match checkpoint {
-            Some(checkpoint) => checkpoint.restore(trainer.files())?,
+        match found.checkpoint {
+            Some(checkpoint) => checkpoint.restore(trainer.learner.files())?,
             None if first => trainer.start_as_begun()?,
             None => {}
         }
-        for (_, mut tensor) in trainer.files().into_iter().flat_map(|(_, tensors)| tensors) {
-            trainer.world.broadcast(&mut tensor)?;
+        for (_, mut tensor) in trainer.learner.files().into_iter().flat_map(|(_, tensors)| tensors)
+        {
+            world.broadcast(&mut tensor)?;
         }
         if let Some(progress) = start.progress {
-            let Progress { step, seconds, skipped_in_a_row, queue_next, epoch_sums, .. } = progress;
-            (trainer.step, trainer.seconds_before) = (step, seconds);
-            trainer.settled_at.set(step);
-            trainer.skipped_in_a_row = skipped_in_a_row;
-            trainer.epoch_sums = epoch_sums;
+            trainer.learner.continue_at(progress.step, progress.queue_next);
+            trainer.seconds_before = progress.seconds;
+            trainer.skipped_in_a_row = progress.skipped_in_a_row;
+            trainer.epoch_sums = progress.epoch_sums;
             trainer.processes_before = Some(progress.world_size);
-            if let (Some(queue), Some(next)) = (&mut trainer.queue, queue_next) {
-                queue.continue_at(next);
-            }
         }
         Ok(trainer)
     }
@@ -400,12 +369,12 @@ impl Trainer {
             // It shows what led there; the error itself matters more than one of the report.
             let _ = self.report();
         }
-        result.map_err(|error| blame(self.world.as_ref(), error))
+        result.map_err(|error| blame(self.learner.world.as_ref(), error))
     }
 
     fn train(&mut self) -> Result<Outcome, TrainError> {
         let evaluation_is_missing = self.evaluation_is_missing()?;
-        if self.step == self.total_steps && !evaluation_is_missing {
+        if self.learner.step == self.learner.total_steps && !evaluation_is_missing {
             let progress = ProgressBar::hidden();
             self.notes.drain(..).for_each(|note| progress.warning(&format!("warning: {note}")));
             self.report()?;
@@ -414,12 +383,12 @@ impl Trainer {
         let mut monitor = self.monitor()?;
         self.begun = Instant::now();
         let mut checkpointed = Instant::now();
-        if self.step == 0 {
+        if self.learner.step == 0 {
             self.describe(&mut monitor)?;
         } else {
             let message = format!(
                 "continued after step {} on {:?} with {} thread(s)",
-                self.step, self.options.device, self.threads
+                self.learner.step, self.options.device, self.threads.threads
             );
             monitor.event(self.position(), &message)?;
             self.describe_processes(&mut monitor)?;
@@ -427,27 +396,27 @@ impl Trainer {
         for note in std::mem::take(&mut self.notes) {
             monitor.warn(self.position(), &note)?;
         }
-        if (self.step == 0 || evaluation_is_missing) && !self.evaluate(&mut monitor)? {
+        if (self.learner.step == 0 || evaluation_is_missing) && !self.evaluate(&mut monitor)? {
             return self.end_interrupted(monitor);
         }
         self.describe_waiting(&mut monitor)?;
         monitor.restart_clocks(true);
         let mut loader = self.loader()?;
-        while self.step < self.total_steps {
-            self.world.report(&format!("step {}", self.step + 1));
-            let saving = self.setup.recipe.checkpoint;
+        while self.learner.step < self.learner.total_steps {
+            self.learner.world.report(&format!("step {}", self.learner.step + 1));
+            let saving = self.learner.setup.recipe.checkpoint;
             let by_time = checkpointed.elapsed().as_secs_f64() > 60.0 * saving.every_minutes.get();
             let Some(wishes) = self.one_step(&mut loader, &mut monitor, by_time)? else {
                 self.settle(&mut monitor)?;
-                if self.step > 0 {
+                if self.learner.step > 0 {
                     self.save(&mut monitor)?;
                 }
                 return self.end_interrupted(monitor);
             };
             let Wishes { interrupted, by_time } = wishes;
-            let epoch_ends = self.step.is_multiple_of(self.steps_per_epoch);
-            let epochs_done = self.step / self.steps_per_epoch;
-            let last = self.step == self.total_steps;
+            let epoch_ends = self.learner.step.is_multiple_of(self.learner.steps_per_epoch);
+            let epochs_done = self.learner.step / self.learner.steps_per_epoch;
+            let last = self.learner.step == self.learner.total_steps;
             if epoch_ends || last || interrupted || by_time {
                 self.settle(&mut monitor)?;
             }
@@ -486,15 +455,15 @@ impl Trainer {
         monitor.finish();
         self.report()?;
         // Processes that were not asked themselves learn by which signal the others were.
-        self.interrupt.is_agreed(self.world.as_ref())?;
+        self.interrupt.is_agreed(self.learner.world.as_ref())?;
         // Launchers end all processes once the first has gone.
-        let _ = self.world.share("end of an interrupted run", b"")?;
+        let _ = self.learner.world.share("end of an interrupted run", b"")?;
         let signal = self.interrupt.signal().unwrap_or_default();
-        Ok(Outcome::Interrupted { step: self.step, signal })
+        Ok(Outcome::Interrupted { step: self.learner.step, signal })
     }
 
     fn report(&self) -> Result<(), TrainError> {
-        if self.world.rank() > 0 {
+        if self.learner.world.rank() > 0 {
             return Ok(());
         }
         Ok(write_report(&self.run, self.verdict()?.as_ref())?)
@@ -502,14 +471,14 @@ impl Trainer {
 
     /// What to say of a finished run whose encoder does not beat its baselines.
     pub fn verdict(&self) -> Result<Option<Verdict>, TrainError> {
-        if self.step < self.total_steps || !self.run.metrics().exists() {
+        if self.learner.step < self.learner.total_steps || !self.run.metrics().exists() {
             return Ok(None);
         }
         Ok(verdict(&Facts {
-            recipe: &self.setup.recipe,
+            recipe: &self.learner.setup.recipe,
             records: &read_metrics(&self.run.metrics())?,
-            training_images: self.train.len(),
-            features: self.online.features(),
+            training_images: self.feed.train.len(),
+            features: self.learner.online.features(),
         }))
     }
 
@@ -520,15 +489,14 @@ impl Trainer {
         monitor: &mut Monitor,
         by_time: bool,
     ) -> Result<Option<Wishes>, TrainError> {
-        let made = match self.reads_next_late() {
-            true => {
-                self.step_late(loader, monitor).map(|()| Wishes { interrupted: false, by_time })
-            }
-            false => self.step_waited_for(loader, monitor, by_time),
+        let made = if self.learner.reads_next_late() {
+            self.step_late(loader, monitor).map(|()| Wishes { interrupted: false, by_time })
+        } else {
+            self.step_waited_for(loader, monitor, by_time)
         };
         match made {
             Ok(mut wishes) => {
-                if self.world.size() == 1 {
+                if self.learner.world.size() == 1 {
                     wishes.interrupted = self.interrupt.signal().is_some();
                 }
                 Ok(Some(wishes))
@@ -538,6 +506,7 @@ impl Trainer {
         }
     }
 
+    /// A step whose loss the host reads before anything changes.
     fn step_waited_for(
         &mut self,
         loader: &mut Loader,
@@ -545,27 +514,72 @@ impl Trainer {
         by_time: bool,
     ) -> Result<Wishes, Unfinished> {
         self.settle(monitor)?;
-        let gradients = self.gradients(loader, by_time);
-        if matches!(gradients, Err(Unfinished::Stopped)) {
-            self.buffers.restore()?;
-        }
-        let gradients = gradients?;
-        let wishes = gradients.wishes;
-        self.apply(gradients, monitor)?;
-        Ok(wishes)
+        let waited_before = loader.wait();
+        let metrics = self.metrics_of_next();
+        let stop_point = self.stop_points();
+        let mut images = Vec::new();
+        let (feed, interrupt) = (&self.feed, &self.interrupt);
+        let mut next = |learner: &Learner, number| {
+            let (prepared, places) = feed.next(loader, learner, interrupt, number)?;
+            images.extend(places);
+            Ok(prepared)
+        };
+        let wishes = || Wishes { interrupted: interrupt.signal().is_some(), by_time };
+        let gradients = self.learner.gradients(&mut next, &wishes, &stop_point)?;
+        let waited = loader.wait().saturating_sub(waited_before);
+        let measures = gradients.measures.as_ref();
+        let metrics = StepMetrics {
+            loss: gradients.loss,
+            reference_loss: measures.map(Measures::reference_loss),
+            measures: measures.into_iter().flat_map(Measures::means).collect(),
+            ..metrics
+        };
+        let finite = self.learner.update(&gradients)?;
+        let made = Made { metrics, images, views: gradients.views, waited };
+        self.tell(self.position(), made, finite, true, monitor)?;
+        Ok(gradients.wishes)
     }
 
-    /// The next batch of the loader, and a stop point.
-    fn next_batch(&self, loader: &mut Loader) -> Result<Batch, Unfinished> {
-        let world = self.world.as_ref();
-        let batch = loader.next_unless(&|| self.interrupt.is_known(world)).transpose()?;
-        self.interrupt.stop_point(world)?;
-        Ok(batch.ok_or(TrainError::NoBatch { step: self.step })?)
+    /// Starts a step and reads the one before.
+    fn step_late(&mut self, loader: &mut Loader, monitor: &mut Monitor) -> Result<(), Unfinished> {
+        let waited_before = loader.wait();
+        let (prepared, images) = self.feed.next(loader, &self.learner, &self.interrupt, 0)?;
+        let (metrics, at) = (self.metrics_of_next(), self.position());
+        let started = self.learner.start(&prepared, &self.stop_points())?;
+        if let Some(warning) = &started.warning {
+            monitor.event(at, warning).map_err(TrainError::from)?;
+        }
+        let waited = loader.wait().saturating_sub(waited_before);
+        let made = Made { metrics, images, views: prepared.views, waited };
+        let unread = Unread { started, position: self.position(), made };
+        self.learner.phases.end(Phase::Other);
+        match self.unread.replace(unread) {
+            Some(before) => Ok(self.read(before, monitor)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the last step that was started, if it was not read yet: from here on the host knows
+    /// everything.
+    fn settle(&mut self, monitor: &mut Monitor) -> Result<(), TrainError> {
+        self.learner.settle_cursor()?;
+        match self.unread.take() {
+            Some(unread) => self.read(unread, monitor),
+            None => Ok(()),
+        }
+    }
+
+    fn read(&mut self, unread: Unread, monitor: &mut Monitor) -> Result<(), TrainError> {
+        let Unread { started, position, mut made } = unread;
+        let (loss, finite) = started.read()?;
+        self.learner.phases.end(Phase::Late);
+        made.metrics.loss = loss;
+        self.tell(position, made, finite, false, monitor)
     }
 
     /// A stop point at every call.
     fn stop_points(&self) -> impl Fn() -> Result<(), Unfinished> + use<> {
-        let (interrupt, world) = (self.interrupt.clone(), Arc::clone(&self.world));
+        let (interrupt, world) = (self.interrupt.clone(), Arc::clone(&self.learner.world));
         move || interrupt.stop_point(world.as_ref())
     }
 
@@ -575,135 +589,10 @@ impl Trainer {
             loss: f64::NAN,
             reference_loss: None,
             measures: Vec::new(),
-            learning_rate: self.learning_rate.at(self.step),
-            momentum: self.momentum.map(|momentum| momentum.at(self.step)),
+            learning_rate: self.learner.next_learning_rate(),
+            momentum: self.learner.next_momentum(),
             skipped: false,
         }
-    }
-
-    /// Gradients of one step, averaged over its batches; nothing but running statistics changes.
-    fn gradients(&mut self, loader: &mut Loader, by_time: bool) -> Result<Gradients, Unfinished> {
-        let stop_point = self.stop_points();
-        self.buffers.save()?;
-        self.optimizer.zero_gradients();
-        let batches = self.setup.recipe.training.accumulate_batches.get();
-        let share = 1.0 / batches as f64;
-        let waited_before = loader.wait();
-        let (mut keys, mut images, mut views) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut loss, mut measured) = (0.0, None::<Measures>);
-        let mut unread = None::<Tensor>;
-        let every = self.setup.recipe.training.record_every_steps.get();
-        let recorded = (self.step + 1).is_multiple_of(every);
-        for number in 0..batches {
-            // A loss is read as late as it can be: reading waits for the device.
-            if let Some(before) = unread.take() {
-                loss += share * before.f_double_value(&[])?;
-            }
-            self.phases.end(Phase::Other);
-            let batch = self.next_batch(loader)?;
-            self.phases.end(Phase::Load);
-            let prepared = self.prepare(&batch, number)?;
-            images.extend(batch.images);
-            self.phases.end(Phase::Other);
-            let encoded = self.encode(&prepared, &stop_point)?;
-            let labels = prepared.labels;
-            if f64::is_finite(loss) {
-                views = prepared.views;
-            }
-            // Similarities are divided by small temperatures: they keep all digits.
-            let exact = ExactProducts::begin()?;
-            let terms = self.setup.method.terms(&encoded.encoded)?;
-            let evaluated = if recorded {
-                let (evaluated, measures) = evaluate_and_measure(&terms, Some(&labels))?;
-                measured.get_or_insert_default().absorb(&measures, share);
-                evaluated
-            } else {
-                evaluate(&terms)?
-            };
-            drop((terms, exact));
-            self.phases.end(Phase::Loss);
-            let last = number + 1 == batches;
-            let share_of_loss = evaluated.loss.f_mul_scalar(share)?;
-            self.backward(&share_of_loss, &encoded, last, &stop_point)?;
-            self.phases.end(Phase::Backward);
-            unread = Some(evaluated.loss.f_detach()?);
-            if self.queue.is_some() {
-                let new = self.setup.requirements.new_keys(&encoded.encoded);
-                keys.extend(
-                    new.map(|keys| (keys.gathered.shallow_clone(), labels.batch.shallow_clone())),
-                );
-            }
-        }
-        let norms = sum_of_norms(&self.optimizer)?;
-        let [last_loss, norms] = read_together([unread, norms])?;
-        loss += share * last_loss;
-        let wishes = self.exchange(&mut loss, measured.as_mut(), by_time)?;
-        let metrics = StepMetrics {
-            loss,
-            reference_loss: measured.as_ref().map(Measures::reference_loss),
-            measures: measured.iter().flat_map(Measures::means).collect(),
-            ..self.metrics_of_next()
-        };
-        let waited = loader.wait().saturating_sub(waited_before);
-        Ok(Gradients {
-            made: Made { metrics, images, views, waited },
-            finite: norms.is_finite(),
-            keys,
-            wishes,
-        })
-    }
-
-    /// Makes loss, measures and wishes those of all processes, in one exchange.
-    fn exchange(
-        &self,
-        loss: &mut f64,
-        measures: Option<&mut Measures>,
-        by_time: bool,
-    ) -> Result<Wishes, TchError> {
-        let interrupted = self.interrupt.signal().is_some();
-        if self.world.size() == 1 {
-            return Ok(Wishes { interrupted, by_time });
-        }
-        let processes = self.world.size() as f64;
-        let flag = |wish| f64::from(u8::from(wish));
-        let mut numbers = vec![*loss / processes, flag(interrupted), flag(by_time)];
-        numbers.extend(measures.iter().flat_map(|measures| measures.numbers()));
-        let mut sums = Tensor::f_from_slice(&numbers)?.f_to_device(self.options.device)?;
-        self.world.sum(&mut sums)?;
-        let mut numbers = Vec::<f64>::try_from(sums.f_to_device(Device::Cpu)?)?;
-        if let Some(measures) = measures {
-            numbers[3] /= processes;
-            measures.set_numbers(&numbers[3..]);
-        }
-        *loss = numbers[0];
-        Ok(Wishes { interrupted: numbers[1] > 0.0, by_time: numbers[2] > 0.0 })
-    }
-
-    /// The step itself: optimiser, then momentum encoder, then queue. A step that is not finite
-    /// changes nothing.
-    fn apply(&mut self, gradients: Gradients, monitor: &mut Monitor) -> Result<(), TrainError> {
-        self.step += 1;
-        let Gradients { made, finite, keys, .. } = gradients;
-        let metrics = &made.metrics;
-        let finite = metrics.loss.is_finite() && finite;
-        if finite {
-            self.phases.end(Phase::Other);
-            self.optimizer.step(metrics.learning_rate)?;
-            self.phases.end(Phase::Step);
-            if let (Some(teacher), Some(momentum)) = (&mut self.teacher, metrics.momentum) {
-                teacher.follow(&self.online, momentum)?;
-                self.phases.end(Phase::Average);
-            }
-            if let Some(queue) = &mut self.queue {
-                for (keys, labels) in &keys {
-                    queue.enqueue(keys, labels)?;
-                }
-                self.phases.end(Phase::Queue);
-            }
-        } else {
-            self.buffers.restore()?;
-        }
-        self.tell(self.position(), made, finite, true, monitor)
     }
 
     /// Writes down what a step made. `gradients_left` says that no others have come after its own.
@@ -722,7 +611,7 @@ impl Trainer {
             self.skip(at, &made, gradients_left, monitor)?;
         }
         let Made { metrics, images, waited, .. } = made;
-        let images = images.len() * self.world.size();
+        let images = images.len() * self.learner.world.size();
         Ok(monitor.step(at, &metrics, images, waited.as_secs_f64())?)
     }
 
@@ -736,16 +625,16 @@ impl Trainer {
     ) -> Result<(), TrainError> {
         self.skipped_in_a_row += 1;
         let bad = BadStep {
-            optimizer: gradients_left.then_some(&self.optimizer),
+            optimizer: gradients_left.then_some(&self.learner.optimizer),
             step: at.step,
             epoch: at.epoch,
             loss: made.metrics.loss,
             learning_rate: made.metrics.learning_rate,
-            images: made.images.iter().map(|&index| self.train.name(index)).collect(),
+            images: made.images.iter().map(|&index| self.feed.train.name(index)).collect(),
             views: &made.views,
         };
         // Every process shows its own images.
-        let folder = match self.world.rank() {
+        let folder = match self.learner.world.rank() {
             0 => "non_finite".to_owned(),
             rank => format!("non_finite-process-{rank}"),
         };
@@ -758,7 +647,7 @@ impl Trainer {
                 dump.display()
             ),
         )?;
-        if self.skipped_in_a_row >= self.setup.recipe.training.maximum_skipped_steps.get() {
+        if self.skipped_in_a_row >= self.learner.setup.recipe.training.maximum_skipped_steps.get() {
             let (in_a_row, step) = (self.skipped_in_a_row, at.step);
             let last_good = Checkpoint::newest_path(&self.run);
             return Err(TrainError::NotFinite { in_a_row, step, dump, last_good });
@@ -767,86 +656,60 @@ impl Trainer {
         self.refuse_divergence(monitor)
     }
 
-    /// Labels of a batch's images, and of the keys in the queue.
-    fn labels(&self, batch: &Batch) -> Result<Labels, TchError> {
-        let label = |&index: &usize| self.train.label(index).map_or(NO_LABEL, |label| label as i64);
-        let local: Vec<i64> = batch.images.iter().map(label).collect();
-        let local = send(&local, &[local.len() as i64], self.options.device)?;
-        Ok(Labels {
-            offset: self.world.rank() as i64 * local.size()[0],
-            batch: self.world.gather(&local)?,
-            queue: self.queue.as_ref().map(Queue::labels),
-        })
-    }
-
-    fn to_device(&self, batch: &Batch) -> Result<Vec<Tensor>, TchError> {
-        let whole = self.placed.whole_images(batch)?;
-        let view = |view: &nearkin_augment::ViewBatch| {
-            let (size, device) = (view.size_pixels, self.options.device);
-            let images = match &view.unfinished {
-                Some(unfinished) => finish_views(unfinished, size, whole.as_ref(), device)?,
-                None => images_to_tensor(&view.pixels, size, device)?,
-            };
-            match self.setup.recipe.training.precision {
-                Precision::Single | Precision::Bfloat16 => Ok(images),
-                Precision::Double => images.f_to_kind(Kind::Double),
-            }
-        };
-        batch.views.iter().map(view).collect()
-    }
-
     /// Batches from the step under way to the end.
     fn loader(&self) -> Result<Loader, TrainError> {
-        let recipe = &self.setup.recipe;
+        let recipe = &self.learner.setup.recipe;
         let (seed, batches) = (recipe.seed, recipe.training.accumulate_batches.get());
-        let (rank, size) =
-            (self.world.rank(), NonZeroUsize::MIN.saturating_add(self.world.size() - 1));
-        let order = Order::new(self.train.len(), recipe.training.batch_size, seed, true);
+        let (rank, size) = (
+            self.learner.world.rank(),
+            NonZeroUsize::MIN.saturating_add(self.learner.world.size() - 1),
+        );
+        let order = Order::new(self.feed.train.len(), recipe.training.batch_size, seed, true);
         let mut order = order.of_rank(rank, size).ok_or(TrainError::Division {
             what: BATCH_SIZE,
             number: recipe.training.batch_size.get(),
             into: PROCESSES,
             parts: size.get(),
         })?;
-        let steps_per_epoch = self.steps_per_epoch;
-        let plan = (self.step..self.total_steps).flat_map(move |step| {
+        let steps_per_epoch = self.learner.steps_per_epoch;
+        let plan = (self.learner.step..self.learner.total_steps).flat_map(move |step| {
             let (epoch, step) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
             (0..batches).map(|batch| order.plan(epoch, step * batches + batch)).collect::<Vec<_>>()
         });
-        let loading = LoaderOptions { workers: self.workers, prefetch_batches: 2 };
-        let views = Arc::clone(&self.placed.views);
-        Ok(Loader::start(Arc::clone(&self.train), views, seed, plan, loading)?)
+        let loading = LoaderOptions { workers: self.threads.workers, prefetch_batches: 2 };
+        let views = Arc::clone(&self.feed.placed.views);
+        Ok(Loader::start(Arc::clone(&self.feed.train), views, seed, plan, loading)?)
     }
 
     fn monitor(&self) -> Result<Monitor, TrainError> {
-        let epochs = self.setup.recipe.training.epochs.get();
-        let progress = match self.options.quiet || self.world.rank() > 0 {
+        let epochs = self.learner.setup.recipe.training.epochs.get();
+        let progress = match self.options.quiet || self.learner.world.rank() > 0 {
             true => ProgressBar::hidden(),
-            false => ProgressBar::new(self.total_steps, epochs, self.step),
+            false => ProgressBar::new(self.learner.total_steps, epochs, self.learner.step),
         };
-        let every = self.setup.recipe.training.record_every_steps.get();
-        let run = (self.world.rank() == 0).then_some(&self.run);
+        let every = self.learner.setup.recipe.training.record_every_steps.get();
+        let run = (self.learner.world.rank() == 0).then_some(&self.run);
         let meter = self.meter()?;
-        Ok(Monitor::new(run, self.step, every, progress, self.epoch_sums.clone(), meter)?)
+        Ok(Monitor::new(run, self.learner.step, every, progress, self.epoch_sums.clone(), meter)?)
     }
 
     /// Measures the device; all processes do it at once, as they train.
     fn meter(&self) -> Result<Meter, TchError> {
         let device = self.options.device;
-        let training = &self.setup.recipe.training;
+        let training = &self.learner.setup.recipe.training;
         let (of_one, matmul_precision) =
             rate_of_products(training.precision, training.tf32, device)?;
         Ok(Meter {
-            flop_per_image: self.setup.flop_per_image,
-            matmul_flop_per_second: of_one * self.world.size() as f64,
+            flop_per_image: self.learner.setup.flop_per_image,
+            matmul_flop_per_second: of_one * self.learner.world.size() as f64,
             matmul_precision,
         })
     }
 
     fn position(&self) -> Position {
         Position {
-            step: self.step,
-            epoch: self.step.div_ceil(self.steps_per_epoch),
+            step: self.learner.step,
+            epoch: self.learner.step.div_ceil(self.learner.steps_per_epoch),
             seconds: self.seconds(),
         }
     }
@@ -857,44 +720,44 @@ impl Trainer {
 
     /// Says what is trained on what, and what looks wrong about it.
     fn describe(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let recipe = &self.setup.recipe;
-        let (images, at) = (self.train.len(), self.position());
+        let recipe = &self.learner.setup.recipe;
+        let (images, at) = (self.feed.train.len(), self.position());
         monitor.event(
             at,
             &format!(
                 "{} epoch(s) of {} steps, {} of {images} training images ({}) per step, on {:?} with \
                  {} thread(s) and {} loader worker(s){}, seed {}",
                 recipe.training.epochs,
-                self.steps_per_epoch,
+                self.learner.steps_per_epoch,
                 recipe.images_per_step(),
                 recipe.data.kind(),
                 self.options.device,
-                self.threads,
-                self.workers,
-                match self.world.size() {
+                self.threads.threads,
+                self.threads.workers,
+                match self.learner.world.size() {
                     1 => String::new(),
                     size => format!(" in each of {size} processes"),
                 },
                 recipe.seed,
             ),
         )?;
-        let sets = [Some(&self.train), self.test.as_ref()].into_iter().flatten();
+        let sets = [Some(&self.feed.train), self.test.as_ref()].into_iter().flatten();
         for line in skipped_lines(sets.map(ImageSet::skipped)) {
             monitor.event(at, &line)?;
         }
-        if self.placed.holds_images() {
+        if self.feed.placed.holds_images() {
             let message = format!("the training images are held by {:?}", self.options.device);
             monitor.event(at, &message)?;
         }
-        if self.setup.requirements.labels {
-            let method = self.setup.method_name();
+        if self.learner.setup.requirements.labels {
+            let method = self.learner.setup.method_name();
             let message = format!(
                 "warning: method {method} is supervised: class labels enter the loss; compare with \
                  it, do not report it as learned without labels"
             );
             monitor.event(at, &message)?;
         }
-        if let Some(queue) = self.setup.queue.filter(|queue| queue.size.get() >= images) {
+        if let Some(queue) = self.learner.setup.queue.filter(|queue| queue.size.get() >= images) {
             monitor.event(
                 at,
                 &format!(
@@ -914,7 +777,8 @@ impl Trainer {
             )?;
         }
         if self.test.is_none() && recipe.evaluation.every_epochs > 0 {
-            let why = if self.train.has_labels() { "no labelled test split" } else { "no labels" };
+            let why =
+                if self.feed.train.has_labels() { "no labelled test split" } else { "no labels" };
             monitor.event(at, &format!("no k-NN evaluation: the data has {why}"))?;
         }
         Ok(())
@@ -922,9 +786,9 @@ impl Trainer {
 
     /// Says where steps are waited for, or not recorded, although the recipe asks for it.
     fn describe_waiting(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let (recipe, device) = (&self.setup.recipe, self.options.device);
+        let (recipe, device) = (&self.learner.setup.recipe, self.options.device);
         let form = recipe.training.step;
-        let message = match obstacle(recipe, self.world.size()) {
+        let message = match obstacle(recipe, self.learner.world.size()) {
             _ if form == StepForm::WaitedFor => return Ok(()),
             Some(obstacle) => format!("every step is waited for, since {obstacle}"),
             None if form == StepForm::CudaGraph && !Graph::is_possible(device) => format!(
@@ -938,9 +802,9 @@ impl Trainer {
 
     /// Says what a run does otherwise with another number of processes.
     fn describe_processes(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let (before, now) = (self.processes_before, self.world.size());
+        let (before, now) = (self.processes_before, self.learner.world.size());
         let Some(before) = before.filter(|&before| before != now) else { return Ok(()) };
-        let training = &self.setup.recipe.training;
+        let training = &self.learner.setup.recipe.training;
         let mut changes = vec!["sums are added in another order (the last digits differ)"];
         if !training.synchronize_batch_norm {
             changes.push("batch norms take their statistics from batches of another size");
@@ -948,7 +812,9 @@ impl Trainer {
         if training.micro_batch_size.is_some() {
             changes.push("batch norms see other micro-batches");
         }
-        if training.mixing_blocks.is_none() && !self.setup.requirements.mixed_inputs.is_empty() {
+        if training.mixing_blocks.is_none()
+            && !self.learner.setup.requirements.mixed_inputs.is_empty()
+        {
             changes.push("other pairs of images are mixed (training.mixing_blocks keeps them)");
         }
         let message = format!(
@@ -959,42 +825,15 @@ impl Trainer {
         Ok(monitor.event(self.position(), &message)?)
     }
 
-    /// Running statistics that each process keeps for its own images become those of all. They follow
-    /// the batches linearly, so averages now are what averages after every step would have been. Only the
-    /// first call after a step changes anything: an average of equal numbers can differ in its last digit.
-    fn settle_statistics(&self) -> Result<(), TchError> {
-        let alone = self.world.size() == 1;
-        let synchronized = self.setup.recipe.training.synchronize_batch_norm;
-        let groups = self.setup.momentum_encoder.map_or(1, |own| own.batch_norm_splits.get());
-        let settled = self.settled_at.replace(self.step) == self.step;
-        if alone || (synchronized && groups == 1) || settled {
-            return Ok(());
-        }
-        let statistics = self.buffers.live();
-        if statistics.is_empty() {
-            return Ok(());
-        }
-        let flat: Vec<Tensor> =
-            statistics.iter().map(|tensor| tensor.f_reshape([-1])).collect::<Result<_, _>>()?;
-        let mut all = Tensor::f_cat(&flat, 0)?;
-        self.world.sum(&mut all)?;
-        let all = all.f_div_scalar(self.world.size() as f64)?;
-        let lengths: Vec<i64> = flat.iter().map(|tensor| tensor.size()[0]).collect();
-        for (mut own, mean) in statistics.into_iter().zip(all.f_split_with_sizes(&lengths, 0)?) {
-            own.f_copy_(&mean.f_view_as(&own)?)?;
-        }
-        Ok(())
-    }
-
     /// Whether an evaluation follows this step.
     fn evaluation_is_due(&self) -> bool {
-        let every = self.setup.recipe.evaluation.every_epochs;
-        let last = self.step == self.total_steps;
+        let every = self.learner.setup.recipe.evaluation.every_epochs;
+        let last = self.learner.step == self.learner.total_steps;
         self.test.is_some()
             && every > 0
-            && self.step > 0
-            && self.step.is_multiple_of(self.steps_per_epoch)
-            && (last || (self.step / self.steps_per_epoch).is_multiple_of(every))
+            && self.learner.step > 0
+            && self.learner.step.is_multiple_of(self.learner.steps_per_epoch)
+            && (last || (self.learner.step / self.learner.steps_per_epoch).is_multiple_of(every))
     }
 
     /// Whether the evaluation after this step, which follows its checkpoint, did not come to its end.
@@ -1002,24 +841,24 @@ impl Trainer {
         if !self.evaluation_is_due() {
             return Ok(false);
         }
-        let missing = self.world.rank() == 0 && !has_knn(&self.run, self.step)?;
-        Ok(self.world.maximum(i64::from(missing))? > 0)
+        let missing = self.learner.world.rank() == 0 && !has_knn(&self.run, self.learner.step)?;
+        Ok(self.learner.world.maximum(i64::from(missing))? > 0)
     }
 
     /// k-NN accuracy where the data allows it; at step 0 of the pixels too. False if it was interrupted.
     fn evaluate(&self, monitor: &mut Monitor) -> Result<bool, TrainError> {
-        self.settle_statistics()?;
+        self.learner.settle_statistics()?;
         let Some(test) = &self.test else { return Ok(true) };
-        self.world.report("the k-NN evaluation");
+        self.learner.world.report("the k-NN evaluation");
         let batch_size = NonZeroUsize::MIN.saturating_add(255);
-        let options = FeatureOptions { batch_size, workers: self.workers };
-        let world = self.world.as_ref();
+        let options = FeatureOptions { batch_size, workers: self.threads.workers };
+        let world = self.learner.world.as_ref();
         let knn = |source: FeatureSource<'_>, view: &View| {
-            let neighbours = &self.setup.recipe.evaluation.neighbours;
+            let neighbours = &self.learner.setup.recipe.evaluation.neighbours;
             let stop = || self.interrupt.is_known(world);
             match evaluate_knn_until(
                 source,
-                [&self.train, test],
+                [&self.feed.train, test],
                 view,
                 neighbours,
                 options,
@@ -1029,299 +868,86 @@ impl Trainer {
                 Err(EvaluationError::Interrupted) => Ok(None),
                 Err(EvaluationError::NotFinite) => Err(TrainError::FeaturesNotFinite {
                     run: self.run.path().to_owned(),
-                    step: self.step,
+                    step: self.learner.step,
                 }),
                 result => Ok(result.map(Some)?),
             }
         };
-        let classes = self.train.classes().len();
-        if self.step == 0 {
-            let Some(pixels) = knn(FeatureSource::Pixels, &self.setup.recipe.pixel_view()?)? else {
+        let classes = self.feed.train.classes().len();
+        if self.learner.step == 0 {
+            let Some(pixels) =
+                knn(FeatureSource::Pixels, &self.learner.setup.recipe.pixel_view()?)?
+            else {
                 return Ok(false);
             };
             monitor.knn(self.position(), PIXELS, &pixels, classes)?;
         }
-        let backbone = FeatureSource::Backbone(&self.online);
-        let Some(backbone) = knn(backbone, &self.setup.evaluation_view)? else { return Ok(false) };
+        let backbone = FeatureSource::Backbone(&self.learner.online);
+        let Some(backbone) = knn(backbone, &self.learner.setup.evaluation_view)? else {
+            return Ok(false);
+        };
         monitor.knn(self.position(), BACKBONE, &backbone, classes)?;
         Ok(true)
     }
 
-    /// All tensors of the state, by file of a checkpoint.
-    fn files(&self) -> Files {
-        let mut files = vec![
-            (MODEL, self.online.parameters().named()),
-            (OPTIMIZER, self.optimizer.state().collect()),
-        ];
-        if let Some(teacher) = &self.teacher {
-            files.push((MOMENTUM_ENCODER, teacher.parameters().named()));
-        }
-        if let Some(queue) = &self.queue {
-            let tensors =
-                vec![("queue".to_owned(), queue.rows()), ("labels".to_owned(), queue.labels())];
-            files.push((QUEUE, tensors));
-        }
-        files
-    }
-
     /// Ends the run if something that a checkpoint holds shows in some process that it has diverged.
     fn refuse_divergence(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let networks = [
-            Some(self.online.parameters()),
-            self.teacher.as_ref().map(MomentumEncoder::parameters),
-        ];
-        let networks = networks.into_iter().flatten().flat_map(Parameters::iter);
-        let weights = networks.map(|entry| Checked::Weights(entry.tensor.shallow_clone()));
-        let other = self.optimizer.state().map(|(_, tensor)| tensor);
-        let other = other.chain(self.queue.as_ref().map(Queue::rows)).map(Checked::Other);
-        let sound = are_sound(weights.chain(other), self.options.device)?;
-        if self.world.maximum(i64::from(!sound))? == 0 {
+        if self.learner.is_sound()? {
             return Ok(());
         }
+        let step = self.learner.step;
         let message = format!(
-            "the run has diverged: weights or optimizer state are infinite, NaN or too large after step {}",
-            self.step
+            "the run has diverged: weights or optimizer state are infinite, NaN or too large after step {step}"
         );
         monitor.event(self.position(), &message)?;
-        let last_good = Checkpoint::newest_path(&self.run);
-        Err(TrainError::Diverged { step: self.step, last_good })
+        Err(TrainError::Diverged { step, last_good: Checkpoint::newest_path(&self.run) })
     }
 
     fn save(&self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        self.settle_statistics()?;
+        self.learner.settle_statistics()?;
         // It would push out the last good checkpoint.
         self.refuse_divergence(monitor)?;
         let epoch_sums = monitor.epoch_sums();
-        if self.world.rank() > 0 {
+        if self.learner.world.rank() > 0 {
             return Ok(());
         }
         // A run that continues from the checkpoint keeps the records up to it.
         monitor.sync()?;
-        let recipe = &self.setup.recipe;
+        let recipe = &self.learner.setup.recipe;
         let progress = Progress {
             format: FORMAT,
-            step: self.step,
-            epoch: self.step / self.steps_per_epoch,
-            step_in_epoch: self.step % self.steps_per_epoch,
-            steps_per_epoch: self.steps_per_epoch,
+            step: self.learner.step,
+            epoch: self.learner.step / self.learner.steps_per_epoch,
+            step_in_epoch: self.learner.step % self.learner.steps_per_epoch,
+            steps_per_epoch: self.learner.steps_per_epoch,
             seconds: self.seconds(),
             skipped_in_a_row: self.skipped_in_a_row,
             epoch_sums,
-            queue_next: self.queue.as_ref().map(Queue::next),
+            queue_next: self.learner.queue.as_ref().map(Queue::next),
             seed: recipe.seed,
-            training_images: self.train.len(),
-            threads: self.threads,
-            world_size: self.world.size(),
-            next_learning_rate: self.learning_rate.at(self.step),
+            training_images: self.feed.train.len(),
+            threads: self.threads.threads,
+            world_size: self.learner.world.size(),
+            next_learning_rate: self.learner.next_learning_rate(),
             recipe_digest: recipe.digest(),
             recipe: recipe.to_text(),
             images: self.images.clone(),
             files: BTreeMap::new(),
         };
-        Checkpoint::write(&self.run, progress, self.files(), recipe.checkpoint.keep.get())
+        Checkpoint::write(&self.run, progress, self.learner.files(), recipe.checkpoint.keep.get())
     }
-}
-
-const THREADS: &str = "threads";
-const WORKERS: &str = "workers";
-
-/// The number of that name that a run was begun with.
-fn recorded(run: &RunFolder, name: &str) -> Option<usize> {
-    let environment = std::fs::read(run.environment()).ok()?;
-    let environment: serde_json::Value = serde_json::from_slice(&environment).ok()?;
-    let number = environment[name].as_u64().map(|number| number as usize);
-    number.filter(|number| *number <= MOST_THREADS)
-}
-
-/// Removes what is no record from `metrics.jsonl`, before anything reads it; returns what was wrong.
-fn mend_records(run: &RunFolder, step: u64) -> Result<Option<String>, TrainError> {
-    let path = run.metrics();
-    let shown = path.display();
-    if !path.exists() {
-        return Ok(Some(format!("{shown} was missing: it has no earlier steps")));
-    }
-    let (_, damaged) = MetricsWriter::resume(&path, step)?;
-    Ok((damaged > 0)
-        .then(|| format!("{shown} had {damaged} line(s) that are not records; they were removed")))
-}
-
-/// The files of a checkpoint, as [`Trainer::files`] fills them.
-fn files_of(setup: &Setup) -> Vec<&'static str> {
-    let momentum_encoder = setup.momentum_encoder.map(|_| MOMENTUM_ENCODER);
-    let queue = setup.queue.map(|_| QUEUE);
-    [Some(MODEL), Some(OPTIMIZER), momentum_encoder, queue].into_iter().flatten().collect()
-}
-
-const BATCH_SIZE: &str = "training.batch_size";
-const PROCESSES: &str = "the number of processes";
-
-/// Whether batches divide among so many processes; the blocks within which images are mixed.
-fn divide(recipe: &Recipe, processes: usize) -> Result<usize, TrainError> {
-    let training = &recipe.training;
-    let batch = training.batch_size.get();
-    let divides = |what, number: usize, into, parts: usize| match number.is_multiple_of(parts) {
-        true => Ok(number / parts),
-        false => Err(TrainError::Division { what, number, into, parts }),
-    };
-    let here = divides(BATCH_SIZE, batch, PROCESSES, processes)?;
-    if here < 2 && !training.synchronize_batch_norm {
-        return Err(TrainError::Division {
-            what: "half of training.batch_size",
-            number: batch / 2,
-            into: PROCESSES,
-            parts: processes,
-        });
-    }
-    let splits = recipe.momentum_encoder.map_or(1, |own| own.batch_norm_splits.get());
-    if splits > 1 {
-        divides("momentum_encoder.batch_norm_splits", splits, PROCESSES, processes)?;
-    }
-    if let Some(micro) = training.micro_batch_size {
-        let what = "the share of training.batch_size of one process";
-        divides(what, here, "training.micro_batch_size", micro.get())?;
-    }
-    let blocks = training.mixing_blocks.map_or(processes, NonZeroUsize::get);
-    divides("training.mixing_blocks", blocks, PROCESSES, processes)?;
-    Ok(blocks)
-}
-
-/// What all processes must have in common.
-#[derive(Serialize, Deserialize)]
-struct Job {
-    program: String,
-    recipe: String,
-    images: String,
-}
-
-/// Refuses processes that were started with another program, recipe or data set.
-fn same_job(
-    world: &dyn World,
-    recipe: &Recipe,
-    training_images: usize,
-    images: &ImagesDigest,
-) -> Result<(), TrainError> {
-    if world.size() == 1 {
-        return Ok(());
-    }
-    let program = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
-    let job = Job {
-        program: format!("{} ({})", env!("CARGO_PKG_VERSION"), short(Sha256::digest(&program))),
-        recipe: recipe.to_text(),
-        images: format!("{training_images} images ({})", short(Sha256::digest(images.of_all()))),
-    };
-    let message = serde_json::to_vec(&job).unwrap_or_default();
-    let jobs: Vec<Job> = world
-        .share("job", &message)?
-        .iter()
-        .map(|text| serde_json::from_slice(text).map_err(|error| nonsense(&error)))
-        .collect::<Result<_, _>>()?;
-    let Some((first, others)) = jobs.split_first() else { return Ok(()) };
-    for (rank, other) in (1..).zip(others) {
-        let theirs = Source::parse("recipe", other.recipe.clone())?.recipe()?;
-        let mine = Source::parse("recipe", first.recipe.clone())?.recipe()?;
-        if let Some(differences) = differences_that_matter(&mine, &theirs) {
-            return Err(TrainError::OtherRecipe { rank, differences });
-        }
-        let parts = [
-            ("program", &first.program, &other.program),
-            ("data set", &first.images, &other.images),
-        ];
-        for (what, first, theirs) in parts {
-            if first != theirs {
-                return Err(TrainError::Dist(DistError::Mismatch {
-                    rank,
-                    what: what.to_owned(),
-                    theirs: theirs.clone(),
-                    first: first.clone(),
-                }));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Digits of a digest that a message shows.
-const SHOWN_DIGITS: usize = 12;
-
-fn short(digest: impl IntoIterator<Item = u8>) -> String {
-    let digits = digest.into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.take(SHOWN_DIGITS).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
-}
-
-fn nonsense(error: &serde_json::Error) -> TrainError {
-    TrainError::Dist(DistError::Engine(format!("another process sent nonsense: {error}")))
-}
-
-/// Where a run begins, as the first process knows it.
-#[derive(Serialize, Deserialize)]
-struct Start {
-    threads: usize,
-    /// The name of the run's folder, which the first process may have numbered.
-    folder: String,
-    progress: Option<Progress>,
-}
-
-impl Start {
-    fn of_first(world: &dyn World, own: &Self) -> Result<Self, TrainError> {
-        let message = serde_json::to_vec(own).map_err(|error| nonsense(&error))?;
-        let said = world.share("start", if world.rank() == 0 { &message } else { b"" })?;
-        serde_json::from_slice(&said[0]).map_err(|error| nonsense(&error))
-    }
-}
-
-/// What to say of an error of one of several processes: another one's, if that is where it comes
-/// from; else the others are told of it.
-fn blame(world: &dyn World, error: TrainError) -> TrainError {
-    // What may have failed because another process did not take part.
-    let exchange = match &error {
-        _ if world.size() == 1 => return error,
-        TrainError::Lost { .. } | TrainError::Dist(DistError::Elsewhere { .. }) => return error,
-        TrainError::Tensor(inner) | TrainError::Evaluation(EvaluationError::Tensor(inner)) => {
-            Some(inner.to_string())
-        }
-        TrainError::Dist(DistError::Engine(reason)) => Some(reason.clone()),
-        _ => None,
-    };
-    match exchange.map(|reason| world.explain(&reason)) {
-        Some(Some(message)) => TrainError::Lost { message },
-        Some(None) => error,
-        None => {
-            world.fail(&error.to_string());
-            error
-        }
-    }
-}
-
-/// Keeps the place of the images in the recipe of a continued run: they may have moved, and every
-/// later command looks for them there.
-fn remember_place(run: &RunFolder, recipe: &Recipe) -> Result<(), TrainError> {
-    let path = run.recipe();
-    // Whoever continues a run has read its recipe.
-    let Ok(mut stored) = Source::read(&path) else { return Ok(()) };
-    if recipe.data.path() == stored.data_path().map(Path::new) {
-        return Ok(());
-    }
-    stored.set_data(&recipe.data);
-    let text = stored.to_text();
-    write_atomically(&path, |file| std::io::Write::write_all(file, text.as_bytes()))?;
-    Ok(())
-}
-
-/// Puts the recipe into the locked folder of a new run.
-fn begin_run(
-    (run, lock): (RunFolder, File),
-    setup: &Setup,
-) -> Result<(RunFolder, Option<File>), TrainError> {
-    let text = setup.recipe.to_text();
-    write_atomically(&run.recipe(), |file| std::io::Write::write_all(file, text.as_bytes()))?;
-    Ok((run, Some(lock)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use nearkin_dist::Alone;
+    use nearkin_recipe::Source;
+    use tch::Kind;
 
     use super::*;
+    use crate::learner::Gradients;
 
     const RECIPE: &str = "
         [data]
@@ -1357,8 +983,17 @@ mod tests {
 
     /// Every tensor of the state, copied.
     fn state(trainer: &Trainer) -> Vec<(String, Tensor)> {
-        let files = trainer.files().into_iter();
+        let files = trainer.learner.files().into_iter();
         files.flat_map(|(_, all)| all).map(|(name, tensor)| (name, tensor.copy())).collect()
+    }
+
+    /// Of the next step.
+    fn gradients(trainer: &mut Trainer, loader: &mut Loader) -> Gradients {
+        let (feed, interrupt) = (&trainer.feed, &trainer.interrupt);
+        let mut next =
+            |learner: &Learner, number: usize| Ok(feed.next(loader, learner, interrupt, number)?.0);
+        let wishes = || Wishes { interrupted: false, by_time: false };
+        trainer.learner.gradients(&mut next, &wishes, &|| Ok(())).unwrap()
     }
 
     fn new_trainer(recipe: &str, run: &Path) -> Trainer {
@@ -1382,15 +1017,21 @@ mod tests {
         let mut trainer = new_trainer(&recipe, &folder.path().join("run"));
         let mut loader = trainer.loader().unwrap();
         let batch = loader.next().unwrap().unwrap();
-        let encoded =
-            trainer.encode(&trainer.prepare(&batch, 0).unwrap(), || Ok::<_, TchError>(()));
+        let prepared = trainer.feed.prepare(&batch, &trainer.learner, 0).unwrap();
+        let encoded = trainer.learner.encode(&prepared, || Ok::<_, TchError>(()));
         let encoded = encoded.unwrap().encoded;
         let embeddings = encoded.online.iter().chain(&encoded.keys).flatten();
         let kinds: Vec<Kind> = embeddings.map(|embedding| embedding.local.kind()).collect();
         assert_eq!(kinds, [Kind::Float; 2]);
         drop(encoded);
-        trainer.gradients(&mut loader, false).unwrap();
-        assert!(trainer.optimizer.gradients().all(|(_, gradient)| gradient.kind() == Kind::Float));
+        gradients(&mut trainer, &mut loader);
+        assert!(
+            trainer
+                .learner
+                .optimizer
+                .gradients()
+                .all(|(_, gradient)| gradient.kind() == Kind::Float)
+        );
     }
 
     /// As it is where libtorch refuses: the memory that stays is used, and the run goes on.
@@ -1404,7 +1045,7 @@ mod tests {
             let run = folder.path().join(name);
             let mut trainer = new_trainer(&recipe, &run);
             if records {
-                trainer.late.as_mut().unwrap().begin_recording();
+                trainer.learner.late.as_mut().unwrap().begin_recording();
             }
             trainer.run(&Interrupt::default()).unwrap();
             let said = std::fs::read_to_string(trainer.run_folder().metrics()).unwrap();
@@ -1421,19 +1062,19 @@ mod tests {
     fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
         let folder = tempfile::tempdir().unwrap();
         let mut trainer = new_trainer(RECIPE, &folder.path().join("run"));
-        let (mut monitor, mut loader) = (trainer.monitor().unwrap(), trainer.loader().unwrap());
-        let next_key = |trainer: &Trainer| trainer.queue.as_ref().map(Queue::next);
+        let mut loader = trainer.loader().unwrap();
+        let next_key = |trainer: &Trainer| trainer.learner.queue.as_ref().map(Queue::next);
 
         let before = state(&trainer);
-        let mut gradients = trainer.gradients(&mut loader, false).unwrap();
+        let mut bad = gradients(&mut trainer, &mut loader);
         assert!(state(&trainer) != before, "the forward pass moves the running statistics");
-        gradients.made.metrics.loss = f64::NAN;
-        trainer.apply(gradients, &mut monitor).unwrap();
+        bad.loss = f64::NAN;
+        assert!(!trainer.learner.update(&bad).unwrap());
         assert!(state(&trainer) == before);
-        assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (1, 1, Some(0)));
+        assert_eq!((trainer.learner.step, next_key(&trainer)), (1, Some(0)));
 
-        let gradients = trainer.gradients(&mut loader, false).unwrap();
-        trainer.apply(gradients, &mut monitor).unwrap();
+        let good = gradients(&mut trainer, &mut loader);
+        assert!(trainer.learner.update(&good).unwrap());
         let after = state(&trainer);
         let changed = |name: &str| {
             let find = |all: &[(String, Tensor)]| {
@@ -1445,6 +1086,6 @@ mod tests {
         for name in ["backbone.conv1.weight", "backbone.bn1.running_mean", "queue"] {
             assert!(changed(name), "{name}");
         }
-        assert_eq!((trainer.step, trainer.skipped_in_a_row, next_key(&trainer)), (2, 0, Some(16)));
+        assert_eq!((trainer.learner.step, next_key(&trainer)), (2, Some(16)));
     }
 }

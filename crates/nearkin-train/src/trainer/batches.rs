@@ -13,9 +13,10 @@ use nearkin_objective::mix;
 use nearkin_report::ReportError;
 use tch::Tensor;
 
-use super::encode::Prepared;
-use super::{Trainer, blame};
+use super::Trainer;
 use crate::TrainError;
+use crate::job::blame;
+use crate::learner::encode::Prepared;
 use crate::tensors::save_with_metadata;
 
 /// The name of the file for a batch, counted from 1; several processes write one each.
@@ -45,29 +46,33 @@ impl Trainer {
     /// `processes`, `seed`, and as JSON the names of the `views` and of the `images`.
     pub fn dump_batches(&mut self, count: NonZeroU64, folder: &Path) -> Result<u64, TrainError> {
         let result = self.write_batches(count, folder);
-        result.map_err(|error| blame(self.world.as_ref(), error))
+        result.map_err(|error| blame(self.learner.world.as_ref(), error))
     }
 
     fn write_batches(&mut self, count: NonZeroU64, folder: &Path) -> Result<u64, TrainError> {
         std::fs::create_dir_all(folder)
             .map_err(|source| ReportError::Write { path: folder.to_owned(), source })?;
-        let per_step = self.setup.recipe.training.accumulate_batches.get();
+        let per_step = self.learner.setup.recipe.training.accumulate_batches.get();
         let mut loader = self.loader()?;
         let mut written = 0;
         while written < count.get()
             && let Some(batch) = loader.next().transpose()?
         {
             let batch_of_step = (written % per_step as u64) as usize;
-            let prepared = self.prepare(&batch, batch_of_step)?;
+            let prepared = self.feed.prepare(&batch, &self.learner, batch_of_step)?;
             written += 1;
-            let path = folder.join(batch_file(written, self.world.rank(), self.world.size()));
+            let path = folder.join(batch_file(
+                written,
+                self.learner.world.rank(),
+                self.learner.world.size(),
+            ));
             self.write_batch(&path, &batch, &prepared, batch_of_step)?;
             if batch_of_step + 1 == per_step {
-                self.step += 1;
+                self.learner.step += 1;
             }
         }
         // Launchers end all processes once the first has gone.
-        let _ = self.world.share("end of the batches", b"")?;
+        let _ = self.learner.world.share("end of the batches", b"")?;
         Ok(written)
     }
 
@@ -89,7 +94,7 @@ impl Trainer {
             tensors.push((format!("view_{number}"), view.shallow_clone()));
         }
         for (number, (input, drawn)) in
-            self.setup.requirements.mixed_inputs.iter().zip(drawn).enumerate()
+            self.learner.setup.requirements.mixed_inputs.iter().zip(drawn).enumerate()
         {
             let (partner, share) = (&drawn.partner, &drawn.share);
             let mixed = mix(&views[input.base], &views[input.other], partner, share)?;
@@ -102,16 +107,16 @@ impl Trainer {
                 tensors.push((format!("shuffle_{number}"), shuffle.chosen.shallow_clone()));
             }
         }
-        let recipe = &self.setup.recipe;
+        let recipe = &self.learner.setup.recipe;
         let view_names: Vec<&str> = recipe.views.iter().map(|view| view.name.as_str()).collect();
         let image_names: Vec<String> =
-            batch.images.iter().map(|&index| self.train.name(index)).collect();
+            batch.images.iter().map(|&index| self.feed.train.name(index)).collect();
         let metadata = [
-            ("step", (self.step + 1).to_string()),
-            ("epoch", (self.step / self.steps_per_epoch + 1).to_string()),
+            ("step", (self.learner.step + 1).to_string()),
+            ("epoch", (self.learner.step / self.learner.steps_per_epoch + 1).to_string()),
             ("batch_of_step", batch_of_step.to_string()),
-            ("rank", self.world.rank().to_string()),
-            ("processes", self.world.size().to_string()),
+            ("rank", self.learner.world.rank().to_string()),
+            ("processes", self.learner.world.size().to_string()),
             ("seed", recipe.seed.to_string()),
             ("views", serde_json::json!(view_names).to_string()),
             ("images", serde_json::json!(image_names).to_string()),

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Trainer, Wishes, blame};
+use super::{Trainer, Wishes};
+use crate::job::blame;
 use crate::meter::{Meter, peak_memory};
 use crate::phases::{Phase, Phases};
 use crate::{Interrupt, Threads, TrainError};
@@ -64,18 +65,18 @@ impl Trainer {
     ) -> Result<Option<Benchmark>, TrainError> {
         self.interrupt = interrupt.clone();
         let result = self.measure_steps(warm_up, steps);
-        result.map_err(|error| blame(self.world.as_ref(), error))
+        result.map_err(|error| blame(self.learner.world.as_ref(), error))
     }
 
     fn measure_steps(&mut self, warm_up: u64, steps: u64) -> Result<Option<Benchmark>, TrainError> {
-        self.total_steps = self.step + warm_up + steps;
+        self.learner.total_steps = self.learner.step + warm_up + steps;
         let mut monitor = self.monitor()?;
         let mut loader = self.loader()?;
         let (mut worked, mut ended) = (Duration::ZERO, Instant::now());
         let mut step_seconds = Vec::new();
         for number in 0..warm_up + steps {
             if number == warm_up {
-                self.phases = Phases::of(self.options.device, self.late.is_some());
+                self.learner.phases = Phases::of(self.options.device, self.learner.late.is_some());
                 (worked, ended) = (loader.worked(), Instant::now());
             }
             let wishes = self.one_step(&mut loader, &mut monitor, false)?;
@@ -87,7 +88,7 @@ impl Trainer {
                 return Ok(None);
             }
             if number >= warm_up {
-                self.phases.end(Phase::Other);
+                self.learner.phases.end(Phase::Other);
                 let now = Instant::now();
                 step_seconds.push(now.duration_since(ended).as_secs_f64());
                 ended = now;
@@ -97,10 +98,10 @@ impl Trainer {
         monitor.finish();
         Ok(Some(Benchmark {
             steps,
-            images_per_step: self.setup.recipe.images_per_step(),
-            processes: self.world.size(),
-            threads: Threads { workers: self.workers, threads: self.threads },
-            phases: self.phases.seconds(),
+            images_per_step: self.learner.setup.recipe.images_per_step(),
+            processes: self.learner.world.size(),
+            threads: self.threads,
+            phases: self.learner.phases.seconds(),
             step_seconds,
             augment_cpu_seconds: loader.worked().saturating_sub(worked).as_secs_f64(),
             flop_per_image,

@@ -19,10 +19,10 @@ impl Trainer {
     /// momentum encoder too; every process reads it. Projector and predictor stay as they were drawn.
     pub fn start_from(&mut self, weights: &Path) -> Result<Report, TrainError> {
         let report = self.load_start(weights)?;
-        if self.world.rank() > 0 {
+        if self.learner.world.rank() > 0 {
             return Ok(report);
         }
-        let backbone = self.online.parameters().named().into_iter();
+        let backbone = self.learner.online.parameters().named().into_iter();
         let backbone = backbone.filter(|(name, _)| name.starts_with(BACKBONE));
         save_tensors(&self.run.path().join(INITIAL), backbone)?;
         Ok(report)
@@ -38,9 +38,9 @@ impl Trainer {
     }
 
     fn load_start(&mut self, weights: &Path) -> Result<Report, TrainError> {
-        let report = load_backbone(weights, &self.online)?;
-        if let Some(teacher) = &mut self.teacher {
-            teacher.restart(&self.online)?;
+        let report = load_backbone(weights, &self.learner.online)?;
+        if let Some(teacher) = &mut self.learner.teacher {
+            teacher.restart(&self.learner.online)?;
         }
         Ok(report)
     }

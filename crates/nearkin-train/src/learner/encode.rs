@@ -7,7 +7,6 @@
 //! is encoded again, this time with its activations, to carry its part of that gradient into the
 //! weights (gradient caching). The weights do not change in between, so both ways give the same.
 
-use nearkin_augment::Batch as Loaded;
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
 use nearkin_device::{Autocast, send};
@@ -18,7 +17,7 @@ use nearkin_objective::{
 use nearkin_recipe::Precision;
 use tch::{Kind, TchError, Tensor};
 
-use super::Trainer;
+use super::Learner;
 use crate::guard::Buffers;
 use crate::phases::Phase;
 
@@ -33,38 +32,38 @@ struct Outputs {
 }
 
 /// All that a batch brings to a step: its views, and what was drawn for them, on the device.
-pub(super) struct Prepared {
-    pub(super) views: Vec<Tensor>,
-    pub(super) labels: Labels,
+pub(crate) struct Prepared {
+    pub(crate) views: Vec<Tensor>,
+    pub(crate) labels: Labels,
     /// One for each mixed input of the method.
-    pub(super) drawn: Vec<Drawn>,
+    pub(crate) drawn: Vec<Drawn>,
     /// Of the views that the momentum encoder sees in another order.
-    pub(super) shuffles: Vec<Option<Shuffle>>,
+    pub(crate) shuffles: Vec<Option<Shuffle>>,
 }
 
 /// With which other row each row of a mixture is mixed, and its own share.
-pub(super) struct Drawn {
-    pub(super) partner: Tensor,
-    pub(super) share: Tensor,
+pub(crate) struct Drawn {
+    pub(crate) partner: Tensor,
+    pub(crate) share: Tensor,
 }
 
 /// A batch on its way through the encoders.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     inputs: Vec<Inputs>,
     outputs: Vec<Outputs>,
     /// What the method gets.
-    pub(super) encoded: Encoded,
+    pub(crate) encoded: Encoded,
 }
 
-impl Trainer {
-    /// Brings a batch to the device and draws what its step needs.
-    pub(super) fn prepare(
+impl Learner {
+    /// Draws what the step of a batch needs: its `views` are on the device, and `labels` are those of its
+    /// images in this process.
+    pub(crate) fn prepare(
         &self,
-        batch: &Loaded,
+        views: Vec<Tensor>,
+        labels: &[i64],
         batch_of_step: usize,
     ) -> Result<Prepared, TchError> {
-        let views = self.to_device(batch)?;
-        self.phases.end(Phase::Transfer);
         let place = |index: usize| (batch_of_step * views.len() + index) as u64;
         let mixed = self.setup.requirements.mixed_inputs.iter().enumerate();
         let drawn = mixed.map(|(index, input)| self.draw(&views[input.base], input, place(index)));
@@ -84,14 +83,14 @@ impl Trainer {
         Ok(Prepared {
             drawn: drawn.collect::<Result<_, _>>()?,
             shuffles: shuffles.collect::<Result<_, _>>()?,
-            labels: self.labels(batch)?,
+            labels: self.labels(labels)?,
             views,
         })
     }
 
     /// Every view through the encoders that its role names, and mixtures of views; `stop_point` comes
     /// before every pass.
-    pub(super) fn encode<E: From<TchError>>(
+    pub(crate) fn encode<E: From<TchError>>(
         &self,
         prepared: &Prepared,
         stop_point: impl Fn() -> Result<(), E>,
@@ -164,7 +163,7 @@ impl Trainer {
 
     /// Adds the gradient of a batch's `loss` to that of the weights. The `last` of a step also
     /// averages over the processes. `stop_point` comes before every pass.
-    pub(super) fn backward<E: From<TchError>>(
+    pub(crate) fn backward<E: From<TchError>>(
         &self,
         loss: &Tensor,
         batch: &Batch,
@@ -266,7 +265,7 @@ impl Trainer {
     /// In force while an encoder runs, if the recipe asks for bfloat16.
     fn autocast(&self) -> Result<Option<Autocast>, TchError> {
         let asked = self.setup.recipe.training.precision == Precision::Bfloat16;
-        asked.then(|| Autocast::to_bfloat16(self.options.device)).transpose()
+        asked.then(|| Autocast::to_bfloat16(self.device)).transpose()
     }
 
     /// Embeddings as what follows takes them: normalisation and loss need more than 16 bits.
@@ -319,7 +318,7 @@ impl Trainer {
                 Per::Batch => shares.extend(vec![draw(); rows]),
             }
         }
-        let device = self.options.device;
+        let device = self.device;
         let partner = send(&partner, &[batch as i64], device)?;
         let share = send(&shares, &[batch as i64], device)?.f_to_kind(base.kind())?;
         Ok(Drawn { partner, share })

@@ -20,15 +20,15 @@ use crate::TrainError;
 const SHARE: u64 = 4;
 
 /// The views of a run, ready for its device.
-pub(super) struct Placed {
-    pub(super) views: Arc<[View]>,
+pub(crate) struct Placed {
+    pub(crate) views: Arc<[View]>,
     held: Option<HeldImages>,
     device: Device,
 }
 
 impl Placed {
     /// Moves the images to the device where that is their place; `workers` threads read them.
-    pub(super) fn new(
+    pub(crate) fn new(
         recipe: &Recipe,
         train: &dyn ImageSet,
         device: Device,
@@ -60,12 +60,12 @@ impl Placed {
     }
 
     /// Whether the device holds the images.
-    pub(super) fn holds_images(&self) -> bool {
+    pub(crate) fn holds_images(&self) -> bool {
         self.held.is_some()
     }
 
     /// The whole images of a batch, `[images, height, width, 3]`, if a view begins with them.
-    pub(super) fn whole_images(&self, batch: &Batch) -> Result<Option<Tensor>, TchError> {
+    pub(crate) fn whole_images(&self, batch: &Batch) -> Result<Option<Tensor>, TchError> {
         if let Some(held) = &self.held {
             return held.select(&batch.images).map(Some);
         }

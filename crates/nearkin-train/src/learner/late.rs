@@ -9,20 +9,17 @@
 //! A step whose measures are written down is still read at once. All three forms compute the same, but for
 //! the last digits of single precision.
 
-use nearkin_augment::Loader;
-use nearkin_device::{ExactProducts, Graph, Moment, leave_default_stream};
+use nearkin_device::{Graph, Moment, leave_default_stream};
 use nearkin_kernel::Rate;
 use nearkin_model::Shuffle;
-use nearkin_objective::{Labels, evaluate};
+use nearkin_objective::Labels;
 use nearkin_recipe::{Recipe, StepForm};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::encode::{Drawn, Prepared};
-use super::{Made, Trainer};
-use crate::TrainError;
+use super::{Learned, Learner, Part};
 use crate::guard::sum_of_norms;
 use crate::interrupt::Unfinished;
-use crate::monitor::{Monitor, Position};
 use crate::phases::Phase;
 
 /// Steps that were started kernel by kernel, since a number of the method last moved, before one is
@@ -30,7 +27,7 @@ use crate::phases::Phase;
 const BEFORE_RECORDING: u32 = 3;
 
 /// What a run needs to go on without the host.
-pub(super) struct Late {
+pub(crate) struct Late {
     /// What the host tells the device before a step.
     learning_rate: Tensor,
     /// `1 - momentum` of the momentum encoder.
@@ -38,7 +35,6 @@ pub(super) struct Late {
     /// Where the next key goes, if it is known here better than in the queue.
     cursor: Tensor,
     cursor_leads: bool,
-    unread: Option<Unread>,
     recording: Recording,
 }
 
@@ -58,13 +54,21 @@ struct Recorded {
 }
 
 /// A step that the device may still be working on.
-struct Unread {
+pub(crate) struct Started {
     /// Loss and sum of the gradients' norms, on their way to the host.
     report: Tensor,
     arrived: Moment,
-    position: Position,
-    /// But for the loss.
-    made: Made,
+    /// What to say of how it was started.
+    pub(crate) warning: Option<String>,
+}
+
+impl Started {
+    /// Waits for the step; its loss, and whether it changed anything, because all was finite.
+    pub(crate) fn read(self) -> Result<(f64, bool), TchError> {
+        self.arrived.wait()?;
+        let numbers = Vec::<f64>::try_from(self.report)?;
+        Ok((numbers[0], numbers.iter().all(|number| number.is_finite())))
+    }
 }
 
 /// What a step leaves behind on the device.
@@ -76,7 +80,7 @@ struct Launched {
 }
 
 /// Why a recipe's wish for late steps is not fulfilled, if it is not.
-pub(super) fn obstacle(recipe: &Recipe, processes: usize) -> Option<&'static str> {
+pub(crate) fn obstacle(recipe: &Recipe, processes: usize) -> Option<&'static str> {
     let training = &recipe.training;
     match () {
         () if processes > 1 => Some("several processes agree on every step"),
@@ -92,7 +96,7 @@ pub(super) fn obstacle(recipe: &Recipe, processes: usize) -> Option<&'static str
 impl Late {
     /// If the recipe asks for it and nothing stands against it. Where steps can be recorded, this
     /// thread's work goes to a stream of its own from now on.
-    pub(super) fn of(
+    pub(crate) fn new(
         recipe: &Recipe,
         processes: usize,
         device: Device,
@@ -113,7 +117,6 @@ impl Late {
             weight: number(kind)?,
             cursor: number(Kind::Int64)?,
             cursor_leads: false,
-            unread: None,
             recording: if records { Recording::After(0) } else { Recording::Never },
         }))
     }
@@ -122,113 +125,75 @@ impl Late {
 #[cfg(test)]
 impl Late {
     /// As if this device could.
-    pub(super) fn begin_recording(&mut self) {
+    pub(crate) fn begin_recording(&mut self) {
         self.recording = Recording::After(0);
     }
 }
 
-impl Trainer {
+impl Learner {
     /// Whether the host need not wait for the next step.
-    pub(super) fn reads_next_late(&self) -> bool {
-        let every = self.setup.recipe.training.record_every_steps.get();
-        self.late.is_some() && !(self.step + 1).is_multiple_of(every)
+    pub(crate) fn reads_next_late(&self) -> bool {
+        self.late.is_some() && !self.measures_next()
     }
 
-    /// Starts a step and reads the one before.
-    pub(super) fn step_late(
-        &mut self,
-        loader: &mut Loader,
-        monitor: &mut Monitor,
-    ) -> Result<(), Unfinished> {
-        let Some(mut late) = self.late.take() else { return Ok(()) };
-        let result = self.start(&mut late, loader, monitor);
-        self.late = Some(late);
-        let before = result?;
-        match before {
-            Some(before) => Ok(self.read(before, monitor)?),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads the last step that was started, if it was not read yet: from here on the host knows
-    /// everything.
-    pub(super) fn settle(&mut self, monitor: &mut Monitor) -> Result<(), TrainError> {
-        let Some(late) = &mut self.late else { return Ok(()) };
-        let unread = late.unread.take();
-        if std::mem::take(&mut late.cursor_leads)
+    /// Makes the host know where the next key goes, if the device knew it better.
+    pub(crate) fn settle_cursor(&mut self) -> Result<(), TchError> {
+        if let Some(late) = &mut self.late
+            && std::mem::take(&mut late.cursor_leads)
             && let Some(queue) = &mut self.queue
         {
             queue.continue_at(late.cursor.f_int64_value(&[])?);
         }
-        match unread {
-            Some(unread) => self.read(unread, monitor),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Gives the step before, which is to be read.
-    fn start(
+    /// Starts a step of one batch, and gives what can be read of it later.
+    pub(crate) fn start(
+        &mut self,
+        prepared: &Prepared,
+        stop_point: &impl Fn() -> Result<(), Unfinished>,
+    ) -> Result<Started, Unfinished> {
+        let Some(mut late) = self.late.take() else { return Err(Unfinished::Stopped) };
+        let started = self.start_with(&mut late, prepared, stop_point);
+        self.late = Some(late);
+        if matches!(started, Err(Unfinished::Stopped)) {
+            self.buffers.restore()?;
+        }
+        let (report, warning) = started?;
+        self.step += 1;
+        let report = report.f_to_device_(Device::Cpu, Kind::Double, true, false)?;
+        Ok(Started { report, arrived: Moment::now(self.device)?, warning })
+    }
+
+    fn start_with(
         &mut self,
         late: &mut Late,
-        loader: &mut Loader,
-        monitor: &mut Monitor,
-    ) -> Result<Option<Unread>, Unfinished> {
-        let waited_before = loader.wait();
-        self.phases.end(Phase::Other);
-        let batch = self.next_batch(loader)?;
-        self.phases.end(Phase::Load);
-        let prepared = self.prepare(&batch, 0)?;
-        let metrics = self.metrics_of_next();
-        let _ = late.learning_rate.f_fill_(metrics.learning_rate)?;
-        let _ = late.weight.f_fill_(1.0 - metrics.momentum.unwrap_or(1.0))?;
+        prepared: &Prepared,
+        stop_point: &impl Fn() -> Result<(), Unfinished>,
+    ) -> Result<(Tensor, Option<String>), Unfinished> {
+        let _ = late.learning_rate.f_fill_(self.next_learning_rate())?;
+        let _ = late.weight.f_fill_(1.0 - self.next_momentum().unwrap_or(1.0))?;
         if let (false, Some(queue)) = (late.cursor_leads, &self.queue) {
             let _ = late.cursor.f_fill_(queue.next())?;
             late.cursor_leads = true;
         }
         self.phases.end(Phase::Other);
-        let report = self.launch(late, &prepared, monitor);
-        if matches!(report, Err(Unfinished::Stopped)) {
-            self.buffers.restore()?;
-        }
-        let report = report?;
-        self.step += 1;
-        let to_host = report.f_to_device_(Device::Cpu, Kind::Double, true, false)?;
-        let unread = Unread {
-            report: to_host,
-            arrived: Moment::now(self.options.device)?,
-            position: self.position(),
-            made: Made {
-                metrics,
-                images: batch.images,
-                views: prepared.views,
-                waited: loader.wait().saturating_sub(waited_before),
-            },
-        };
-        self.phases.end(Phase::Other);
-        Ok(late.unread.replace(unread))
+        self.launch(late, prepared, stop_point)
     }
 
-    fn read(&mut self, unread: Unread, monitor: &mut Monitor) -> Result<(), TrainError> {
-        unread.arrived.wait()?;
-        self.phases.end(Phase::Late);
-        let Unread { report, position, mut made, .. } = unread;
-        let numbers = Vec::<f64>::try_from(report)?;
-        made.metrics.loss = numbers[0];
-        let finite = numbers.iter().all(|number| number.is_finite());
-        self.tell(position, made, finite, false, monitor)
-    }
-
-    /// Gives the device a whole step to do, kernel by kernel or as one graph.
+    /// Gives the device a whole step to do, kernel by kernel or as one graph; with a warning where it
+    /// cannot be one.
     fn launch(
         &mut self,
         late: &mut Late,
         prepared: &Prepared,
-        monitor: &mut Monitor,
-    ) -> Result<Tensor, Unfinished> {
-        let stop_point = self.stop_points();
+        stop_point: &impl Fn() -> Result<(), Unfinished>,
+    ) -> Result<(Tensor, Option<String>), Unfinished> {
         let recording = std::mem::replace(&mut late.recording, Recording::Never);
         let (held, recorded) = match recording {
-            Recording::Never => return Ok(self.whole_step(late, prepared, &stop_point)?.report),
+            Recording::Never => {
+                return Ok((self.whole_step(late, prepared, stop_point)?.report, None));
+            }
             Recording::After(steps) => {
                 // The last one before the recording reads the memory that the recording will read: no
                 // algorithm is left to choose then.
@@ -237,13 +202,13 @@ impl Trainer {
                     _ => None,
                 };
                 let inputs = held.as_ref().unwrap_or(prepared);
-                let launched = self.whole_step(late, inputs, &stop_point)?;
+                let launched = self.whole_step(late, inputs, stop_point)?;
                 late.recording = match held {
                     _ if !launched.repeats => Recording::After(0),
                     Some(held) => Recording::Ready { held, recorded: None },
                     None => Recording::After(steps + 1),
                 };
-                return Ok(launched.report);
+                return Ok((launched.report, None));
             }
             Recording::Ready { held, recorded } => (held, recorded),
         };
@@ -253,26 +218,26 @@ impl Trainer {
             None => match self.record(late, &held) {
                 Ok(recorded) => recorded,
                 Err(error) => {
-                    let message = format!(
+                    let warning = format!(
                         "warning: the step cannot be recorded as a CUDA graph, and is started kernel by \
                          kernel: {error}"
                     );
-                    monitor.event(self.position(), &message).map_err(TrainError::from)?;
-                    return Ok(self.whole_step(late, &held, &stop_point)?.report);
+                    let report = self.whole_step(late, &held, stop_point)?.report;
+                    return Ok((report, Some(warning)));
                 }
             },
         };
         recorded.graph.replay()?;
         let report = recorded.report.shallow_clone();
         late.recording = Recording::Ready { held, recorded: Some(recorded) };
-        Ok(report)
+        Ok((report, None))
     }
 
     /// Records a whole step, which therefore has no stop points.
     fn record(&mut self, late: &Late, held: &Prepared) -> Result<Recorded, TchError> {
-        let device = self.options.device;
         let no_stop = || Ok::<_, TchError>(());
-        let (graph, launched) = Graph::record(device, || self.whole_step(late, held, no_stop))?;
+        let (graph, launched) =
+            Graph::record(self.device, || self.whole_step(late, held, &no_stop))?;
         Ok(Recorded { graph, report: launched.report })
     }
 
@@ -281,18 +246,19 @@ impl Trainer {
         &mut self,
         late: &Late,
         prepared: &Prepared,
-        stop_point: impl Fn() -> Result<(), E>,
+        stop_point: &impl Fn() -> Result<(), E>,
     ) -> Result<Launched, E> {
         self.buffers.save()?;
         self.optimizer.zero_gradients();
-        let batch = self.encode(prepared, &stop_point)?;
-        let exact = ExactProducts::begin()?;
-        let loss = evaluate(&self.setup.method.terms(&batch.encoded)?)?.loss;
-        drop(exact);
-        self.phases.end(Phase::Loss);
-        self.backward(&loss, &batch, true, &stop_point)?;
-        self.phases.end(Phase::Backward);
-        let loss = loss.f_detach()?.f_to_kind(Kind::Double)?;
+        let whole = Part { share: 1.0, is_last: true };
+        let learned = self.learn(prepared, whole, None, stop_point)?;
+        let report = self.update_unless_bad(late, &learned)?;
+        Ok(Launched { report, repeats: !learned.has_moving_numbers })
+    }
+
+    /// The update of a step on the device, which changes nothing if loss or gradients are not finite.
+    fn update_unless_bad(&mut self, late: &Late, learned: &Learned) -> Result<Tensor, TchError> {
+        let loss = learned.loss.f_to_kind(Kind::Double)?;
         let norms = match sum_of_norms(&self.optimizer)? {
             Some(norms) => norms,
             None => loss.f_zeros_like()?,
@@ -312,13 +278,12 @@ impl Trainer {
         }
         if let Some(queue) = &mut self.queue {
             let mut cursor = late.cursor.shallow_clone();
-            for keys in self.setup.requirements.new_keys(&batch.encoded) {
-                let (keys, labels) = (&keys.gathered, &prepared.labels.batch);
+            for (keys, labels) in &learned.keys {
                 queue.enqueue_unless(&bad, &mut cursor, keys, labels)?;
             }
             self.phases.end(Phase::Queue);
         }
-        Ok(Launched { report, repeats: !batch.encoded.progress.has_moving_numbers() })
+        Ok(report)
     }
 }
 
