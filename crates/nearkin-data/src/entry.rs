@@ -38,16 +38,22 @@ const SYSTEM_FOLDERS: &[&str] = &[
     "#snapshot",
     "$recycle.bin",
     "@__thumb",
+    "@downloadstation",
     "@eadir",
     "@recently-snapshot",
     "@recycle",
+    "@sharebin",
     "@tmp",
     "__macosx",
     "__pycache__",
     "lost+found",
     "lost.dir",
+    "network trash folder",
     "recycler",
     "system volume information",
+    "temporary items",
+    "thevolumesettingsfolder",
+    "~snapshot",
 ];
 
 /// How names of compressed tar archives end, in lower case.

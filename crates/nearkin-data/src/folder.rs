@@ -86,6 +86,7 @@ impl Folder {
                 note_lists(path, &class, has_test, &mut folder.skipped)?;
             }
             folder.note_masks();
+            folder.note_backslashes();
         }
         if split == Split::Train || layout.folder(Split::Train).is_none() {
             note_classes(&folder.classes, &mut folder.skipped);
@@ -102,6 +103,22 @@ impl Folder {
 
     fn path(&self, index: usize) -> PathBuf {
         self.root.join(self.files.path(index).unwrap_or_default())
+    }
+
+    /// Notes images without classes whose names have folders in them, as archives of Windows unpack elsewhere.
+    fn note_backslashes(&mut self) {
+        let names = || (0..self.len()).map(|index| self.path(index));
+        let has_folder = |path: &PathBuf| path.as_os_str().as_bytes().contains(&b'\\');
+        if self.classes.is_empty()
+            && let Some(first) = names().find(has_folder)
+        {
+            let count = names().filter(has_folder).count();
+            self.skipped.note(format!(
+                "{count} image(s) have backslashes in their names ({}): if these are folders, unpack the \
+                 archive again with a program that makes them",
+                first.display()
+            ));
+        }
     }
 
     /// Notes images that are called like masks of others: they are trained on like the others.
@@ -615,8 +632,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::test_files::empty_files;
     use crate::decode::decode;
+    use crate::test_files::empty_files;
 
     fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
@@ -697,6 +714,8 @@ mod tests {
                         a/0_mask.png";
         assert_eq!(notes(&["a/0.png", "a/0_mask.png", "b/1.jpg", "b/1_mask.png"]), [expected]);
         assert_eq!(notes(&["a/party_mask.png", "b/1.png"]), [""; 0]);
+        let found = notes(&["cats\\0.png", "dogs\\1.png"]);
+        assert!(found[0].starts_with("2 image(s) have backslashes in their names (cats\\0.png)"));
     }
 
     #[test]

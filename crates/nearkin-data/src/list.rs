@@ -182,7 +182,10 @@ impl List {
         /// Lines whose files are looked for.
         const LINES: usize = 16;
         let places = Places::new(folder, own_part(list));
-        let table = parse_table(&head(list).ok()?, list, &|path| places.have(path)).ok()?;
+        let head = head(list).ok()?;
+        let Ok(table) = parse_table(&head, list, &|path| places.have(path)) else {
+            return description_of_lines(&head, &places);
+        };
         let step = table.entries.len().div_ceil(LINES).max(1);
         let lines: Vec<&Entry> = table.entries.iter().step_by(step).collect();
         let found: Vec<(PathBuf, Option<Box<str>>)> = lines
@@ -262,6 +265,23 @@ pub(crate) struct Description {
     pub(crate) divides: bool,
     /// Some of the images with their labels.
     pub(crate) found: Vec<(PathBuf, Option<Box<str>>)>,
+}
+
+/// What lines say that cannot be read as those of a list, such as `0.jpg Golden Retriever`: their first
+/// words may be images all the same.
+fn description_of_lines(head: &[u8], places: &Places) -> Option<Description> {
+    const LINES: usize = 16;
+    let is_end = |letter: char| letter.is_whitespace() || matches!(letter, ',' | ';');
+    let lines: Vec<&str> = text::decode(head).ok()?.lines().take(LINES).collect();
+    let first = lines.iter().filter_map(|line| line.split(is_end).next());
+    let found: Vec<PathBuf> =
+        first.filter(|word| !word.is_empty()).filter_map(|word| places.find(word)).collect();
+    let is_list = !found.is_empty() && found.len() * 2 >= lines.len();
+    is_list.then(|| Description {
+        has_labels: lines.iter().any(|line| line.trim_end().contains(is_end)),
+        divides: false,
+        found: found.into_iter().map(|file| (file, None)).collect(),
+    })
 }
 
 /// Whether a name says no more than that the file lists the images of some splits.
@@ -528,24 +548,27 @@ impl Table {
     }
 }
 
-/// Refuses a list whose paths lead into folders of several splits, where nothing else divides it.
+/// Refuses a list whose paths speak of several splits, by folders or names of files, where nothing else
+/// divides it.
 fn refuse_split_paths(list: &Path, entries: &[Entry]) -> Result<(), DataError> {
     let mut names = SplitNames::default();
     for entry in entries {
-        let folders = entry.path.rsplit(['/', '\\']).skip(1);
-        let parts = folders.filter_map(|folder| match naming(folder) {
+        let mut parts = entry.path.rsplit(['/', '\\']);
+        let file = Path::new(parts.next().unwrap_or_default()).file_stem().unwrap_or_default();
+        let of_folder = parts.filter_map(|folder| match naming(folder) {
             Naming::Names(part) => Some(part),
             _ => None,
         });
-        names.push(&entry.path, parts.last());
+        let part = of_folder.last().or_else(|| part_of_file(&file.to_string_lossy()));
+        names.push(&entry.path, part);
     }
     match names.both() {
         None => Ok(()),
         Some([train, held_out]) => Err(DataError::malformed(
             list,
             format!(
-                "its images are in folders of several splits ({train}, {held_out}): write a list for each \
-                 split, such as train.csv and test.csv, or add a column split"
+                "its images are of several splits by their paths ({train}, {held_out}): write a list for \
+                 each split, such as train.csv and test.csv, or add a column split"
             ),
         )),
     }
@@ -1022,7 +1045,12 @@ mod tests {
         let text = "path,label\ntrain/0.png,a\ntest/0.png,a\n";
         let files = folder(&[&images[..], &[("all.csv", text), ("train.csv", text)]].concat());
         let error = content(&files, "all.csv", Split::Train).unwrap_err();
-        assert!(error.contains("folders of several splits (train/0.png, test/0.png)"), "{error}");
+        let expected = "of several splits by their paths (train/0.png, test/0.png)";
+        assert!(error.contains(expected), "{error}");
+        let text = "filename,emotion\ntrain_1.png,2\ntest_1.png,0\n";
+        let flat = folder(&[("train_1.png", ""), ("test_1.png", ""), ("labels.csv", text)]);
+        let error = content(&flat, "labels.csv", Split::Train).unwrap_err();
+        assert!(error.contains("(train_1.png, test_1.png)"), "{error}");
         let split = "path,split\ntrain/0.png,train\ntest/0.png,test\n";
         let files = folder(&[&images[..], &[("all.csv", split)]].concat());
         assert_eq!(content(&files, "all.csv", Split::Train).unwrap(), ["train/0.png=-"]);

@@ -181,9 +181,8 @@ fn split_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         EXTENSIONS.contains(&extension.as_str()) && is_named && !is_other
     });
     // One that lists images is read as a list.
-    found.retain(|file| {
-        !list::is_list(file) && !is_json(file) || description(file, path).is_none()
-    });
+    found
+        .retain(|file| !list::is_list(file) && !is_json(file) || description(file, path).is_none());
     Ok(found)
 }
 
@@ -432,6 +431,14 @@ mod tests {
                 "meta/test.txt",
             ),
             (&CLASSES, &[("train_test_split.txt", "1 1\n2 0\n")], "train_test_split.txt"),
+            (
+                &FLAT,
+                &[
+                    ("images_variant_train.txt", "0 Boeing 707\n1 A330\n"),
+                    ("images_variant_test.txt", "2 Boeing 707\n3 A330-200\n"),
+                ],
+                "images_variant_test.txt",
+            ),
             (&CLASSES, &[("meta.csv", "path,split\na/0.png,train\na/1.png,test\n")], "meta.csv"),
             (
                 &["images_1/images/0.png", "images_2/images/1.png"],

@@ -42,6 +42,7 @@
 mod columns;
 #[cfg(feature = "parquet")]
 mod labels;
+#[cfg(feature = "parquet")]
 mod pages;
 #[cfg(feature = "parquet")]
 mod read;
