@@ -615,8 +615,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::test_files::empty_files;
     use crate::decode::decode;
+    use crate::test_files::empty_files;
 
     fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());

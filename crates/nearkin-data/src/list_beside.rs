@@ -181,9 +181,8 @@ fn split_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         EXTENSIONS.contains(&extension.as_str()) && is_named && !is_other
     });
     // One that lists images is read as a list.
-    found.retain(|file| {
-        !list::is_list(file) && !is_json(file) || description(file, path).is_none()
-    });
+    found
+        .retain(|file| !list::is_list(file) && !is_json(file) || description(file, path).is_none());
     Ok(found)
 }
 
