@@ -9,9 +9,9 @@
 //! are scaled to 8, where Pillow clips some files. Of several pages or frames the first one counts.
 //! Kinds whose pixels could be other than Pillow's are refused with a reason.
 //!
-//! An Exif orientation is applied: a photograph stands upright. torchvision's `ImageFolder` does
-//! not do that unless asked to, so for such files its pixels are those of the camera's sensor
-//! instead. The usual data sets have none.
+//! The orientation in Exif or XMP metadata is applied: a photograph stands upright. torchvision's
+//! `ImageFolder` does not do that unless asked to, so for such files its pixels are those of the
+//! camera's sensor instead. The usual data sets have none.
 //!
 //! Metadata is skipped before a decoder sees it. Otherwise a compressed color profile of one megabyte
 //! takes gigabytes.
@@ -26,9 +26,10 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::content::{self, ImageKind};
+use crate::exif::{self, Stated};
 use crate::jpeg::JpegDecoder;
 use crate::tiff::TiffDecoder;
-use crate::{DataError, Image, exif, png, webp};
+use crate::{DataError, Image, png, webp};
 
 /// An image is refused if one of its sides is longer than the other by more than this factor.
 const MAX_ASPECT_RATIO: u32 = 100;
@@ -72,11 +73,15 @@ fn try_decode(bytes: &[u8]) -> Result<Image<'static>, String> {
         ImageKind::Tiff => decode_tiff(bytes)?,
         ImageKind::Png => {
             let needed = png::without_metadata(bytes)?;
-            (decode_plain(&needed.png, ImageFormat::Png)?, orientation(needed.exif))
+            let (exif, xmp) = (needed.metadata.exif(), needed.metadata.xmp());
+            let rgb = decode_plain(&needed.png, ImageFormat::Png)?;
+            (rgb, orientation(exif.as_deref(), xmp.as_deref()))
         }
         ImageKind::WebP => {
             webp::check_length(bytes)?;
-            (decode_plain(bytes, ImageFormat::WebP)?, orientation(webp::exif(bytes)))
+            let metadata = webp::metadata(bytes);
+            let rgb = decode_plain(bytes, ImageFormat::WebP)?;
+            (rgb, orientation(metadata.exif, metadata.xmp))
         }
         ImageKind::Bmp => (decode_plain(bytes, ImageFormat::Bmp)?, Orientation::NoTransforms),
     };
@@ -91,7 +96,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
     let decoder = JpegDecoder::new(bytes).map_err(cannot_decode)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    let orientation = orientation(decoder.exif());
+    let orientation = orientation(decoder.exif(), decoder.xmp());
     let rgb = decoder.decode(MAX_DECODER_BYTES).map_err(cannot_decode)?;
     Ok((rgb_image(width, height, rgb)?, orientation))
 }
@@ -100,9 +105,10 @@ fn decode_tiff(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
     let decoder = TiffDecoder::new(bytes).map_err(cannot_decode)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    let orientation = decoder.orientation().and_then(Orientation::from_exif);
+    let orientation =
+        exif::orientation(decoder.orientation().map(Stated::from_number), decoder.xmp());
     let rgb = decoder.decode().map_err(cannot_decode)?;
-    Ok((rgb_image(width, height, rgb)?, orientation.unwrap_or(Orientation::NoTransforms)))
+    Ok((rgb_image(width, height, rgb)?, orientation))
 }
 
 /// Decodes with the `image` crate, without its metadata.
@@ -121,9 +127,8 @@ fn rgb_image(width: u32, height: u32, rgb: Vec<u8>) -> Result<RgbImage, String> 
     RgbImage::from_raw(width, height, rgb).ok_or_else(|| "the image has no pixels".into())
 }
 
-/// Damaged metadata is no reason to refuse the pixels.
-fn orientation(metadata: Option<&[u8]>) -> Orientation {
-    metadata.and_then(exif::orientation).unwrap_or(Orientation::NoTransforms)
+fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
+    exif::orientation(exif.and_then(exif::in_exif), xmp)
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), String> {
@@ -343,6 +348,94 @@ mod tests {
             let turned = turned.unwrap();
             assert_eq!((turned.width(), turned.height()), (image.height(), image.width()));
         }
+    }
+
+    #[test]
+    fn an_orientation_in_xmp_or_in_a_text_turns_the_image() {
+        const XMP: &[u8] = b"<x tiff:Orientation=\"8\"/>";
+        let image = RgbImage::from_fn(3, 2, |x, y| Rgb([x as u8 * 99, y as u8 * 99, 7]));
+        let plain = pixels(&encoded(&image, ImageFormat::Png));
+        for (name, bytes) in [
+            ("jpeg", jpeg_with_xmp(&encoded(&image, ImageFormat::Jpeg), XMP)),
+            ("tiff", tiff_with_xmp(&encoded(&image, ImageFormat::Tiff), XMP)),
+            ("webp", webp_with_xmp(&encoded(&image, ImageFormat::WebP), XMP)),
+            ("png", png_with(&image, b"iTXt", &[b"XML:com.adobe.xmp\0\0\0\0\0", XMP])),
+            ("marked", png_with(&image, b"eXIf", &[b"Exif\0\0", &exif(8)])),
+            ("raw", png_with(&image, b"tEXt", &[b"Raw profile type exif\0", &raw_exif(8)])),
+        ] {
+            let turned = decode(&bytes, Path::new(name)).unwrap();
+            assert_eq!((turned.width(), turned.height()), (2, 3), "{name}");
+            if name != "jpeg" {
+                // Turned to the left, the last column is the first row.
+                assert_eq!(turned.rgb()[..3], plain[6..9], "{name}");
+                assert_eq!(turned.rgb()[3..6], plain[15..], "{name}");
+            }
+        }
+        // An orientation in Exif counts before that in XMP.
+        let both = jpeg_with_xmp(&encoded(&image, ImageFormat::Jpeg), XMP);
+        let both = jpeg_with(&both, &[b"Exif\0\0", &exif(1)]);
+        assert_eq!(decode(&both, Path::new("both")).unwrap().width(), 3);
+    }
+
+    fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn exif(orientation: u8) -> Vec<u8> {
+        let entry = [b"\x12\x01\x03\0\x01\0\0\0", &[orientation, 0, 0, 0][..]].concat();
+        [b"II*\0\x08\0\0\0\x01\0", &entry[..], &[0; 4]].concat()
+    }
+
+    fn raw_exif(orientation: u8) -> Vec<u8> {
+        let exif = exif(orientation);
+        let digits: String = exif.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("\nexif\n{:8}\n{digits}\n", exif.len()).into_bytes()
+    }
+
+    fn jpeg_with(jpeg: &[u8], content: &[&[u8]]) -> Vec<u8> {
+        let content = content.concat();
+        let length = (2 + content.len() as u16).to_be_bytes();
+        [&jpeg[..2], &[0xff, 0xe1], &length, &content, &jpeg[2..]].concat()
+    }
+
+    fn jpeg_with_xmp(jpeg: &[u8], xmp: &[u8]) -> Vec<u8> {
+        jpeg_with(jpeg, &[b"http://ns.adobe.com/xap/1.0/\0", xmp])
+    }
+
+    /// Puts a chunk before the pixels.
+    fn png_with(image: &RgbImage, kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+        let png = encoded(image, ImageFormat::Png);
+        let chunk = [kind, &content.concat()[..]].concat();
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk);
+        let length = chunk.len() as u32 - 4;
+        let (start, rest) = png.split_at(place(&png, b"IDAT") - 4);
+        [start, &length.to_be_bytes(), &chunk, &crc.sum().to_be_bytes(), rest].concat()
+    }
+
+    /// Changes a WebP of 3 x 2 pixels to the extended format.
+    fn webp_with_xmp(webp: &[u8], xmp: &[u8]) -> Vec<u8> {
+        let header = b"VP8X\x0a\0\0\0\x04\0\0\0\x02\0\0\x01\0\0";
+        let length = (xmp.len() as u32).to_le_bytes();
+        let padding = &[0][..xmp.len() % 2];
+        let chunks = [b"WEBP", &header[..], &webp[12..], b"XMP ", &length, xmp, padding].concat();
+        [b"RIFF", &(chunks.len() as u32).to_le_bytes()[..], &chunks].concat()
+    }
+
+    /// Writes the directory again at the end, with an entry more.
+    fn tiff_with_xmp(tiff: &[u8], xmp: &[u8]) -> Vec<u8> {
+        let number = |at: usize| u32::from_le_bytes(*tiff[at..].first_chunk().unwrap()) as usize;
+        let directory = number(4);
+        let entries = u16::from_le_bytes([tiff[directory], tiff[directory + 1]]);
+        let old = &tiff[directory + 2..][..12 * usize::from(entries)];
+        let length = (xmp.len() as u32).to_le_bytes();
+        let at = (tiff.len() as u32).to_le_bytes();
+        let entry = [&700_u16.to_le_bytes()[..], &1_u16.to_le_bytes(), &length, &at].concat();
+        let start = (tiff.len() + xmp.len()) as u32;
+        let count = (entries + 1).to_le_bytes();
+        [&tiff[..4], &start.to_le_bytes(), &tiff[8..], xmp, &count, old, &entry, &[0; 4]].concat()
     }
 
     #[test]

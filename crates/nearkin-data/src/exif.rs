@@ -1,13 +1,21 @@
-//! The orientation in Exif metadata.
+//! The orientation in Exif and XMP metadata.
 //!
 //! Exif metadata is the start of a TIFF file, without the image. The standard stores the orientation as one
 //! number of 16 bits; editors and phones also write 32 bits, or several numbers. As in Pillow's
 //! `exif_transpose`, any integer type counts, the first number of several, and the last of repeated
 //! entries. Texts, single unsigned bytes and fractions don't.
+//!
+//! XMP metadata is XML, which editors write beside Exif or instead of it. As in Pillow, it counts
+//! only where Exif has no orientation, not even an invalid one.
 
 use image::metadata::Orientation;
+use memchr::memmem;
 
 const ORIENTATION: u16 = 0x0112;
+const XMP_ORIENTATION: &[u8] = b"tiff:Orientation";
+
+/// What marks a block as Exif in a JPEG. Some writers put it into other formats, or repeat it.
+pub(crate) const EXIF_MARK: &[u8] = b"Exif\0\0";
 
 /// The metadata with its byte order.
 struct Exif<'a> {
@@ -30,28 +38,71 @@ impl Exif<'_> {
         usize::try_from(self.number(from, 4)?).ok()
     }
 
-    /// The first number of the directory entry at `at`, if it has some and they are integers.
-    fn first_integer(&self, at: usize) -> Option<u64> {
+    /// What the directory entry at `at` states; `None` if it is damaged, empty or of no known type.
+    fn statement(&self, at: usize) -> Option<Stated> {
         // Signed numbers are read as unsigned ones: neither is an orientation if it is negative.
-        let size = match self.number(at + 2, 2)? {
-            6 => 1,
-            3 | 8 => 2,
-            4 | 9 | 13 => 4,
-            16 => 8,
+        let (size, is_integer) = match self.number(at + 2, 2)? {
+            6 => (1, true),
+            3 | 8 => (2, true),
+            4 | 9 | 13 => (4, true),
+            16 => (8, true),
+            1 | 2 | 7 => (1, false),
+            11 => (4, false),
+            5 | 10 | 12 => (8, false),
             _ => return None,
         };
         let length = self.place(at + 4)?.checked_mul(size).filter(|&length| length > 0)?;
         let values = if length <= 4 { at + 8 } else { self.place(at + 8)? };
         // An entry that ends behind the file is damaged, its first number too.
         self.bytes.get(values..values.checked_add(length)?)?;
-        self.number(values, size)
+        let number = self.number(values, size)?;
+        Some(if is_integer { Stated::from_number(number) } else { Stated::Invalid })
     }
 }
 
-/// The orientation that the metadata states; `None` without one, and where it is damaged.
+/// What the orientation tag of Exif metadata says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stated {
+    Orientation(Orientation),
+    /// There is the tag, but its value is no orientation.
+    Invalid,
+}
+
+impl Stated {
+    pub(crate) fn from_number(number: u64) -> Self {
+        let orientation = u8::try_from(number).ok().and_then(Orientation::from_exif);
+        orientation.map_or(Self::Invalid, Self::Orientation)
+    }
+}
+
+/// How an image is to be turned, by its Exif orientation, or without one by its XMP metadata.
 ///
-/// `bytes` start with the header of a TIFF file, behind what marks them as Exif.
-pub(crate) fn orientation(bytes: &[u8]) -> Option<Orientation> {
+/// Damaged metadata is no reason to refuse the pixels.
+pub(crate) fn orientation(exif: Option<Stated>, xmp: Option<&[u8]>) -> Orientation {
+    let stated = exif.or_else(|| xmp.and_then(in_xmp));
+    match stated {
+        Some(Stated::Orientation(orientation)) => orientation,
+        Some(Stated::Invalid) | None => Orientation::NoTransforms,
+    }
+}
+
+/// The first orientation in XMP metadata, an attribute or an element.
+fn in_xmp(xmp: &[u8]) -> Option<Stated> {
+    memmem::find_iter(xmp, XMP_ORIENTATION).find_map(|at| {
+        let behind = &xmp[at + XMP_ORIENTATION.len()..];
+        match behind.strip_prefix(b"=\"").or_else(|| behind.strip_prefix(b">"))? {
+            [digit @ b'0'..=b'9', ..] => Some(Stated::from_number(u64::from(digit - b'0'))),
+            _ => None,
+        }
+    })
+}
+
+/// What Exif metadata states; `None` without the tag, and where it is damaged.
+///
+/// `bytes` are those of a TIFF file. The mark of Exif may precede them.
+pub(crate) fn in_exif(bytes: &[u8]) -> Option<Stated> {
+    let bytes = bytes.strip_prefix(EXIF_MARK).unwrap_or(bytes);
+    let bytes = bytes.strip_prefix(EXIF_MARK).unwrap_or(bytes);
     let is_big_endian = match bytes {
         [b'I', b'I', 42, 0, ..] => false,
         [b'M', b'M', 0, 42, ..] => true,
@@ -66,10 +117,10 @@ pub(crate) fn orientation(bytes: &[u8]) -> Option<Orientation> {
         // The entries before the end of cut metadata are sound.
         let Some(tag) = exif.number(at, 12).and_then(|_| exif.number(at, 2)) else { break };
         if tag == u64::from(ORIENTATION) {
-            found = exif.first_integer(at).or(found);
+            found = exif.statement(at).or(found);
         }
     }
-    Orientation::from_exif(u8::try_from(found?).ok()?)
+    found
 }
 
 #[cfg(test)]
@@ -78,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    const ROTATED: Option<Orientation> = Some(Orientation::Rotate90);
+    const ROTATED: Option<Stated> = Some(Stated::Orientation(Orientation::Rotate90));
 
     /// Metadata of one entry of `count` numbers; more than 4 bytes of them follow the directory.
     fn exif(kind: u16, count: u32, values: &[u8]) -> Vec<u8> {
@@ -113,46 +164,79 @@ mod tests {
             (13, 1, &[6, 0, 0, 0]),
             (16, 1, &[6, 0, 0, 0, 0, 0, 0, 0]),
         ] {
-            assert_eq!(orientation(&exif(kind, count, values)), ROTATED, "type {kind}, {count}");
+            assert_eq!(in_exif(&exif(kind, count, values)), ROTATED, "type {kind}, {count}");
         }
         let big = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06\0\0\0\0";
-        assert_eq!(orientation(big), ROTATED);
+        assert_eq!(in_exif(big), ROTATED);
+        for marks in 1..3 {
+            let marked = [&EXIF_MARK.repeat(marks)[..], big].concat();
+            assert_eq!(in_exif(&marked), ROTATED, "{marks}");
+        }
     }
 
     #[test]
     fn what_pillow_reads_no_orientation_from_has_none() {
-        for (kind, count, values) in [
-            (1, 1, &[6][..]),
-            (2, 2, b"6\0"),
-            (7, 1, &[6]),
-            (99, 1, &[6]),
-            (3, 0, &[6, 0]),
-            (3, 1, &[9, 0]),
-            (3, 1, &[6, 1]),
-            (8, 1, &[0xff, 0xff]),
-            (3, 200, &[6, 0, 1, 0, 1, 0]),
-            (3, u32::MAX, &[6, 0]),
+        for (kind, count, values, expected) in [
+            (1, 1, &[6][..], Some(Stated::Invalid)),
+            (2, 2, b"6\0", Some(Stated::Invalid)),
+            (7, 1, &[6], Some(Stated::Invalid)),
+            (5, 1, &[6, 0, 0, 0, 1, 0, 0, 0], Some(Stated::Invalid)),
+            (3, 1, &[9, 0], Some(Stated::Invalid)),
+            (3, 1, &[6, 1], Some(Stated::Invalid)),
+            (8, 1, &[0xff, 0xff], Some(Stated::Invalid)),
+            (99, 1, &[6], None),
+            (3, 0, &[6, 0], None),
+            (3, 200, &[6, 0, 1, 0, 1, 0], None),
+            (3, u32::MAX, &[6, 0], None),
         ] {
-            assert_eq!(orientation(&exif(kind, count, values)), None, "type {kind}, {count}");
+            assert_eq!(in_exif(&exif(kind, count, values)), expected, "type {kind}, {count}");
         }
-        assert_eq!(orientation(b"II*\0\xff\xff\xff\xff"), None);
-        assert_eq!(orientation(b"Exif"), None);
+        assert_eq!(in_exif(b"II*\0\xff\xff\xff\xff"), None);
+        assert_eq!(in_exif(b"Exif"), None);
+    }
+
+    #[test]
+    fn xmp_counts_where_exif_has_no_orientation() {
+        let xmp = Some(&b"<x tiff:Orientation=\"8\"/>"[..]);
+        assert_eq!(orientation(None, xmp), Orientation::Rotate270);
+        assert_eq!(orientation(ROTATED, xmp), Orientation::Rotate90);
+        assert_eq!(orientation(Some(Stated::Invalid), xmp), Orientation::NoTransforms);
+        assert_eq!(orientation(None, None), Orientation::NoTransforms);
+    }
+
+    #[test]
+    fn xmp_has_its_orientation_in_an_attribute_or_an_element() {
+        for (xmp, expected) in [
+            ("<x tiff:Orientation=\"6\">", ROTATED),
+            ("<x><tiff:Orientation>6</tiff:Orientation></x>", ROTATED),
+            ("tiff:Orientation tiff:Orientation=\"a tiff:Orientation>6", ROTATED),
+            ("tiff:Orientation>6<tiff:Orientation>8<", ROTATED),
+            ("tiff:Orientation=\"9\" tiff:Orientation=\"6\"", Some(Stated::Invalid)),
+            ("tiff:Orientation='6'", None),
+            ("exif:Orientation=\"6\"", None),
+            ("tiff:Orientation>", None),
+            ("tiff:Orientation", None),
+            ("", None),
+        ] {
+            assert_eq!(in_xmp(xmp.as_bytes()), expected, "{xmp}");
+        }
     }
 
     #[test]
     fn cut_metadata_keep_the_entries_before_the_cut() {
         let mut bytes = exif(3, 1, &[6, 0]);
         bytes[8] = 40;
-        assert_eq!(orientation(&bytes), ROTATED);
+        assert_eq!(in_exif(&bytes), ROTATED);
         bytes.truncate(21);
-        assert_eq!(orientation(&bytes), None);
+        assert_eq!(in_exif(&bytes), None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(start in 0..3_usize, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let start: &[u8] = [&b"II*\0\x08\0\0\0"[..], b"MM\0*\0\0\0\x08", b""][start];
-            let _ = orientation(&[start, &bytes].concat());
+            let _ = in_exif(&[start, &bytes].concat());
+            let _ = in_xmp(&[XMP_ORIENTATION, &bytes].concat());
         }
     }
 }

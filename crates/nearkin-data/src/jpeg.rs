@@ -73,6 +73,11 @@ impl<'a> JpegDecoder<'a> {
         self.reader.exif
     }
 
+    /// The XMP metadata, the last of several, before the first scan.
+    pub(crate) fn xmp(&self) -> Option<&'a [u8]> {
+        self.reader.xmp
+    }
+
     /// The number of components.
     pub(crate) fn channels(&self) -> usize {
         self.frame.components.len()

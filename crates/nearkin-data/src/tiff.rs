@@ -136,9 +136,13 @@ impl<'a> TiffDecoder<'a> {
     }
 
     /// The number of the Exif orientation.
-    pub(crate) fn orientation(&self) -> Option<u8> {
-        let number = self.directory.number(tags::ORIENTATION).ok().flatten()?;
-        u8::try_from(number).ok()
+    pub(crate) fn orientation(&self) -> Option<u64> {
+        self.directory.number(tags::ORIENTATION).ok().flatten()
+    }
+
+    /// The XMP metadata, unless they are damaged.
+    pub(crate) fn xmp(&self) -> Option<&'a [u8]> {
+        self.directory.value_bytes(tags::XMP).ok().flatten()
     }
 
     /// Decodes to 8-bit RGB, row by row.

@@ -6,6 +6,10 @@ use memchr::memchr;
 
 use super::entropy::HuffmanCode;
 use super::{JpegError, standard};
+use crate::exif::EXIF_MARK;
+
+/// What marks a block as XMP.
+const XMP_MARK: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 const BAD_LENGTH: JpegError = JpegError::Damaged("a header has a wrong length");
 const NO_CODE: JpegError = JpegError::Damaged("a Huffman code is missing");
@@ -215,6 +219,7 @@ pub(super) struct HeaderReader<'a> {
     /// The color in place of the one that the file states.
     pub(super) given_color: Option<JpegColor>,
     pub(super) exif: Option<&'a [u8]>,
+    pub(super) xmp: Option<&'a [u8]>,
 }
 
 impl<'a> HeaderReader<'a> {
@@ -235,6 +240,7 @@ impl<'a> HeaderReader<'a> {
             adobe_transform: None,
             given_color: None,
             exif: None,
+            xmp: None,
         })
     }
 
@@ -258,7 +264,8 @@ impl<'a> HeaderReader<'a> {
                 }
                 0xe1 => {
                     let segment = self.source.segment()?;
-                    self.exif = self.exif.or(segment.strip_prefix(b"Exif\0\0"));
+                    self.exif = self.exif.or(segment.strip_prefix(EXIF_MARK));
+                    self.xmp = segment.strip_prefix(XMP_MARK).or(self.xmp);
                 }
                 0xee => {
                     let segment = self.source.segment()?;

@@ -25,6 +25,7 @@ pub(super) const EXTRA_SAMPLES: u16 = 338;
 pub(super) const SAMPLE_FORMAT: u16 = 339;
 pub(super) const JPEG_TABLES: u16 = 347;
 pub(super) const SUBSAMPLING: u16 = 530;
+pub(super) const XMP: u16 = 700;
 
 /// Which byte of a number comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
