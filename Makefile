@@ -31,6 +31,7 @@ endif
 
 lint: setup ## check formatting and clippy's lints
 	$(CARGO) fmt --all --check
+	rustfmt --edition 2024 --check crates/nearkin-objective/src/methods/*.rs # not named by any mod
 	$(CARGO) clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
 
 parity: ## compare the reference values of the tests with PyTorch and torchvision, live
