@@ -390,8 +390,9 @@ mod tests {
 
     fn raw_exif(orientation: u8) -> Vec<u8> {
         let exif = exif(orientation);
-        let digits: String = exif.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("\nexif\n{:8}\n{digits}\n", exif.len()).into_bytes()
+        let mut text = format!("\nexif\n{:8}\n", exif.len()).into_bytes();
+        exif.iter().for_each(|byte| text.extend(format!("{byte:02x}").bytes()));
+        text
     }
 
     fn jpeg_with(jpeg: &[u8], content: &[&[u8]]) -> Vec<u8> {
@@ -405,7 +406,7 @@ mod tests {
     }
 
     /// Puts a chunk before the pixels.
-    fn png_with(image: &RgbImage, kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+    fn png_with(image: &RgbImage, kind: &[u8], content: &[&[u8]]) -> Vec<u8> {
         let png = encoded(image, ImageFormat::Png);
         let chunk = [kind, &content.concat()[..]].concat();
         let mut crc = flate2::Crc::new();

@@ -57,7 +57,7 @@ fn chunks(webp: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
 mod tests {
     use super::*;
 
-    fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    fn chunk(kind: &[u8], content: &[u8]) -> Vec<u8> {
         let padding = &[0][..content.len() % 2];
         [kind, &(content.len() as u32).to_le_bytes()[..], content, padding].concat()
     }
