@@ -28,7 +28,7 @@ impl Write for Escaping<'_, '_> {
         for part in text.split_inclusive(char::is_control) {
             match part.char_indices().next_back().filter(|(_, last)| last.is_control()) {
                 Some((end, control)) => {
-                    write!(self.0, "{}{}", &part[..end], control.escape_default())?
+                    write!(self.0, "{}{}", &part[..end], control.escape_default())?;
                 }
                 None => self.0.write_str(part)?,
             }

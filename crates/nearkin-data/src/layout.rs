@@ -596,9 +596,12 @@ fn refuse_folds(root: &Path, listing: &Listing) -> Result<(), DataError> {
     Ok(())
 }
 
+/// A folder, and the rest of the names of parts in it.
+type SetInside<'a> = (&'a Path, Vec<String>);
+
 fn refuse_splits_inside(root: &Path, listing: &Listing) -> Result<(), DataError> {
     // Parts of one set share the rest of their names: `cats/train_cats`, `cats/test_cats`.
-    let mut parts: BTreeMap<(&Path, Vec<String>), Vec<(Part, &Path)>> = BTreeMap::new();
+    let mut parts: BTreeMap<SetInside<'_>, Vec<(Part, &Path)>> = BTreeMap::new();
     let mut before: Option<&Path> = None;
     for (path, _) in listing.folders().filter(|(_, files)| !files.is_empty()) {
         // Every folder on the way down, once.

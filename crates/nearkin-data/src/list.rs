@@ -555,11 +555,11 @@ fn refuse_split_paths(list: &Path, entries: &[Entry]) -> Result<(), DataError> {
     for entry in entries {
         let mut parts = entry.path.rsplit(['/', '\\']);
         let file = Path::new(parts.next().unwrap_or_default()).file_stem().unwrap_or_default();
-        let of_folder = parts.filter_map(|folder| match naming(folder) {
+        let mut of_folder = parts.filter_map(|folder| match naming(folder) {
             Naming::Names(part) => Some(part),
             _ => None,
         });
-        let part = of_folder.last().or_else(|| part_of_file(&file.to_string_lossy()));
+        let part = of_folder.next_back().or_else(|| part_of_file(&file.to_string_lossy()));
         names.push(&entry.path, part);
     }
     match names.both() {

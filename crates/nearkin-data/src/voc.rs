@@ -277,7 +277,7 @@ fn image_files(folder: &Path, names: Vec<Box<str>>) -> Result<Vec<Box<str>>, Dat
     for entry in entries(folder)?.into_iter().filter(|entry| !entry.is_folder) {
         let (file, path) = (entry.name(), Path::new(&entry.path));
         let Some(name) = path.file_stem().filter(|_| decode::is_image(path)) else { continue };
-        let is_usual = file.ends_with(".jpg");
+        let is_usual = path.extension().is_some_and(|extension| extension == "jpg");
         let known =
             files.entry(name.to_string_lossy().into_owned()).or_insert_with(|| file.clone());
         if is_usual {

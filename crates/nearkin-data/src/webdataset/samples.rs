@@ -246,8 +246,7 @@ impl<'a> Join<'a> {
         } else if let Some((prefix, rank)) = rank(&["json"]) {
             let content = content(member, text)?;
             self.part(content.as_deref().and_then(json_part), name);
-            let label =
-                content.as_deref().map_or(Reading::Unreadable, |content| json_label(content));
+            let label = content.as_deref().map_or(Reading::Unreadable, json_label);
             if matches!(label, Reading::None) && self.samples.keys.len() < KEYS {
                 self.samples.keys.extend(content.as_deref().map(json_keys).unwrap_or_default());
             }
