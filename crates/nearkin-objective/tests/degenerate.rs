@@ -203,7 +203,7 @@ fn of_equal_embeddings_the_first_of_other_images_is_selected() {
 }
 
 /// A term of its first anchor alone, with other rows for the shared candidates.
-fn first_anchor<'a>(term: Term<'a>, shared: impl Fn(usize, &Tensor) -> Tensor) -> Term<'a> {
+fn first_anchor(term: Term<'_>, shared: impl Fn(usize, &Tensor) -> Tensor) -> Term<'_> {
     let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
     let Term { mut candidates, .. } = term;
     for (number, group) in candidates.shared.iter_mut().enumerate() {

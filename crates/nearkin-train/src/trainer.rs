@@ -309,13 +309,7 @@ impl Trainer {
         let test = test.map(|test| setup.recipe.tolerate(test, Split::Test, &bad_images));
         let tf32 = setup.recipe.training.tf32;
         CudaSettings { tf32, timed_convolutions: true }.apply()?;
-        let learner = Learner::new(
-            setup,
-            options.device,
-            Arc::clone(&world),
-            steps_per_epoch,
-            mixing_blocks,
-        )?;
+        let learner = Learner::new(setup, options.device, world, steps_per_epoch, mixing_blocks)?;
         let recipe = &learner.setup.recipe;
         let placed = Placed::new(recipe, train.as_ref(), options.device, threads.workers)?;
         let mut trainer = Self {
@@ -344,7 +338,7 @@ impl Trainer {
         }
         for (_, mut tensor) in trainer.learner.files().into_iter().flat_map(|(_, tensors)| tensors)
         {
-            world.broadcast(&mut tensor)?;
+            trainer.learner.world.broadcast(&mut tensor)?;
         }
         if let Some(progress) = start.progress {
             trainer.learner.continue_at(progress.step, progress.queue_next);
