@@ -179,14 +179,12 @@ pub(crate) struct Scheme {
     separator: Option<char>,
     /// Who has these classes, for messages.
     holder: &'static str,
-    /// Classes that some image shows, where labels count them.
-    used: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Order {
-    /// Classes from 0, called by their numbers.
-    Counted(usize),
+    /// Classes from 0, called by their numbers; some image shows `used` of them.
+    Counted { count: usize, used: usize },
     /// Classes with the values of numbers, rising.
     Values(Vec<f64>),
     /// Classes with names, in label order.
@@ -198,7 +196,7 @@ impl Scheme {
     #[cfg(feature = "parquet")]
     pub(crate) fn named(names: &[String], separator: Option<char>, holder: &'static str) -> Self {
         let names: Vec<String> = names.iter().map(|name| normalized(name).into_owned()).collect();
-        Self { used: names.len(), order: Order::Named(names), separator, holder }
+        Self { order: Order::Named(names), separator, holder }
     }
 
     /// The scheme of a set whose labels are those of `own` and, for the test split, `train`. Without
@@ -218,7 +216,6 @@ impl Scheme {
             numbers.dedup();
             numbers
         });
-        let used = numbers.as_ref().map_or(words.len(), Vec::len);
         let order = match numbers.filter(|numbers| !numbers.is_empty()) {
             None => Order::Named(words.into_iter().map(str::to_owned).collect()),
             Some(numbers) if numbers.iter().all(|&number| is_count(number)) => {
@@ -237,29 +234,28 @@ impl Scheme {
                     );
                     return Err(Fault { image: image.map_or(0, |place| own.first(place)), reason });
                 }
-                Order::Counted(largest as usize + 1)
+                Order::Counted { count: largest as usize + 1, used: numbers.len() }
             }
             Some(numbers) => Order::Values(numbers),
         };
-        Ok(Self { order, separator, holder: "the train split", used })
+        Ok(Self { order, separator, holder: "the train split" })
     }
 
-    /// What to note where numbers count far more classes than images show: they may be identifiers.
-    /// Or what is easily overlooked about names.
+    /// What is easily overlooked about the labels: numbers that count far more classes than images show may
+    /// be identifiers, and names may be several labels.
     pub(crate) fn note(&self) -> Option<String> {
         /// So few classes are not worth a note.
         const FEW: usize = 4;
-        let count = match &self.order {
-            Order::Counted(count) => *count,
+        let (count, used) = match &self.order {
+            Order::Counted { count, used } => (*count, *used),
             Order::Values(_) => return None,
             Order::Named(names) => return note_of_names(names),
         };
-        (count > FEW && count > 2 * self.used).then(|| {
+        (count > FEW && count > 2 * used).then(|| {
             format!(
                 "whole numbers count the classes from 0, so there are {count} classes, and images show \
-                 {} of them: if the numbers are identifiers, number the classes without gaps, or name \
-                 them, such as c{}",
-                self.used,
+                 {used} of them: if the numbers are identifiers, number the classes without gaps, or \
+                 name them, such as c{}",
                 count - 1
             )
         })
@@ -268,7 +264,7 @@ impl Scheme {
     /// Class names in label order.
     pub(crate) fn classes(&self) -> Vec<String> {
         match &self.order {
-            Order::Counted(count) => (0..*count).map(|number| number.to_string()).collect(),
+            Order::Counted { count, .. } => (0..*count).map(|number| number.to_string()).collect(),
             Order::Values(values) => values.iter().map(ToString::to_string).collect(),
             Order::Named(names) => names.clone(),
         }
@@ -284,7 +280,7 @@ impl Scheme {
         };
         let find = |word: &str| match &self.order {
             Order::Named(_) => names.get(word).copied(),
-            Order::Counted(count) => {
+            Order::Counted { count, .. } => {
                 number(word).filter(|&n| is_count(n) && n < *count as f64).map(|n| n as u32)
             }
             Order::Values(values) => {

@@ -299,10 +299,10 @@ impl Pictures {
             let is_preview = top.is_empty()
                 || splits::means_images(&name) && !is_sorted
                 || splits::means_description(&name);
-            match is_preview {
-                true => {}
-                false if used.contains(folder) => beside_files += 1,
-                false => pictures.others += 1,
+            if !is_preview && used.contains(folder) {
+                beside_files += 1;
+            } else if !is_preview {
+                pictures.others += 1;
             }
             pictures.folders.extend(folder.ancestors().map(Path::to_owned));
         }

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Write};
 
 /// Shows a value with its control characters as escapes: `\u{1b}[31m`, `\n`.
 ///
-/// A name of a file is not to be trusted. Shown as it is, it could color or clear the terminal, or begin
-/// a line that looks like one of the program.
+/// File names are untrusted input. Printed raw, one could color or clear the terminal, or fake a line of the
+/// program's output.
 ///
 /// ```
 /// use nearkin_data::Escaped;

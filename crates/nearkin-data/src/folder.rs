@@ -107,17 +107,18 @@ impl Folder {
 
     /// Notes images without classes whose names have folders in them, as archives of Windows unpack elsewhere.
     fn note_backslashes(&mut self) {
-        let names = || (0..self.len()).map(|index| self.path(index));
-        let has_folder = |path: &PathBuf| path.as_os_str().as_bytes().contains(&b'\\');
+        let has_folder = |index: &usize| self.files.name(*index).contains(&b'\\');
+        let mut found = (0..self.len()).filter(has_folder);
         if self.classes.is_empty()
-            && let Some(first) = names().find(has_folder)
+            && let Some(first) = found.next()
         {
-            let count = names().filter(has_folder).count();
-            self.skipped.note(format!(
-                "{count} image(s) have backslashes in their names ({}): if these are folders, unpack the \
+            let note = format!(
+                "{} image(s) have backslashes in their names ({}): if these are folders, unpack the \
                  archive again with a program that makes them",
-                first.display()
-            ));
+                1 + found.count(),
+                self.path(first).display()
+            );
+            self.skipped.note(note);
         }
     }
 
@@ -127,23 +128,22 @@ impl Folder {
         /// Masks whose image is looked for.
         const SAMPLE: usize = 8;
         let image_of = |index: usize| {
-            let path = self.path(index);
-            let stem = path.file_stem()?.to_str()?;
-            let base = ENDINGS.iter().find_map(|ending| stem.strip_suffix(ending))?.to_owned();
-            Some((path, base))
+            let (stem, _) = std::str::from_utf8(self.files.name(index)).ok()?.rsplit_once('.')?;
+            Some((index, ENDINGS.iter().find_map(|ending| stem.strip_suffix(ending))?))
         };
-        let masks: Vec<(PathBuf, String)> = (0..self.len()).filter_map(image_of).collect();
-        let has_image = |(path, base): &&(PathBuf, String)| {
-            EXTENSIONS
-                .iter()
-                .any(|extension| path.with_file_name(format!("{base}.{extension}")).exists())
+        let masks: Vec<(usize, &str)> = (0..self.len()).filter_map(image_of).collect();
+        let has_image = |(index, base): &&(usize, &str)| {
+            let mask = self.path(*index);
+            let is_there = |extension| mask.with_file_name(format!("{base}.{extension}")).exists();
+            EXTENSIONS.iter().any(is_there)
         };
         if let Some((first, _)) = masks.iter().take(SAMPLE).find(has_image) {
-            self.skipped.note(format!(
+            let note = format!(
                 "{} image(s) are called like masks of others and are read as images; the first: {}",
                 masks.len(),
-                first.display()
-            ));
+                self.path(*first).display()
+            );
+            self.skipped.note(note);
         }
     }
 

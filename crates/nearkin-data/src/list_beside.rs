@@ -47,8 +47,8 @@ pub(crate) fn lists_say_more(path: &Path) -> bool {
 ///
 /// [`DataError::Malformed`] with the list and what to give instead.
 pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
-    let (lists, others) = (lists(path)?, split_files(path)?);
-    if lists.is_empty() && others.is_empty() {
+    let files = candidates(path)?;
+    if !files.iter().any(|file| may_list_images(file) || is_split_file(file)) {
         return Ok(());
     }
     // Opening the folder again says what is wrong with it.
@@ -58,8 +58,9 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
     if has_test && has_labels {
         return Ok(());
     }
-    for list in &lists {
-        let Some(description) = description(list, path) else { continue };
+    let Found { lists, others } = Found::describe(files, path);
+    for (list, description) in &lists {
+        let Some(description) = description else { continue };
         if description.divides && !has_test {
             // What hinders the lists from being used is what is wrong.
             return Err(match List::open(path, None, Split::Train) {
@@ -94,7 +95,7 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         splits::part_of_file(&stem).filter(|_| list::is_list_of_splits(&stem))
     };
-    let files = || lists.iter().chain(&others);
+    let files = || lists.iter().map(|(list, _)| list).chain(&others);
     let has_train = files().any(|file| part(&file) == Some(Part::Train));
     match files().find(|file| has_train && part(file).is_some_and(|part| part != Part::Train)) {
         None => Ok(()),
@@ -129,8 +130,9 @@ pub(crate) fn note_lists(
     has_test: bool,
     skipped: &mut Skipped,
 ) -> Result<(), DataError> {
-    for list in lists(path)? {
-        let description = description(&list, path).unwrap_or_default();
+    let Found { lists, others } = Found::describe(candidates(path)?, path);
+    for (list, description) in lists {
+        let description = description.unwrap_or_default();
         let labelled = description
             .found
             .iter()
@@ -145,7 +147,7 @@ pub(crate) fn note_lists(
         };
         skipped.note(format!("{} {note}", list.display()));
     }
-    for file in split_files(path)?.into_iter().filter(|_| !has_test) {
+    for file in others.into_iter().filter(|_| !has_test) {
         skipped.note(format!(
             "{} is called like a file of splits and is not read: all images are in the train split",
             file.display()
@@ -165,25 +167,45 @@ fn differ<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> bool {
     })
 }
 
-/// Files that are called like those that divide images into splits, and are no lists of images.
-fn split_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// Files beside images that may say something about them.
+struct Found {
+    /// Those that may list images, with what they say about those in the folder.
+    lists: Vec<(PathBuf, Option<Description>)>,
+    /// Those that are called like files that divide images into splits, and list none.
+    others: Vec<PathBuf>,
+}
+
+impl Found {
+    /// Looks into the candidates in the folder `path`.
+    fn describe(files: Vec<PathBuf>, path: &Path) -> Self {
+        let mut found = Self { lists: Vec::new(), others: Vec::new() };
+        for file in files {
+            let (may_list, is_split) = (may_list_images(&file), is_split_file(&file));
+            let is_read = (may_list || is_split) && (list::is_list(&file) || is_json(&file));
+            let description = if is_read { description(&file, path) } else { None };
+            if is_split && description.is_none() {
+                found.others.push(file.clone());
+            }
+            if may_list {
+                found.lists.push((file, description));
+            }
+        }
+        found
+    }
+}
+
+/// Whether a file is called like one that divides images into splits.
+fn is_split_file(file: &Path) -> bool {
     const EXTENSIONS: [&str; 20] = [
         "csv", "h5", "hdf5", "json", "jsonl", "list", "lst", "mat", "npy", "npz", "ods", "pkl",
         "pt", "pth", "tsv", "txt", "xls", "xlsx", "yaml", "yml",
     ];
-    let mut found = candidates(path)?;
-    found.retain(|file| {
-        let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let is_named = splits::means_split_file(&stem)
-            || !list::is_list(file) && list::is_list_of_splits(&stem);
-        let is_other = stem.starts_with('.') || splits::means_fold(&stem);
-        EXTENSIONS.contains(&extension.as_str()) && is_named && !is_other
-    });
-    // One that lists images is read as a list.
-    found
-        .retain(|file| !list::is_list(file) && !is_json(file) || description(file, path).is_none());
-    Ok(found)
+    let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let is_named =
+        splits::means_split_file(&stem) || !list::is_list(file) && list::is_list_of_splits(&stem);
+    let is_other = stem.starts_with('.') || splits::means_fold(&stem);
+    EXTENSIONS.contains(&extension.as_str()) && is_named && !is_other
 }
 
 /// Whether a file is text that speaks of several splits.
@@ -194,16 +216,12 @@ fn speaks_of_splits(file: &Path) -> bool {
     read.is_ok() && splits::has_words_of_splits(&String::from_utf8_lossy(&head))
 }
 
-/// The files that may list images.
-fn lists(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut found = candidates(path)?;
-    found.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        // A sample of what a competition wants has labels that are made up.
-        let is_other = name.starts_with('.') || name == ANNOTATIONS || name.contains("submission");
-        !is_other && (list::is_list(file) || is_json(file))
-    });
-    Ok(found)
+/// Whether a file may list images, told by its name.
+fn may_list_images(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    // A sample of what a competition wants has labels that are made up.
+    let is_other = name.starts_with('.') || name == ANNOTATIONS || name.contains("submission");
+    !is_other && (list::is_list(file) || is_json(file))
 }
 
 /// The files in a folder, and in folders in it that are called like lists or like splits.

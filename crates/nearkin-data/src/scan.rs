@@ -121,7 +121,8 @@ impl Listing {
         *self = kept;
     }
 
-    fn name(&self, index: usize) -> &[u8] {
+    /// The name of a file, without its folder.
+    pub(crate) fn name(&self, index: usize) -> &[u8] {
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.names[start..self.ends[index]]
     }

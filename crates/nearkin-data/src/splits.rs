@@ -47,6 +47,12 @@ impl Part {
         Self::ALL.into_iter().find(|part| part.words().iter().any(is))
     }
 
+    /// Whether images of this part may be in `split`: those to learn from in the train split, held-back
+    /// ones in the test split.
+    pub(crate) fn fits(self, split: Split) -> bool {
+        (self == Self::Train) == (split == Split::Train)
+    }
+
     /// The split that the part is in where the set has the parts `present`: validation is the test
     /// split where there is both, and the test part is then in none.
     pub(crate) fn split(self, present: &[Self]) -> Option<Split> {
@@ -176,8 +182,7 @@ pub(crate) fn means_fold(name: &str) -> bool {
         && words.iter().any(|word| word.len() > 1)
 }
 
-/// Whether a name is that of a file that says which images belong to which split: `split_zhou1`,
-/// `folds`, `setid`.
+/// Whether a file's name says that it assigns images to splits: `split_zhou1`, `folds`, `setid`.
 pub(crate) fn means_split_file(name: &str) -> bool {
     const WORDS: [&str; 9] = [
         "fold",

@@ -219,7 +219,7 @@ impl Lists {
     }
 }
 
-/// So many lists a message names.
+/// The most lists that a message names.
 const NAMED: usize = 6;
 
 /// A list of images with what the lists of classes say about them.

@@ -486,8 +486,7 @@ impl Remarks {
 
 /// Refuses a shard whose members say that they are of another split than the one it is read for.
 fn refuse_other_part(path: &Path, samples: &Samples, split: Split) -> Result<(), DataError> {
-    let is_other = |part: Part| (part == Part::Train) != (split == Split::Train);
-    match samples.parts.iter().find(|(part, _)| is_other(**part)) {
+    match samples.parts.iter().find(|(part, _)| !part.fits(split)) {
         None => Ok(()),
         Some((part, member)) => {
             let reason = format!(

@@ -17,7 +17,7 @@ pub struct Choice {
     pub selected: Option<Tensor>,
     /// The loss of each anchor, `[block]`, where it differs from the soft cross-entropy by a constant
     /// (an entropy). Stated directly, because the sum of the two cancels most digits of single
-    /// precision. It has no gradient; that of the soft cross-entropy is used.
+    /// precision. It has no gradient of its own: the gradient is that of the soft cross-entropy.
     pub value: Option<Tensor>,
     /// The loss of an anchor to which all candidates are equally similar, `[block]`, where it is not
     /// the target's sum times the log of the denominator.

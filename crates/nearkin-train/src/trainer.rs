@@ -283,10 +283,8 @@ impl Trainer {
         let mixing_blocks = divide(&setup.recipe, world.size())?;
         same_job(world.as_ref(), &setup.recipe, images.train.len(), &images.digest)?;
         let first = world.rank() == 0;
-        let mut found = match first {
-            true => Found::look(&setup, resume, &images)?,
-            false => Found::default(),
-        };
+        let mut found =
+            if first { Found::look(&setup, resume, &images)? } else { Found::default() };
         let threads = choose_threads(&setup, resume, &found, &images.train, &options, world.size());
         let held = found.lock.take();
         let (mut run, lock) = folder_of(&setup, resume, threads, &options, world.as_ref(), held)?;

@@ -795,8 +795,7 @@ fn refuse_other_parts<R: ReadAt + ?Sized + 'static>(
 ) -> Result<(), DataError> {
     let Some(FoundParts { name, parts, unclear }) = table.parts(open)? else { return Ok(()) };
     let unclear: Vec<String> = unclear.into_iter().collect();
-    let splits =
-        |split: Split| parts.iter().any(|part| (*part == Part::Train) == (split == Split::Train));
+    let splits = |split: Split| parts.iter().any(|part| part.fits(split));
     let (train, test) = (splits(Split::Train), splits(Split::Test));
     let reason = match split {
         _ if train && test => {

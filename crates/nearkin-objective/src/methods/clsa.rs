@@ -59,7 +59,7 @@ impl Define for Clsa {
     }
 }
 
-/// The view that makes keys, and that of the weak queries; all others are strong.
+/// The view of the keys, and the view of the weak queries. All other views are strong.
 const KEY: usize = 0;
 const WEAK: usize = 1;
 

@@ -76,28 +76,36 @@ impl Co2 {
         queries: &Tensor,
         keys: &Tensor,
     ) -> Result<Choice, TchError> {
-        let own = block.mask(&block.positives()?)?;
-        let (log_p, log_r) =
-            (self.log_softmax(block, queries, &own)?, self.log_softmax(block, keys, &own)?);
+        let Distributions { log_p, log_r, own } = self.distributions(block, queries, keys)?;
         let r = log_r.f_exp()?.f_masked_fill(&own, 0.0)?;
         let value = r.f_mul(&log_r.f_sub(&log_p)?)?;
         divergence(r, &value, own)
     }
 
-    /// `KL(P || R)`, whose gradient is that of the target `P log(R / P)`.
+    /// `KL(P || R)`. It has the gradient of a cross-entropy with the target `P log(R / P)`.
     fn query_to_key(
         &self,
         block: &AnchorBlock<'_>,
         queries: &Tensor,
         keys: &Tensor,
     ) -> Result<Choice, TchError> {
-        let own = block.mask(&block.positives()?)?;
-        let (log_p, log_r) =
-            (self.log_softmax(block, queries, &own)?, self.log_softmax(block, keys, &own)?);
+        let Distributions { log_p, log_r, own } = self.distributions(block, queries, keys)?;
         let p = log_p.f_exp()?.f_masked_fill(&own, 0.0)?;
         let target = p.f_mul(&log_r.f_sub(&log_p)?)?;
         let value = target.f_neg()?;
         divergence(target, &value, own)
+    }
+
+    fn distributions(
+        &self,
+        block: &AnchorBlock<'_>,
+        queries: &Tensor,
+        keys: &Tensor,
+    ) -> Result<Distributions, TchError> {
+        let own = block.mask(&block.positives()?)?;
+        let log_p = self.log_softmax(block, queries, &own)?;
+        let log_r = self.log_softmax(block, keys, &own)?;
+        Ok(Distributions { log_p, log_r, own })
     }
 
     /// The logarithm of the distribution over the queue, with 0 at the own key.
@@ -111,6 +119,14 @@ impl Co2 {
         let logits = logits.f_masked_fill(own, f64::NEG_INFINITY)?;
         logits.f_log_softmax(1, None::<Kind>)?.f_masked_fill(own, 0.0)
     }
+}
+
+/// The logarithms of both distributions over the queue.
+struct Distributions {
+    log_p: Tensor,
+    log_r: Tensor,
+    /// Where the own key is.
+    own: Tensor,
 }
 
 /// A divergence that is the sum of `values`, `[block, candidates]`, with the gradient of `target`.

@@ -49,7 +49,7 @@ impl Define for IMix {
     }
 }
 
-/// The view that makes keys, and that of the queries.
+/// The view of the keys, and the view of the queries.
 const KEY: usize = 0;
 const QUERY: usize = 1;
 

@@ -1,4 +1,4 @@
-//! `[method]` of a free combination as it is written, and what it means.
+//! The `[method]` table of a free combination, and what its settings mean.
 //!
 //! Recipes set every piece by a key of its own, so pieces can contradict each other. [`Settings`]
 //! holds the keys; [`Settings::combination`] refuses what makes no sense, or would silently do
