@@ -16,7 +16,7 @@ use std::time::Instant;
 use nearkin_augment::{Loader, LoaderOptions, Order, View, ViewOptions};
 use nearkin_data::{Split, inspect};
 
-const BATCH_SIZE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
+const BATCH_SIZE: NonZeroUsize = const { NonZeroUsize::new(32).unwrap() };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

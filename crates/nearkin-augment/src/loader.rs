@@ -592,10 +592,8 @@ mod tests {
                 view.clone().for_device(whole).expect("a form on the device")
             };
             let views = Arc::clone(&views());
-            let views = [(&views[0], first), (&views[1], second)].map(|(view, all)| match all {
-                true => place(view, Some(whole)),
-                false => place(view, None),
-            });
+            let views = [(&views[0], first), (&views[1], second)]
+                .map(|(view, all)| if all { place(view, Some(whole)) } else { place(view, None) });
             let plans = plans(images, 1);
             let set_of_loader = Arc::clone(&set) as Arc<dyn ImageSet>;
             let loader = Loader::start(set_of_loader, Arc::new(views), 5, plans, options(0));

@@ -82,10 +82,7 @@ const NONE: u32 = u32::MAX;
 /// A name in Unicode normalization form C. Systems differ in how they write an accented letter, and a
 /// class must not become two by that.
 pub(crate) fn normalized(name: &str) -> Cow<'_, str> {
-    match is_nfc(name) {
-        true => Cow::Borrowed(name),
-        false => Cow::Owned(name.nfc().collect()),
-    }
+    if is_nfc(name) { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
 /// What tools write for null. Among names, `None` may well be a class.

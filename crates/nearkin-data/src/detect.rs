@@ -44,10 +44,7 @@ const DEEPEST: usize = 8;
 /// Whatever is not known otherwise is a folder of images. [`DataError::Malformed`] for a file of no
 /// known kind, and for a folder that holds two sets.
 pub fn detect(path: &Path) -> Result<Source, DataError> {
-    match path.is_dir() {
-        true => detect_folder(path, 0),
-        false => detect_file(path),
-    }
+    if path.is_dir() { detect_folder(path, 0) } else { detect_file(path) }
 }
 
 fn detect_file(path: &Path) -> Result<Source, DataError> {

@@ -28,9 +28,10 @@ impl Exif<'_> {
     fn number(&self, from: usize, length: usize) -> Option<u64> {
         let bytes = self.bytes.get(from..from.checked_add(length)?)?;
         let add = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
-        Some(match self.is_big_endian {
-            true => bytes.iter().fold(0, add),
-            false => bytes.iter().rev().fold(0, add),
+        Some(if self.is_big_endian {
+            bytes.iter().fold(0, add)
+        } else {
+            bytes.iter().rev().fold(0, add)
         })
     }
 

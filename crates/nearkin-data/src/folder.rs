@@ -280,9 +280,12 @@ impl Sorted {
         }
         let plain = |name: &String| name.trim().to_lowercase();
         let alike = known.iter().find(|known| plain(known) == plain(unknown));
-        let but = alike.map(|known| match known.trim() == unknown.trim() {
-            true => format!(" ({known:?} differs in spaces around it)"),
-            false => format!(" ({known} differs in case)"),
+        let but = alike.map(|known| {
+            if known.trim() == unknown.trim() {
+                format!(" ({known:?} differs in spaces around it)")
+            } else {
+                format!(" ({known} differs in case)")
+            }
         });
         let but = but.unwrap_or_default();
         Err(DataError::malformed(

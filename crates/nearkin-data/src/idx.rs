@@ -180,11 +180,10 @@ impl Idx {
 
     /// Whether a folder holds idx files, or a file is one, told by names.
     pub(crate) fn is_at(path: &Path) -> bool {
-        match path.is_dir() {
-            true => {
-                !matches!(Files::find(path), Err(DataError::Empty { .. } | DataError::Read { .. }))
-            }
-            false => path.file_name().is_some_and(|name| role(&name.to_string_lossy()).is_some()),
+        if path.is_dir() {
+            !matches!(Files::find(path), Err(DataError::Empty { .. } | DataError::Read { .. }))
+        } else {
+            path.file_name().is_some_and(|name| role(&name.to_string_lossy()).is_some())
         }
     }
 
@@ -400,9 +399,10 @@ fn read(path: &Path) -> Result<Stored, DataError> {
     let mut file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
     // Names do not tell it: browsers and archives unpack files or leave the extension away.
     let start = std::io::BufRead::fill_buf(&mut file).map_err(DataError::read(path))?;
-    let mut reader: Box<dyn Read> = match start.starts_with(&[0x1f, 0x8b]) {
-        true => Box::new(GzDecoder::new(file)),
-        false => Box::new(file),
+    let mut reader: Box<dyn Read> = if start.starts_with(&[0x1f, 0x8b]) {
+        Box::new(GzDecoder::new(file))
+    } else {
+        Box::new(file)
     };
     let mut bytes = Vec::new();
     let mut read = |bytes: &mut Vec<u8>, limit| {

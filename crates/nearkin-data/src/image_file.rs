@@ -32,9 +32,10 @@ pub(crate) fn read_image(path: &Path) -> Result<Image<'static>, DataError> {
     let file = File::open(path).map_err(DataError::read(path))?;
     // It may have grown since.
     file.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes).map_err(DataError::read(path))?;
-    match bytes.len() as u64 > MAX_IMAGE_BYTES {
-        true => Err(too_large(path, bytes.len() as u64)),
-        false => decode(&bytes, path),
+    if bytes.len() as u64 > MAX_IMAGE_BYTES {
+        Err(too_large(path, bytes.len() as u64))
+    } else {
+        decode(&bytes, path)
     }
 }
 

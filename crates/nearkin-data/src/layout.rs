@@ -328,10 +328,7 @@ fn read(root: &Path, entries: &Entries, found: &[Candidate]) -> Result<Reading, 
         return read_named(root, found, &named);
     }
     let mentions = with(found, |naming| matches!(naming, Naming::Mentions(_)));
-    match mentions.is_empty() {
-        true => Ok(Reading::Whole),
-        false => read_mentions(root, found, &mentions),
-    }
+    if mentions.is_empty() { Ok(Reading::Whole) } else { read_mentions(root, found, &mentions) }
 }
 
 fn with(found: &[Candidate], is: impl Fn(Naming) -> bool) -> Vec<&Candidate> {
@@ -358,9 +355,10 @@ fn read_single(
         // `train_test_split/train` and the like.
         Naming::Several | Naming::Mentions(_) => {
             let inner = root.join(&only.name);
-            match Layout::read(&inner)?.folder(Split::Test).is_some() {
-                true => wrapped(),
-                false => Err(DataError::malformed(
+            if Layout::read(&inner)?.folder(Split::Test).is_some() {
+                wrapped()
+            } else {
+                Err(DataError::malformed(
                     root,
                     format!(
                         "{} does not say whether to train on it: give {} itself to train on all of \
@@ -368,7 +366,7 @@ fn read_single(
                         quoted(&[only]),
                         inner.display()
                     ),
-                )),
+                ))
             }
         }
     }
@@ -401,17 +399,18 @@ fn read_named(
     let (part, named) = (quoted(named), quoted(&beside));
     Err(DataError::malformed(
         root,
-        match parts.contains_key(&Part::Train) {
-            true => format!(
+        if parts.contains_key(&Part::Train) {
+            format!(
                 "has images in {part} and in {named}, and no val or test: if {part} is a split, give \
                  {} itself or move the others away; if it is a class, put all classes into a folder \
                  of their own named train",
                 root.join(&parts[&Part::Train]).display()
-            ),
-            false => format!(
+            )
+        } else {
+            format!(
                 "has images in {part} and in {named}, and no train: put what to train on into a \
                  folder named train, or move {part} away"
-            ),
+            )
         },
     ))
 }

@@ -420,9 +420,10 @@ impl Lists {
                     return missing("give a folder with the lists train.txt and val.txt");
                 }
                 let rows = table.split(list, split)?;
-                match rows.entries.is_empty() {
-                    true => missing("no line of the list belongs to it"),
-                    false => Ok(rows),
+                if rows.entries.is_empty() {
+                    missing("no line of the list belongs to it")
+                } else {
+                    Ok(rows)
                 }
             }
             Self::Two { train, test, unclear, unused } => {
@@ -598,9 +599,10 @@ fn read(list: &Path, root: &Path, part: Option<Part>) -> Result<Table, DataError
     let bytes = fs::read(list).map_err(DataError::read(list))?;
     let places = Places::new(root, part);
     let table = parse_table(&bytes, list, &|path| places.have(path))?;
-    match table.entries.is_empty() {
-        true => Err(DataError::empty(list, "the list names none")),
-        false => Ok(table),
+    if table.entries.is_empty() {
+        Err(DataError::empty(list, "the list names none"))
+    } else {
+        Ok(table)
     }
 }
 

@@ -71,9 +71,10 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
             });
         }
         if description.has_labels && !has_labels {
-            let advice = match is_json(list) {
-                true => "write it as a .csv with the columns path and label, and give that",
-                false => "give the list itself",
+            let advice = if is_json(list) {
+                "write it as a .csv with the columns path and label, and give that"
+            } else {
+                "give the list itself"
             };
             return Err(DataError::malformed(
                 path,

@@ -38,10 +38,7 @@ pub fn line<'a>(file: &'a str, list: &Path) -> Option<Cow<'a, str>> {
             || (letter == ';' && separator.is_some())
     };
     let is_plain = !file.contains(has_meaning) && !file.starts_with(['#', '\u{feff}']);
-    Some(match is_plain {
-        true => file.into(),
-        false => format!("\"{}\"", file.replace('"', "\"\"")).into(),
-    })
+    Some(if is_plain { file.into() } else { format!("\"{}\"", file.replace('"', "\"\"")).into() })
 }
 
 /// What separates the fields of lists at `path`; white space if it is `None`.

@@ -47,7 +47,7 @@ const LEAST_INDEXED_FILES: usize = 10_000;
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// Reading folders is mostly waiting, on network file systems above all.
-const FEWEST_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+const FEWEST_THREADS: NonZeroUsize = const { NonZeroUsize::new(4).unwrap() };
 
 const MAGIC: &[u8; 8] = b"nkindex2";
 const DIGEST_BYTES: usize = 32;

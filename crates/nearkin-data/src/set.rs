@@ -262,9 +262,10 @@ impl<S: ImageSet> ImageSet for Subset<S> {
 pub fn labelled(set: &Arc<dyn ImageSet>) -> Arc<dyn ImageSet> {
     let has_label = |&index: &usize| set.label(index).is_some() || set.labels(index).is_some();
     let indices: Vec<usize> = (0..set.len()).filter(has_label).collect();
-    match indices.len() == set.len() {
-        true => Arc::clone(set),
-        false => Arc::new(Subset { set: Arc::clone(set), indices }),
+    if indices.len() == set.len() {
+        Arc::clone(set)
+    } else {
+        Arc::new(Subset { set: Arc::clone(set), indices })
     }
 }
 

@@ -290,9 +290,10 @@ pub(crate) fn truth(value: &str) -> Option<bool> {
 pub(crate) fn part_values(name: &str) -> Option<PartValues> {
     let letters = plain(name);
     let mut names = PART_COLUMNS.iter().chain(&LIKELY_PART_COLUMNS).chain(&POSSIBLE_PART_COLUMNS);
-    match names.any(|known| *known == letters) {
-        true => Some(PartValues::Words),
-        false => flag(name).map(PartValues::Flag),
+    if names.any(|known| *known == letters) {
+        Some(PartValues::Words)
+    } else {
+        flag(name).map(PartValues::Flag)
     }
 }
 

@@ -235,9 +235,10 @@ impl List {
         let path = folder.join(format!("{name}.txt"));
         let names: Vec<Box<str>> = read(&path)?.into_iter().map(|entry| entry.image).collect();
         let classes = classes(folder, name)?;
-        let labels = match classes.is_empty() || names.is_empty() {
-            true => None,
-            false => Some(labels(&names, &path, folder, name, &classes)?),
+        let labels = if classes.is_empty() || names.is_empty() {
+            None
+        } else {
+            Some(labels(&names, &path, folder, name, &classes)?)
         };
         Ok(Self { path, names, labels, classes })
     }

@@ -224,10 +224,7 @@ impl WebDataset {
 
     fn place_name(&self, index: usize) -> PathBuf {
         let shard = self.shard(index);
-        let begin = match index == shard.first {
-            true => 0,
-            false => self.places[index - 1].key_end as usize,
-        };
+        let begin = if index == shard.first { 0 } else { self.places[index - 1].key_end as usize };
         shard.path.join(&shard.keys[begin..self.places[index].key_end as usize])
     }
 }

@@ -17,4 +17,4 @@ mod world;
 pub use error::DistError;
 pub use launch::Launch;
 pub use processes::Processes;
-pub use world::{Alone, Reducer, World};
+pub use world::{Reducer, SingleProcess, World};

@@ -56,9 +56,10 @@ impl Processes {
         let serve = launch.rank == 0 && !launch.served_by_launcher;
         let milliseconds = launch.timeout.as_millis() as u64;
         // torchrun gives every attempt a store of its own, and its hosts count attempts apart.
-        let prefix = match launch.served_by_launcher {
-            true => "nearkin".to_owned(),
-            false => format!("nearkin/{}", launch.attempt),
+        let prefix = if launch.served_by_launcher {
+            "nearkin".to_owned()
+        } else {
+            format!("nearkin/{}", launch.attempt)
         };
         let addresses = resolve(&launch)?;
         let listener = if serve { listen(&launch, &addresses)?.into_raw_fd() } else { -1 };
@@ -299,9 +300,10 @@ impl World for Processes {
     }
 
     fn gather(&self, rows: &Tensor) -> Result<Tensor, TchError> {
-        let gather = match rows.requires_grad() {
-            true => ffi::Group::differentiable_gather,
-            false => ffi::Group::gather,
+        let gather = if rows.requires_grad() {
+            ffi::Group::differentiable_gather
+        } else {
+            ffi::Group::gather
         };
         // SAFETY: as above.
         Self::returned(unsafe { gather(&self.group, pointer(rows)) })
@@ -392,13 +394,14 @@ impl Reducer for Buckets {
 
     /// A bucket with a parameter that the loss does not reach is never exchanged.
     fn after_backward(&self) -> Result<(), TchError> {
-        match self.parameters.iter().all(|parameter| parameter.grad().defined()) {
-            true => Ok(()),
-            false => Err(TchError::Shape(
+        if self.parameters.iter().all(|parameter| parameter.grad().defined()) {
+            Ok(())
+        } else {
+            Err(TchError::Shape(
                 "the loss does not reach every trained parameter, which several processes cannot \
                  train; leave out the layers that it does not use"
                     .into(),
-            )),
+            ))
         }
     }
 }

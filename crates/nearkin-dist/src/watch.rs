@@ -145,11 +145,10 @@ impl Watch {
             let message = if silent.is_empty() {
                 let elsewhere: Vec<usize> =
                     (0..size).filter(|&other| place(&after[other]) != mine).collect();
-                let others = match elsewhere.is_empty() {
-                    true => "all processes are alive and at the same place".to_owned(),
-                    false => {
-                        format!("all processes are alive, but elsewhere are {}", list(&elsewhere))
-                    }
+                let others = if elsewhere.is_empty() {
+                    "all processes are alive and at the same place".to_owned()
+                } else {
+                    format!("all processes are alive, but elsewhere are {}", list(&elsewhere))
                 };
                 format!("process {rank} of {size} failed at {mine}: {error}; {others}")
             } else {
@@ -238,8 +237,5 @@ fn stop_signal(store: &Store) -> Result<Option<i32>, cxx::Exception> {
 }
 
 fn say(store: &Store, message: &str) -> Result<(), cxx::Exception> {
-    match store.has(FAILED)? {
-        true => Ok(()),
-        false => store.set(FAILED, message.as_bytes()),
-    }
+    if store.has(FAILED)? { Ok(()) } else { store.set(FAILED, message.as_bytes()) }
 }

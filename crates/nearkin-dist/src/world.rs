@@ -1,5 +1,7 @@
 //! What training and evaluation ask of the processes, and the answers where there is only one.
 
+use std::sync::Arc;
+
 use tch::{TchError, Tensor};
 
 use crate::DistError;
@@ -67,9 +69,16 @@ pub trait Reducer: Send {
 
 /// The world of one process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Alone;
+pub struct SingleProcess;
 
-impl World for Alone {
+impl SingleProcess {
+    /// For what takes a world that is shared.
+    pub fn shared() -> Arc<dyn World> {
+        Arc::new(Self)
+    }
+}
+
+impl World for SingleProcess {
     fn rank(&self) -> usize {
         0
     }
@@ -121,7 +130,7 @@ impl World for Alone {
     }
 }
 
-impl Reducer for Alone {
+impl Reducer for SingleProcess {
     fn before_backward(&self) -> Result<(), TchError> {
         Ok(())
     }
@@ -139,15 +148,15 @@ mod tests {
     fn alone_everything_is_already_everywhere() {
         let rows = Tensor::from_slice(&[1.0, 2.0]).set_requires_grad(true);
         let mut sum = rows.shallow_clone();
-        Alone.sum(&mut sum).unwrap();
+        SingleProcess.sum(&mut sum).unwrap();
         assert_eq!(sum, rows);
-        for same in [Alone.gather(&rows), Alone.differentiable_sum(&rows)] {
+        for same in [SingleProcess.gather(&rows), SingleProcess.differentiable_sum(&rows)] {
             let same = same.unwrap();
             assert!(same.requires_grad());
             assert_eq!(same, rows);
         }
-        assert_eq!(Alone.share("greeting", b"hello").unwrap(), [b"hello"]);
-        assert_eq!(Alone.maximum(7).unwrap(), 7);
-        assert_eq!((Alone.rank(), Alone.size()), (0, 1));
+        assert_eq!(SingleProcess.share("greeting", b"hello").unwrap(), [b"hello"]);
+        assert_eq!(SingleProcess.maximum(7).unwrap(), 7);
+        assert_eq!((SingleProcess.rank(), SingleProcess.size()), (0, 1));
     }
 }

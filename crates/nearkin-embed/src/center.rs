@@ -102,10 +102,8 @@ impl Vectors {
                 *deviation = f64::from(value) * scale - center;
             }
             let found = length(&deviation);
-            let (source, length) = match found < NO_DEVIATION {
-                true => (&center.0, center_length),
-                false => (&deviation, found),
-            };
+            let (source, length) =
+                if found < NO_DEVIATION { (&center.0, center_length) } else { (&deviation, found) };
             for (value, source) in row.iter_mut().zip(source) {
                 *value = (source / length) as f32;
             }

@@ -83,10 +83,7 @@ impl Distribution {
         let count = |span: f32| (span / width - 1e-3).ceil().max(0.0) as i64;
         let bins_above = count(1.0 - bound).max(1);
         let bins_below = count(bound - lowest).min(BINS_BELOW as i64);
-        let edge = |bin: i64| match bin == bins_above {
-            true => 1.0,
-            false => bound + bin as f32 * width,
-        };
+        let edge = |bin: i64| if bin == bins_above { 1.0 } else { bound + bin as f32 * width };
         let below = |edge: f32| self.similarities.partition_point(|&value| value < edge);
         let bins = (-bins_below..bins_above).rev().map(|bin| {
             let (from, to) = (edge(bin), edge(bin + 1));

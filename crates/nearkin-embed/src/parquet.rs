@@ -62,9 +62,10 @@ impl<W: Write + Send> Writer<W> {
         self.names.push(row.name.into());
         self.labels.push(row.label.map(|label| label as i64));
         self.values.extend_from_slice(row.embedding);
-        match self.values.len() >= GROUP_VALUES {
-            true => self.write_group().map_err(io::Error::other),
-            false => Ok(()),
+        if self.values.len() >= GROUP_VALUES {
+            self.write_group().map_err(io::Error::other)
+        } else {
+            Ok(())
         }
     }
 

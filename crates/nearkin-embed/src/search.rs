@@ -91,10 +91,8 @@ fn best_of(
         let first = rows.start + block.start;
         products(queries, base.rows(first..rows.start + block.end), base.width(), similarities);
         for (best, similarities) in best.iter_mut().zip(similarities.chunks_exact(block.len())) {
-            let bound = match best.len() < top_k {
-                true => f32::NEG_INFINITY,
-                false => best[top_k - 1].similarity,
-            };
+            let bound =
+                if best.len() < top_k { f32::NEG_INFINITY } else { best[top_k - 1].similarity };
             at_least(similarities, bound, |place, similarity| {
                 let index = first + place;
                 let at = best.partition_point(|found| found.similarity >= similarity);

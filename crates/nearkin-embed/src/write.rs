@@ -252,9 +252,10 @@ mod tests {
         writer.finish().unwrap()
     }
 
-    const FORMATS: &[&str] = match cfg!(feature = "parquet") {
-        true => &["npy", "safetensors", "parquet"],
-        false => &["npy", "safetensors"],
+    const FORMATS: &[&str] = if cfg!(feature = "parquet") {
+        &["npy", "safetensors", "parquet"]
+    } else {
+        &["npy", "safetensors"]
     };
 
     proptest! {

@@ -70,9 +70,10 @@ pub fn check_labels(train: &dyn ImageSet, test: &dyn ImageSet) -> Result<(), Eva
         if set.has_labels() {
             continue;
         }
-        return Err(match set.has_several_labels() {
-            true => EvaluationError::SeveralLabels(name),
-            false => EvaluationError::NoLabels(name),
+        return Err(if set.has_several_labels() {
+            EvaluationError::SeveralLabels(name)
+        } else {
+            EvaluationError::NoLabels(name)
         });
     }
     check_classes(train, test)
@@ -102,6 +103,17 @@ pub struct FeatureOptions {
     pub batch_size: NonZeroUsize,
     /// Loader threads.
     pub workers: usize,
+}
+
+impl FeatureOptions {
+    /// Images that an encoder sees at once if nothing else is asked for.
+    pub const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+}
+
+impl Default for FeatureOptions {
+    fn default() -> Self {
+        Self { batch_size: Self::BATCH_SIZE, workers: 1 }
+    }
 }
 
 /// What an image is compared by.
@@ -145,9 +157,10 @@ pub fn extract(encoder: &Encoder, images: &Tensor) -> Result<Tensor, EvaluationE
 /// Refuses features that are NaN or infinite, or so large that their norm is: nothing can be compared
 /// with them.
 pub fn check_finite(rows: &Tensor) -> Result<(), EvaluationError> {
-    match rows.f_norm()?.f_double_value(&[])?.is_finite() {
-        true => Ok(()),
-        false => Err(EvaluationError::NotFinite),
+    if rows.f_norm()?.f_double_value(&[])?.is_finite() {
+        Ok(())
+    } else {
+        Err(EvaluationError::NotFinite)
     }
 }
 

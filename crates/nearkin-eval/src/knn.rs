@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nearkin_augment::View;
 use nearkin_data::{ImageSet, Subset};
-use nearkin_dist::{Alone, World};
+use nearkin_dist::{SingleProcess, World};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::features::{
@@ -213,7 +213,7 @@ pub fn knn(
     votes: &[Votes],
     options: FeatureOptions,
 ) -> Result<Knn, EvaluationError> {
-    knn_together(source, sets, view, votes, options, &Alone, &|| false)
+    knn_together(source, sets, view, votes, options, &SingleProcess, &|| false)
 }
 
 /// The same by several processes, all of which get the result: each computes the features of its part
@@ -230,7 +230,7 @@ pub fn knn_together(
     stop: Stop<'_>,
 ) -> Result<Knn, EvaluationError> {
     check_labels(train, test)?;
-    let parts = NonZeroUsize::MIN.saturating_add(world.size() - 1);
+    let parts = NonZeroUsize::new(world.size()).unwrap_or(NonZeroUsize::MIN);
     let part = |set: &Arc<dyn ImageSet>| -> Arc<dyn ImageSet> {
         // Of all images, since which of them are readable is not known everywhere.
         Arc::new(Subset::part(Arc::clone(set), world.rank(), parts))
@@ -554,9 +554,10 @@ mod tests {
 
         fn image(&self, index: usize) -> Result<nearkin_data::Image<'_>, nearkin_data::DataError> {
             let labelled = self.0[0].len();
-            match index < labelled {
-                true => self.0[0].image(index),
-                false => self.0[1].image(index - labelled),
+            if index < labelled {
+                self.0[0].image(index)
+            } else {
+                self.0[1].image(index - labelled)
             }
         }
 
@@ -595,7 +596,7 @@ mod tests {
         assert!(partly.has_labels() && partly.len() == 60);
         let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
         let view = View::new(toml::from_str(view).unwrap()).unwrap();
-        let batch_size = NonZeroUsize::MIN.saturating_add(6);
+        let batch_size = const { NonZeroUsize::new(7).unwrap() };
         let options = FeatureOptions { batch_size, workers: 0 };
         let votes = [Votes { k: 1, temperature: 0.1 }, Votes { k: 9, temperature: 0.1 }];
         let results = |bank, queries| {
@@ -647,7 +648,7 @@ mod tests {
         };
         let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
         let view = View::new(toml::from_str(view).unwrap()).unwrap();
-        let batch_size = NonZeroUsize::MIN.saturating_add(6);
+        let batch_size = const { NonZeroUsize::new(7).unwrap() };
         let options = FeatureOptions { batch_size, workers: 0 };
         let votes = [Votes { k: 3, temperature: 0.1 }];
         let knn = |train: Arc<dyn ImageSet>, test: Arc<dyn ImageSet>| {

@@ -20,7 +20,7 @@ fn serial_processes_vote_as_one_does() {
         let view = View::new(toml::from_str(view).unwrap()).unwrap();
         let votes = [1, 5, 20, 200].map(|k| Votes { k, temperature: 0.1 });
         let options =
-            FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(3), workers: 0 };
+            FeatureOptions { batch_size: const { NonZeroUsize::new(4).unwrap() }, workers: 0 };
         let sets = [&train, &test];
         let pixels = FeatureSource::Pixels;
         let alone = knn(pixels, sets, &view, &votes, options).unwrap();

@@ -75,12 +75,11 @@ const WIDEST: i64 = 4096;
 pub fn import(path: &Path, options: &ImportOptions, out: &Path) -> Result<Imported, ImportError> {
     let bytes = std::fs::read(path)
         .map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
-    let (mut weights, key, calls) = match torch_file::is_torch_file(&bytes) {
-        true => {
-            let file = torch_file::parse(&bytes, path)?;
-            (Weights { tensors: file.tensors, ..Weights::default() }, file.key, file.calls)
-        }
-        false => (Weights::parse(&bytes, path)?, None, Vec::new()),
+    let (mut weights, key, calls) = if torch_file::is_torch_file(&bytes) {
+        let file = torch_file::parse(&bytes, path)?;
+        (Weights { tensors: file.tensors, ..Weights::default() }, file.key, file.calls)
+    } else {
+        (Weights::parse(&bytes, path)?, None, Vec::new())
     };
     let choice = BackboneChoice {
         prefix: options.prefix.clone(),

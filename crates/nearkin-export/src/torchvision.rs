@@ -28,10 +28,7 @@ pub(crate) fn files(
     let depths: Vec<String> = (1..=4)
         .map(|stage| weights.count(&format!("layer{stage}"), "conv1.weight").to_string())
         .collect();
-    let block = match weights.has("layer1.0.conv3.weight") {
-        true => "Bottleneck",
-        false => "BasicBlock",
-    };
+    let block = if weights.has("layer1.0.conv3.weight") { "Bottleneck" } else { "BasicBlock" };
     let mut build = format!(
         "    network = resnet.ResNet(resnet.{block}, [{}])\n    network.fc = nn.Identity()\n",
         depths.join(", ")

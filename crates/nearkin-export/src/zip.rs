@@ -79,9 +79,10 @@ impl<'a> Archive<'a> {
         let content = self.bytes.get(entry.place.clone()).ok_or(OUTSIDE)?;
         let mut checksum = flate2::Crc::new();
         checksum.update(content);
-        match checksum.sum() == entry.checksum {
-            true => Ok(content),
-            false => Err(format!("entry {name} is damaged: its checksum is another")),
+        if checksum.sum() == entry.checksum {
+            Ok(content)
+        } else {
+            Err(format!("entry {name} is damaged: its checksum is another"))
         }
     }
 }
@@ -116,9 +117,10 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(self, at: usize, signature: &[u8]) -> Result<(), String> {
-        match self.take(at, signature.len())? == signature {
-            true => Ok(()),
-            false => Err("a record is not where it should be".to_owned()),
+        if self.take(at, signature.len())? == signature {
+            Ok(())
+        } else {
+            Err("a record is not where it should be".to_owned())
         }
     }
 

@@ -101,15 +101,14 @@ fn resnet(options: &ResNet, side: u64) -> Vec<Map> {
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
             let (before, after) = (side * side, moved(side, 3, stride, 1).pow(2));
             let map = |outputs, inputs, kernel, places| Map { outputs, inputs, kernel, places };
-            match bottleneck {
-                false => {
-                    maps.extend([map(width, inputs, 3, after), map(width, width, 3, after)]);
-                }
-                true => maps.extend([
+            if bottleneck {
+                maps.extend([
                     map(width, inputs, 1, before),
                     map(width, width, 3, after),
                     map(outputs, width, 1, after),
-                ]),
+                ]);
+            } else {
+                maps.extend([map(width, inputs, 3, after), map(width, width, 3, after)]);
             }
             if stride != 1 || inputs != outputs {
                 maps.push(map(outputs, inputs, 1, after));

@@ -39,9 +39,10 @@ impl Encoder {
         let mut root = parameters.root(device, kind);
         let backbone = Backbone::new(root.enter("backbone"), model)?;
         let projector = Mlp::new(root.enter("projector"), backbone.features(), &model.projector)?;
-        let predictor = match with_predictor && !model.predictor.is_empty() {
-            true => Some(Mlp::new(root.enter("predictor"), projector.outputs(), &model.predictor)?),
-            false => None,
+        let predictor = if with_predictor && !model.predictor.is_empty() {
+            Some(Mlp::new(root.enter("predictor"), projector.outputs(), &model.predictor)?)
+        } else {
+            None
         };
         Ok(Self { parameters, backbone, projector, predictor, device, together: None })
     }

@@ -11,7 +11,7 @@
 //! normalised.
 
 use nearkin_augment::{Adjustment, Begun, Drawn, GaussianBlur, Normalize, Transform, Unfinished};
-use nearkin_device::{ExactProducts, send};
+use nearkin_torch::{ExactProducts, send};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::images::bytes_to_tensor;

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use nearkin_data::{DataError, ImageSet};
-use nearkin_device::send;
+use nearkin_torch::send;
 use tch::{Device, TchError, Tensor};
 
 /// The images of a set whose images all have one size, on a device.
@@ -15,6 +15,13 @@ use tch::{Device, TchError, Tensor};
 pub struct HeldImages {
     /// `[images, height, width, 3]`, bytes.
     images: Tensor,
+}
+
+/// The same images in the same memory.
+impl Clone for HeldImages {
+    fn clone(&self) -> Self {
+        Self { images: self.images.shallow_clone() }
+    }
 }
 
 /// Why the device does not hold the images.

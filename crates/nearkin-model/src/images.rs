@@ -1,6 +1,6 @@
 //! The step from pixels to tensors.
 
-use nearkin_device::send;
+use nearkin_torch::send;
 use tch::{Device, TchError, Tensor};
 
 /// Interleaved pixels `[batch, side, side, 3]` as a tensor of logical shape

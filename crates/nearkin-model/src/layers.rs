@@ -1,8 +1,8 @@
 //! The layers of the networks, as thin as libtorch allows.
 
 use nearkin_dist::World;
-use nearkin_kernel::{Finish, Statistics, batch_norm, takes};
 use nearkin_recipe::{BatchNorm as Placement, Layer};
+use nearkin_torch::{Finish, Statistics, batch_norm, takes};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::Scope;
@@ -267,9 +267,10 @@ impl Mlp {
                     .f_sub_scalar(bound)
             };
             let weight = scope.parameter("weight", &uniform(&[outputs, width])?)?;
-            let bias = match layer.bias {
-                true => Some(scope.parameter("bias", &uniform(&[outputs])?)?),
-                false => None,
+            let bias = if layer.bias {
+                Some(scope.parameter("bias", &uniform(&[outputs])?)?)
+            } else {
+                None
             };
             let batch_norm = match layer.batch_norm {
                 Placement::None => None,
@@ -418,15 +419,16 @@ mod tests {
     /// The form for other devices, held to the kernel's: values, running statistics, gradients.
     #[test]
     fn the_form_in_passes_is_the_kernels() {
-        let alone = nearkin_dist::Alone;
+        let alone = nearkin_dist::SingleProcess;
         for mode in [Mode::Train { groups: 1 }, Mode::Train { groups: 4 }, Mode::Together(&alone)] {
             let outcome = |in_passes: bool| {
                 tch::manual_seed(7);
                 let x = Tensor::randn([8, 3, 4, 4], tch::kind::DOUBLE_CPU).set_requires_grad(true);
                 let norm = batch_norm(3);
-                let y = match in_passes {
-                    true => norm.forward_in_passes(&x, mode).unwrap(),
-                    false => norm.forward(&x, mode).unwrap(),
+                let y = if in_passes {
+                    norm.forward_in_passes(&x, mode).unwrap()
+                } else {
+                    norm.forward(&x, mode).unwrap()
                 };
                 (&y * y.cos().detach()).sum(Kind::Double).backward();
                 let leaves = [Some(&x), norm.weight.as_ref(), norm.bias.as_ref()];

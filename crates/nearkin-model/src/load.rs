@@ -333,12 +333,13 @@ impl Copies {
             }
         }
         let verb = if names.len() == 1 { "has values that are" } else { "have values that are" };
-        match names.is_empty() {
-            true => Ok(()),
-            false => Err(WeightsError::NotFinite {
+        if names.is_empty() {
+            Ok(())
+        } else {
+            Err(WeightsError::NotFinite {
                 path: path.to_owned(),
                 names: format!("{} {verb}", listed(&names, ", ")),
-            }),
+            })
         }
     }
 

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use nearkin_device::send;
-use nearkin_dist::{Alone, World};
-use nearkin_kernel::{move_towards, move_towards_by};
+use nearkin_dist::{SingleProcess, World};
 use nearkin_recipe::{Model, MomentumEncoder as Options};
+use nearkin_torch::{move_towards, move_towards_by, send};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::layers::{from_blocks, to_blocks};
@@ -43,7 +42,8 @@ impl MomentumEncoder {
         for mine in encoder.parameters() {
             let _ = mine.tensor.shallow_clone().f_set_requires_grad(false)?;
         }
-        let mut copy = Self { encoder, options, world: Arc::new(Alone), synchronized: false };
+        let mut copy =
+            Self { encoder, options, world: SingleProcess::shared(), synchronized: false };
         copy.restart(online)?;
         Ok(copy)
     }
@@ -230,10 +230,8 @@ mod tests {
         for ((mine, before), theirs) in
             teacher.parameters().iter().zip(before).zip(online.parameters())
         {
-            let expected = match theirs.trainable {
-                true => &before * 0.9 + &theirs.tensor * 0.1,
-                false => before,
-            };
+            let expected =
+                if theirs.trainable { &before * 0.9 + &theirs.tensor * 0.1 } else { before };
             assert!(same(&mine.tensor, &expected), "{}", mine.name);
         }
     }

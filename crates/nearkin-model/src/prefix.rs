@@ -60,10 +60,8 @@ pub fn find_backbone(
             ))
         }
         ([], found) => {
-            let which = match choice.momentum_encoder {
-                true => "momentum encoder",
-                false => "trained encoder",
-            };
+            let which =
+                if choice.momentum_encoder { "momentum encoder" } else { "trained encoder" };
             Err(format!("no {which}, but backbones below {}", listed(found)))
         }
         (several, _) => {

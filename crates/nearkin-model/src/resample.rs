@@ -12,7 +12,7 @@
 //! Images are levels `[images, height, width, 3]` in single precision.
 
 use nearkin_augment::{Drawn, Interpolation, Part, Span, Transform};
-use nearkin_device::{ExactProducts, send};
+use nearkin_torch::{ExactProducts, send};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// One of the transforms that give images another size, by what it drew for each image.

@@ -1,8 +1,8 @@
 //! ResNets (He, Zhang, Ren, Sun, CVPR 2016, arXiv 1512.03385) with torchvision's parameter names,
 //! the stem for small images that contrastive papers use on CIFAR, and any width.
 
-use nearkin_kernel::Finish;
 use nearkin_recipe::{BatchNorm as Placement, ResNet as Options, ResNetLayers, Stem};
+use nearkin_torch::Finish;
 use tch::{Kind, TchError, Tensor};
 
 use crate::Scope;
@@ -101,9 +101,10 @@ impl Block {
     fn new(mut scope: Scope<'_>, shape: Shape, last_scale: f64) -> Result<Self, TchError> {
         let Shape { inputs, width, stride, bottleneck } = shape;
         let outputs = shape.outputs();
-        let plan = match bottleneck {
-            false => vec![(inputs, width, 3, stride), (width, width, 3, 1)],
-            true => vec![(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)],
+        let plan = if bottleneck {
+            vec![(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
+        } else {
+            vec![(inputs, width, 3, stride), (width, width, 3, 1)]
         };
         let mut path = Vec::with_capacity(plan.len());
         for (index, &(from, to, kernel, stride)) in plan.iter().enumerate() {

@@ -99,9 +99,10 @@ impl Sizes {
         }
         let keys: Vec<String> =
             differing.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-        let heads = match differing.iter().any(|(key, _)| *key == "vision_transformer.width") {
-            true => ", and vision_transformer.heads as the network was trained",
-            false => "",
+        let heads = if differing.iter().any(|(key, _)| *key == "vision_transformer.width") {
+            ", and vision_transformer.heads as the network was trained"
+        } else {
+            ""
         };
         (!keys.is_empty())
             .then(|| format!("in the recipe's [model], set {}{heads}", keys.join(", ")))

@@ -170,15 +170,13 @@ impl Linear {
             }
             Initialization::MocoV3 => (xavier(&shape, inputs, width)?, zeros(width)?),
         };
-        Ok(match options.frozen_patch_projection {
-            true => Self {
-                weight: scope.buffer("weight", &weight)?,
-                bias: scope.buffer("bias", &bias)?,
-            },
-            false => Self {
+        Ok(if options.frozen_patch_projection {
+            Self { weight: scope.buffer("weight", &weight)?, bias: scope.buffer("bias", &bias)? }
+        } else {
+            Self {
                 weight: scope.parameter("weight", &weight)?,
                 bias: scope.parameter("bias", &bias)?,
-            },
+            }
         })
     }
 

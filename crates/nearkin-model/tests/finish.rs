@@ -92,13 +92,14 @@ fn apart_in(
     let (mut worst, mut differing) = (0.0_f64, Vec::new());
     for (made, begun) in batches([host.clone(), host], set).iter().zip(&batches(tensors, set)) {
         assert_eq!(made.images, begun.images);
-        let images = whole.map(|Whole { width, height, held }| match held {
-            true => {
+        let images = whole.map(|Whole { width, height, held }| {
+            if held {
                 let threads = NonZeroUsize::new(2).unwrap();
                 let held = HeldImages::read(set.as_ref(), (width, height), device, threads);
                 held.unwrap().select(&begun.images).unwrap()
+            } else {
+                bytes_to_tensor(&begun.whole, (width, height), device).unwrap()
             }
-            false => bytes_to_tensor(&begun.whole, (width, height), device).unwrap(),
         });
         for (made, begun) in made.views.iter().zip(&begun.views) {
             assert!(begun.pixels.is_empty() && made.unfinished.is_none());

@@ -29,9 +29,10 @@ fn project(tensor: &Tensor) -> f64 {
 /// The backbone of a case with its noise; the projector only has to be there.
 fn encoder(case: &Value, kind: Kind) -> Encoder {
     let (backbone, stem) = (&case["backbone"], &case["stem"]);
-    let keys = match is_transformer(case) {
-        true => "vision_transformer = { image_size = 32, patch_size = 8, depth = 2, width = 24 }",
-        false => &format!("stem = {stem}"),
+    let keys = if is_transformer(case) {
+        "vision_transformer = { image_size = 32, patch_size = 8, depth = 2, width = 24 }"
+    } else {
+        &format!("stem = {stem}")
     };
     let text = format!("backbone = {backbone}\n{keys}\nprojector = [{{ width = 8 }}]");
     let model: Model = toml::from_str(&text).unwrap();
@@ -40,9 +41,10 @@ fn encoder(case: &Value, kind: Kind) -> Encoder {
         for (index, (name, tensor)) in of_backbone(encoder.parameters()).enumerate() {
             let shape = tensor.size();
             let value = noise(&shape, index as i64);
-            let is_scale = match is_transformer(case) {
-                true => name.contains("norm") && name.ends_with("weight"),
-                false => index % 3 == 1,
+            let is_scale = if is_transformer(case) {
+                name.contains("norm") && name.ends_with("weight")
+            } else {
+                index % 3 == 1
             };
             let value = match shape.as_slice() {
                 [_, inputs @ ..] if shape.len() % 2 == 0 => {

@@ -27,11 +27,8 @@ pub enum ParameterError {
 }
 
 impl ParameterError {
-    pub(crate) fn new(
-        key: impl Into<String>,
-        value: &impl ToString,
-        reason: impl Into<String>,
-    ) -> Self {
+    /// Of a `key` of the `[method]` table whose `value` cannot be used, for this `reason`.
+    pub fn new(key: impl Into<String>, value: &impl ToString, reason: impl Into<String>) -> Self {
         Self::Value { key: key.into(), value: value.to_string(), reason: reason.into() }
     }
 

@@ -22,7 +22,7 @@ fn main() -> Result<(), Failure> {
     let labels = Tensor::f_randint(classes, [images], (Kind::Int64, Device::Cpu))?;
     let passes = Passes {
         epochs: epochs as u64,
-        batch_size: NonZeroUsize::MIN.saturating_add(1023),
+        batch_size: const { NonZeroUsize::new(1024).unwrap() },
         seed: 0,
         drop_last: false,
     };

@@ -24,7 +24,7 @@ pub struct Machine {
 impl Machine {
     /// How features are computed here.
     pub fn features(self) -> FeatureOptions {
-        FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(255), workers: self.workers }
+        FeatureOptions { workers: self.workers, ..FeatureOptions::default() }
     }
 }
 

@@ -56,13 +56,12 @@ impl FineTune {
         [train, test_set]: [&Arc<dyn ImageSet>; 2],
         machine: Machine,
     ) -> Result<(Accuracies, String), ProbeError> {
-        let (encoder, layer) = match self.through_projector {
-            true => {
-                let encoder = subject.encoder_with_projector(machine.device)?;
-                let layer = FirstLayer::of(&encoder, subject, machine)?;
-                (encoder, Some(layer))
-            }
-            false => (subject.encoder(machine.device)?, None),
+        let (encoder, layer) = if self.through_projector {
+            let encoder = subject.encoder_with_projector(machine.device)?;
+            let layer = FirstLayer::of(&encoder, subject, machine)?;
+            (encoder, Some(layer))
+        } else {
+            (subject.encoder(machine.device)?, None)
         };
         // Batch statistics may hide that the encoder has diverged.
         let _ = extract(&encoder, &fixed_batch(subject, train, machine)?)?;
@@ -71,7 +70,8 @@ impl FineTune {
         let classifier = Classifier::new(sizes, Start::Zeros, self.seed, machine.device)?;
 
         // A short batch has poor batch statistics, so the last one is left out.
-        let batch_size = self.batch_size.min(NonZeroUsize::MIN.saturating_add(train.len() - 1));
+        let batch_size =
+            NonZeroUsize::new(train.len()).map_or(self.batch_size, |all| all.min(self.batch_size));
         let passes = Passes { epochs: self.epochs, batch_size, seed: self.seed, drop_last: true };
         let per_epoch = passes.steps_per_epoch(train.len());
         let rate = self.optimizer.scaled_learning_rate(batch_size.get());
@@ -109,9 +109,10 @@ impl FineTune {
             }
             error => error,
         })?;
-        let from = match self.through_projector {
-            true => "from the first projector layer",
-            false => "from the backbone",
+        let from = if self.through_projector {
+            "from the first projector layer"
+        } else {
+            "from the backbone"
         };
         let how = format!(
             "whole network fine-tuned {from}, {}, {}, {} epochs, batch {}, trained on {}, tested on \

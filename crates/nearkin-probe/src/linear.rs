@@ -120,13 +120,12 @@ impl Protocol {
     /// The published values; `None` for the protocol that has a grid of its own.
     fn of(preset: LinearPreset) -> Result<Option<Self>, ProbeError> {
         use LearningRateScaling as Scaling;
-        let size = |images: usize| NonZeroUsize::MIN.saturating_add(images - 1);
         Ok(Some(match preset {
             LinearPreset::MocoCifar => Self {
                 optimizer: optimizer(sgd(false)?, 30.0, Scaling::None, 0.0)?,
                 fall: Fall::TenthTwice,
                 epochs: 100,
-                batch_size: size(256),
+                batch_size: const { NonZeroUsize::new(256).unwrap() },
                 start: Start::Normal(0.01),
                 augmentation: Some(Augmentation::CropAndFlip),
                 test: TestView::Recipe,
@@ -135,7 +134,7 @@ impl Protocol {
                 optimizer: optimizer(sgd(false)?, 0.1, Scaling::Linear, 0.0)?,
                 fall: Fall::Cosine,
                 epochs: 90,
-                batch_size: size(1024),
+                batch_size: const { NonZeroUsize::new(1024).unwrap() },
                 start: Start::Normal(0.01),
                 augmentation: Some(Augmentation::ResizedCropAndFlip(0.08)),
                 test: TestView::ResizeAndCrop,
@@ -144,7 +143,7 @@ impl Protocol {
                 optimizer: optimizer(sgd(true)?, 0.005, Scaling::SquareRoot, 0.0)?,
                 fall: Fall::Cosine,
                 epochs: 90,
-                batch_size: size(1024),
+                batch_size: const { NonZeroUsize::new(1024).unwrap() },
                 start: Start::Zeros,
                 augmentation: Some(Augmentation::ResizedCropAndFlip(0.2)),
                 test: TestView::ResizeAndCrop,
@@ -160,7 +159,7 @@ impl Protocol {
                     optimizer: optimizer(adam, 0.01, Scaling::None, 0.0)?,
                     fall: Fall::Constant,
                     epochs: 200,
-                    batch_size: size(256),
+                    batch_size: const { NonZeroUsize::new(256).unwrap() },
                     start: Start::Normal(0.01),
                     augmentation: None,
                     test: TestView::Recipe,
@@ -173,13 +172,14 @@ impl Protocol {
 
 /// Epochs and batch of the cached protocol: our own choice, the same for all settings.
 const CACHED_EPOCHS: u64 = 30;
-const CACHED_BATCH: usize = 1024;
+const CACHED_BATCH: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// A value with a remark where it is not that of the protocol.
 pub(crate) fn stated<T: Copy + PartialEq + fmt::Display>(value: T, published: T) -> String {
-    match value == published {
-        true => value.to_string(),
-        false => format!("{value} (the protocol has {published})"),
+    if value == published {
+        value.to_string()
+    } else {
+        format!("{value} (the protocol has {published})")
     }
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn fixed_batch(
     train: &Arc<dyn ImageSet>,
     machine: Machine,
 ) -> Result<Tensor, ProbeError> {
-    let few = NonZeroUsize::MIN.saturating_add(7);
+    let few = const { NonZeroUsize::new(8).unwrap() };
     let plan = Order::new(train.len(), few, 0, false).plan(0, 0);
     let views = Arc::from([subject.recipe.evaluation_view()?]);
     let loading = LoaderOptions { workers: 0, prefetch_batches: 0 };
@@ -314,9 +314,8 @@ fn cached(
     options: LinearOptions,
     machine: Machine,
 ) -> Result<(Accuracies, String), ProbeError> {
-    let published = NonZeroUsize::MIN.saturating_add(CACHED_BATCH - 1);
     let epochs = options.epochs.unwrap_or(CACHED_EPOCHS);
-    let batch_size = options.batch_size.unwrap_or(published);
+    let batch_size = options.batch_size.unwrap_or(CACHED_BATCH);
     let view = subject.recipe.evaluation_view()?;
     let source = FeatureSource::Backbone(encoder);
     let features = Features::of(source, train, &view, machine.features())?;
@@ -347,7 +346,7 @@ fn cached(
          {}, learning rate {} and weight decay {} chosen among {} settings on {} held-out training \
          images (accuracy there {:.2} %), then trained on all",
         stated(epochs, CACHED_EPOCHS),
-        stated(batch_size, published),
+        stated(batch_size, CACHED_BATCH),
         setting.learning_rate,
         setting.weight_decay,
         settings.len(),

@@ -231,7 +231,7 @@ mod tests {
             let slope = l2 * weight - 2.0 / (1.0 + weight.exp());
             assert!(slope.abs() < 1e-4, "{slope}: {weights:?}");
         }
-        // Alone, the first class gets the same weight.
+        // SingleProcess, the first class gets the same weight.
         let alone = truth.narrow(1, 0, 1);
         let alone = Logistic::one_against_rest(&rows, &alone).unwrap().fit(l2).unwrap();
         let difference = alone.weight.double_value(&[0, 0]) - weights[0];

@@ -73,9 +73,10 @@ fn within(t: f64, degrees: usize) -> f64 {
         term *= square * factor as f64 / (factor + 1) as f64;
         sum += term;
     }
-    match is_odd {
-        true => std::f64::consts::FRAC_2_PI * (angle + angle.sin() * sum),
-        false => angle.sin() * sum,
+    if is_odd {
+        std::f64::consts::FRAC_2_PI * (angle + angle.sin() * sum)
+    } else {
+        angle.sin() * sum
     }
 }
 
@@ -85,10 +86,7 @@ fn t_quantile(degrees: usize) -> f64 {
     let (mut low, mut high) = (0.0, 20.0);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
-        match within(middle, degrees) < 0.95 {
-            true => low = middle,
-            false => high = middle,
-        }
+        if within(middle, degrees) < 0.95 { low = middle } else { high = middle }
     }
     f64::midpoint(low, high)
 }

@@ -108,11 +108,10 @@ fn train_and_test(
             "one labelled image is too few to fine-tune with: batch norm needs at least 2".into(),
         ));
     }
-    let (optimizer, batch) = match options.preset {
-        SemiPreset::Fnc => (FineTune::lars()?, 1024),
-        SemiPreset::Plain => (FineTune::sgd()?, 256),
+    let (optimizer, published_batch_size) = match options.preset {
+        SemiPreset::Fnc => (FineTune::lars()?, const { NonZeroUsize::new(1024).unwrap() }),
+        SemiPreset::Plain => (FineTune::sgd()?, const { NonZeroUsize::new(256).unwrap() }),
     };
-    let published_batch_size = NonZeroUsize::MIN.saturating_add(batch - 1);
     let through_projector = options.preset == SemiPreset::Fnc;
     let tuning = FineTune {
         optimizer,

@@ -109,10 +109,7 @@ pub fn named(set: &dyn ImageSet, list: &Path) -> Result<Vec<usize>, ProbeError> 
     }
     chosen.sort_unstable();
     chosen.dedup();
-    match chosen.is_empty() {
-        true => Err(wrong("names no images".to_owned())),
-        false => Ok(chosen),
-    }
+    if chosen.is_empty() { Err(wrong("names no images".to_owned())) } else { Ok(chosen) }
 }
 
 #[cfg(test)]

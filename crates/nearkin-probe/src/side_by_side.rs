@@ -161,7 +161,7 @@ mod tests {
 
     const PASSES: Passes = Passes {
         epochs: 5,
-        batch_size: NonZeroUsize::MIN.saturating_add(19),
+        batch_size: const { NonZeroUsize::new(20).unwrap() },
         seed: 3,
         drop_last: false,
     };

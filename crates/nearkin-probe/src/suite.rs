@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nearkin_data::{ImageSet, Split, Subset, has_split};
-use nearkin_dist::Alone;
+use nearkin_dist::SingleProcess;
 use nearkin_eval::{FeatureSource, Quality, quality};
 use nearkin_recipe::Neighbours;
 use nearkin_train::{KnnAccuracy, evaluate_knn};
@@ -295,7 +295,7 @@ pub fn knn(
     let encoder = subject.encoder(machine.device)?;
     let view = subject.recipe.evaluation_view()?;
     let source = FeatureSource::Backbone(&encoder);
-    evaluate_knn(source, sets, &view, votes, machine.features(), &Alone)
+    evaluate_knn(source, sets, &view, votes, machine.features(), &SingleProcess)
         .map_err(|error| subject.blame(error.into()))
 }
 
@@ -321,10 +321,8 @@ const QUALITY: &str = "quality";
 /// Measures the test images of the subject's data, or its training images where there are no others;
 /// and which of the two.
 pub fn quality_of(subject: &Subject, machine: Machine) -> Result<(Quality, Split), ProbeError> {
-    let split = match has_split(&subject.recipe.data, Split::Test)? {
-        true => Split::Test,
-        false => Split::Train,
-    };
+    let split =
+        if has_split(&subject.recipe.data, Split::Test)? { Split::Test } else { Split::Train };
     let set = subject.images(split)?;
     Ok((quality_of_set(subject, &set, machine)?, split))
 }

@@ -92,9 +92,10 @@ impl Summary {
         if self.has_several_groups() {
             headers.push("group");
         }
-        match self.has_several_runs() {
-            true => headers.extend(["mean", "sd (n-1)", "n"]),
-            false => headers.push("value"),
+        if self.has_several_runs() {
+            headers.extend(["mean", "sd (n-1)", "n"]);
+        } else {
+            headers.push("value");
         }
         if self.has_several_groups() {
             headers.extend(["difference", "95 % interval", "pairs"]);
@@ -107,9 +108,10 @@ impl Summary {
             (&other.protocol, &other.metric) != (&line.protocol, &line.metric)
                 || other.settings == line.settings
         };
-        let protocol = match self.lines.iter().all(is_alone) || line.settings.is_empty() {
-            true => &line.protocol,
-            false => &line.settings,
+        let protocol = if self.lines.iter().all(is_alone) || line.settings.is_empty() {
+            &line.protocol
+        } else {
+            &line.settings
         };
         let metric = match line.unit {
             Unit::Share => format!("{} %", line.metric),

@@ -59,16 +59,18 @@ impl Target {
     /// Of images that are open already.
     pub fn new(name: String, [train, test]: [&Arc<dyn ImageSet>; 2]) -> Result<Self, ProbeError> {
         let is_several = train.has_several_labels();
-        match is_several {
-            true => check_several(&**train, &**test)?,
-            false => check_labels(&**train, &**test)?,
+        if is_several {
+            check_several(&**train, &**test)?;
+        } else {
+            check_labels(&**train, &**test)?;
         }
         let [train, test] = [train, test].map(Arc::clone);
         let lower = name.to_lowercase();
         let mean_per_class = MEAN_PER_CLASS.iter().any(|word| lower.contains(word));
-        let sets = match is_several {
-            true => Sets::Several { train, held: None, test },
-            false => Sets::One { train, test, mean_per_class },
+        let sets = if is_several {
+            Sets::Several { train, held: None, test }
+        } else {
+            Sets::One { train, test, mean_per_class }
         };
         Ok(Self { name, sets })
     }
@@ -159,7 +161,7 @@ fn train_and_test(
     if options.fine_tune {
         // Those that the regression could not read are known by now.
         let [train, test] = [labelled(&train), labelled(&test)];
-        let published_batch_size = NonZeroUsize::MIN.saturating_add(63);
+        let published_batch_size = const { NonZeroUsize::new(64).unwrap() };
         let batch_size = options.batch_size.unwrap_or(published_batch_size);
         let published_epochs = (STEPS * 64).div_ceil(train.len()) as u64;
         let tuning = FineTune {
@@ -234,10 +236,7 @@ fn regression(
     let ([rows, of], [held_rows, held_of]) = (part(all, &learn)?, part(all, &held)?);
     let (l2, reached) = chosen(Logistic::new(&rows, &of, classes)?, |fit| {
         let accuracies = Accuracies::of(&fit.logits(&held_rows)?, &held_of)?;
-        Ok(match mean_per_class {
-            true => accuracies.mean_per_class,
-            false => accuracies.top_1,
-        })
+        Ok(if mean_per_class { accuracies.mean_per_class } else { accuracies.top_1 })
     })?;
     let regression = Logistic::new(&train.rows, &train.labels, classes)?.fit(l2)?;
     let accuracies = Accuracies::of(&regression.logits(&test.rows)?, &test.labels)?;
@@ -371,9 +370,10 @@ fn both(protocol: &str, accuracies: Accuracies, how: &str, mean_per_class: bool)
     scores.truncate(1);
     let mean = (accuracies.mean_per_class, Unit::Share);
     let mean = Score::new(protocol, "mean per class", mean, how);
-    match mean_per_class {
-        true => scores.insert(0, mean),
-        false => scores.push(mean),
+    if mean_per_class {
+        scores.insert(0, mean);
+    } else {
+        scores.push(mean);
     }
     scores
 }

@@ -571,7 +571,7 @@ impl Default for Checkpoint {
         Self {
             every_epochs: NonZeroU64::MIN.saturating_add(9),
             every_minutes: Positive::literal(15.0),
-            keep: NonZeroUsize::MIN.saturating_add(1),
+            keep: const { NonZeroUsize::new(2).unwrap() },
         }
     }
 }
@@ -602,13 +602,16 @@ pub struct Neighbours {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        let vote = |more: usize, temperature: f64| Neighbours {
-            k: NonZeroUsize::MIN.saturating_add(more),
+        let vote = |k: NonZeroUsize, temperature: f64| Neighbours {
+            k,
             temperature: Positive::literal(temperature),
         };
         Self {
             every_epochs: 10,
-            neighbours: vec![vote(199, 0.1), vote(19, 0.07)],
+            neighbours: vec![
+                vote(const { NonZeroUsize::new(200).unwrap() }, 0.1),
+                vote(const { NonZeroUsize::new(20).unwrap() }, 0.07),
+            ],
             transforms: None,
         }
     }

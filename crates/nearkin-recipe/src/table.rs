@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
@@ -26,7 +27,7 @@ pub struct Override {
     value: Value,
 }
 
-impl std::str::FromStr for Override {
+impl FromStr for Override {
     type Err = RecipeError;
 
     fn from_str(given: &str) -> Result<Self, RecipeError> {
@@ -172,7 +173,21 @@ impl Source {
     }
 }
 
+/// Reads TOML text and checks it.
+impl FromStr for Recipe {
+    type Err = RecipeError;
+
+    fn from_str(text: &str) -> Result<Self, RecipeError> {
+        Source::parse("recipe", text.to_owned())?.recipe()
+    }
+}
+
 impl Recipe {
+    /// Reads a file and checks it.
+    pub fn read(path: &Path) -> Result<Self, RecipeError> {
+        Source::read(path)?.recipe()
+    }
+
     /// The recipe with every default filled in.
     pub fn to_table(&self) -> Table {
         Table::try_from(self).unwrap_or_default()

@@ -108,9 +108,10 @@ impl RunFolder {
     }
 
     fn refuse_if_begun(&self) -> Result<(), ReportError> {
-        match self.recipe().exists() || self.metrics().exists() || self.has_checkpoints() {
-            true => Err(ReportError::RunExists { path: self.path.clone() }),
-            false => Ok(()),
+        if self.recipe().exists() || self.metrics().exists() || self.has_checkpoints() {
+            Err(ReportError::RunExists { path: self.path.clone() })
+        } else {
+            Ok(())
         }
     }
 
@@ -123,9 +124,10 @@ impl RunFolder {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
         let run = Self { path: path.into() };
         if !run.recipe().is_file() {
-            return Err(match run.has_checkpoints() {
-                true => ReportError::NoRecipe { path: run.path },
-                false => ReportError::NoRun { path: run.path },
+            return Err(if run.has_checkpoints() {
+                ReportError::NoRecipe { path: run.path }
+            } else {
+                ReportError::NoRun { path: run.path }
             });
         }
         remove_abandoned_temporaries(&run.path, false);

@@ -49,9 +49,10 @@ pub fn flop_rate(per_second: f64) -> String {
 /// Bytes of memory: `312 MiB`, `1.4 GiB`.
 pub fn memory(bytes: f64) -> String {
     let mebibytes = bytes / f64::from(1 << 20);
-    match mebibytes < 1023.5 {
-        true => format!("{mebibytes:.0} MiB"),
-        false => format!("{:.1} GiB", mebibytes / 1024.0),
+    if mebibytes < 1023.5 {
+        format!("{mebibytes:.0} MiB")
+    } else {
+        format!("{:.1} GiB", mebibytes / 1024.0)
     }
 }
 

@@ -1,22 +1,53 @@
-//! What a run remembers of its images, so that it is not continued on others.
+//! The images of a run, and what it remembers of them, so that it is not continued on others.
 //!
 //! A run continues bit by bit only on the same images in the same order. Their number alone does not tell:
 //! renamed files come in another order, and moved ones get other labels. So a checkpoint keeps digests of
 //! all names and labels, and of the pixels of a few images.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use nearkin_data::random::Purpose;
-use nearkin_data::{ImageSet, Random};
+use nearkin_data::{ImageSet, Random, Split};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::tensors::hexadecimal;
+use crate::{Setup, TrainError};
 
 /// Images whose pixels are compared.
 const SAMPLE: usize = 32;
 /// Digits kept of the digest of an image: enough to tell 32 images from others.
 const PIXEL_DIGITS: usize = 16;
+
+/// The images of a run.
+pub(crate) struct Images {
+    pub(crate) train: Arc<dyn ImageSet>,
+    /// To evaluate on.
+    pub(crate) test: Option<Arc<dyn ImageSet>>,
+    pub(crate) digest: ImagesDigest,
+}
+
+impl Images {
+    /// Opens the sets that a recipe names, if there are enough images and the labels that it needs.
+    pub(crate) fn open(setup: &Setup) -> Result<Self, TrainError> {
+        let recipe = &setup.recipe;
+        let train = recipe.open_training_images()?;
+        let has_test = nearkin_data::has_split(&recipe.data, Split::Test)?;
+        let is_evaluated = recipe.evaluation.every_epochs > 0 && train.has_labels();
+        let test = if has_test && is_evaluated {
+            Some(nearkin_data::open(&recipe.data, Split::Test)?).filter(ImageSet::has_labels)
+        } else {
+            None
+        };
+        if setup.requirements.labels && !train.has_labels() {
+            return Err(TrainError::NeedsLabels { method: setup.method_name().to_owned() });
+        }
+        setup.steps_per_epoch(train.len())?;
+        let digest = ImagesDigest::of_names(recipe.data.path(), train.as_ref(), test.as_deref());
+        Ok(Self { train, test, digest })
+    }
+}
 
 /// Digests of the images of a run, in hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,9 +22,12 @@ pub(crate) const PROCESSES: &str = "the number of processes";
 pub(crate) fn divide(recipe: &Recipe, processes: usize) -> Result<usize, TrainError> {
     let training = &recipe.training;
     let batch = training.batch_size.get();
-    let divides = |what, number: usize, into, parts: usize| match number.is_multiple_of(parts) {
-        true => Ok(number / parts),
-        false => Err(TrainError::Division { what, number, into, parts }),
+    let divides = |what, number: usize, into, parts: usize| {
+        if number.is_multiple_of(parts) {
+            Ok(number / parts)
+        } else {
+            Err(TrainError::Division { what, number, into, parts })
+        }
     };
     let here = divides(BATCH_SIZE, batch, PROCESSES, processes)?;
     if here < 2 && !training.synchronize_batch_norm {
@@ -134,7 +137,7 @@ impl Start {
 
 /// What to say of an error of one of several processes: another one's, if that is where it comes
 /// from; else the others are told of it.
-pub(crate) fn blame(world: &dyn World, error: TrainError) -> TrainError {
+pub(crate) fn attribute_error(world: &dyn World, error: TrainError) -> TrainError {
     // What may have failed because another process did not take part.
     let exchange = match &error {
         _ if world.size() == 1 => return error,

@@ -7,33 +7,57 @@
 //! 2. if all is finite: optimizer, momentum encoder, queue.
 //!
 //! The second part comes in two forms. As a rule the host reads the loss and decides
-//! ([`update`](Learner::update)); the module `late` lets the device decide, so that the host need not wait.
+//! ([`update`](Learner::update)); the module `late` lets the device decide, so that the host need not wait
+//! and reads what became of the step later ([`Step::read`]).
 
 pub(crate) mod encode;
 pub(crate) mod late;
+mod step;
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
-use nearkin_device::{ExactProducts, send};
 use nearkin_dist::{Reducer, World};
 use nearkin_model::{Encoder, MomentumEncoder, Parameters, Queue};
 use nearkin_objective::{Labels, Measures, evaluate, evaluate_and_measure};
-use nearkin_recipe::{Precision, QueueStart};
-use tch::{Device, Kind, TchError, Tensor};
+use nearkin_recipe::QueueStart;
+use nearkin_torch::{CudaSettings, ExactProducts, send};
+use tch::{Device, TchError, Tensor};
 
 use self::encode::Prepared;
 use self::late::Late;
+pub use self::step::{Step, StepReport};
+use crate::batches::TrainingBatch;
 use crate::checkpoint::{Files, MODEL, MOMENTUM_ENCODER, OPTIMIZER, QUEUE};
 use crate::guard::{Buffers, Checked, are_sound, read_together, sum_of_norms};
-use crate::interrupt::Unfinished;
+use crate::job::divide;
 use crate::phases::{Phase, Phases};
-use crate::{LearningRate, Momentum, Optimizer, Setup};
+use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 
-/// Networks, optimizer, queue and method, and how far they are.
-pub(crate) struct Learner {
+/// Networks, optimizer, queue and method, and how far they are: what a step of training changes.
+///
+/// This is the loop of a run without its folder:
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use nearkin_dist::SingleProcess;
+/// use nearkin_train::{Batches, Learner, Setup};
+///
+/// let recipe = nearkin_recipe::Source::read("recipes/demo.toml".as_ref())?.recipe()?;
+/// let images = recipe.open_training_images()?;
+/// let setup = Setup::new(recipe)?;
+/// let mut learner = Learner::new(setup, images.len(), tch::Device::Cpu, SingleProcess::shared())?;
+/// let mut batches = Batches::new(&learner, images, 2)?;
+/// while learner.steps_done() < learner.total_steps() {
+///     let report = learner.step(&mut batches)?.read()?;
+///     println!("step {}: loss {:.3}", report.step, report.loss);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Learner {
     pub(crate) setup: Setup,
     pub(crate) device: Device,
     pub(crate) world: Arc<dyn World>,
@@ -48,7 +72,7 @@ pub(crate) struct Learner {
     momentum: Option<Momentum>,
     /// If the host does not wait for the device in a step.
     pub(crate) late: Option<Late>,
-    /// Asked in a benchmark only.
+    /// Runs in a benchmark only.
     pub(crate) phases: Phases,
     /// Parts of the batch of all processes within which images are mixed.
     mixing_blocks: usize,
@@ -71,12 +95,14 @@ pub(crate) struct Gradients {
     keys: Vec<(Tensor, Tensor)>,
     /// Of the first batch with a non-finite loss, else of the last.
     pub(crate) views: Vec<Tensor>,
-    pub(crate) wishes: Wishes,
+    /// Places of the images in their set.
+    images: Vec<usize>,
+    requests: Requests,
 }
 
 /// What should happen after a step, in any of the processes and therefore in all.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wishes {
+pub(crate) struct Requests {
     /// End the run.
     pub(crate) interrupted: bool,
     /// Write a checkpoint, because the last one is old.
@@ -101,24 +127,20 @@ struct Part {
     is_last: bool,
 }
 
-impl Learner {
-    /// New networks for `setup`, for a run of `steps_per_epoch` steps an epoch.
-    pub(crate) fn new(
-        setup: Setup,
-        device: Device,
-        world: Arc<dyn World>,
-        steps_per_epoch: u64,
-        mixing_blocks: usize,
-    ) -> Result<Self, TchError> {
+/// What a learner trains and compares with.
+struct Networks {
+    online: Encoder,
+    teacher: Option<MomentumEncoder>,
+    queue: Option<Queue>,
+}
+
+impl Networks {
+    /// As a run begins with them: drawn from the recipe's seed.
+    fn new(setup: &Setup, device: Device, world: &Arc<dyn World>) -> Result<Self, TchError> {
         let recipe = &setup.recipe;
-        let total_steps = steps_per_epoch * recipe.training.epochs.get();
         let torch_seed =
             |part| Random::new(Purpose::Initialisation, recipe.seed, part, 0).bits() >> 1;
-        let kind = match recipe.training.precision {
-            Precision::Single | Precision::Bfloat16 => Kind::Float,
-            Precision::Double => Kind::Double,
-        };
-        let late = Late::new(recipe, world.size(), device)?;
+        let kind = setup.kind();
         let mut online = Encoder::new(&recipe.model, torch_seed(0), device, kind)?;
         let mut teacher = setup
             .momentum_encoder
@@ -126,10 +148,10 @@ impl Learner {
             .transpose()?;
         let together = recipe.training.synchronize_batch_norm;
         if together {
-            online.synchronize(Arc::clone(&world));
+            online.synchronize(Arc::clone(world));
         }
         if let Some(teacher) = &mut teacher {
-            teacher.spread(Arc::clone(&world), together)?;
+            teacher.spread(Arc::clone(world), together)?;
         }
         let dimensions = online.dimensions();
         let queue = setup.queue.map(|queue| match queue.start {
@@ -138,6 +160,29 @@ impl Learner {
             }
             QueueStart::Zeros => Queue::zeros(queue.size.get(), dimensions, device, kind),
         });
+        Ok(Self { online, teacher, queue: queue.transpose()? })
+    }
+}
+
+impl Learner {
+    /// New networks as `setup` describes them, to be trained on so many images. Every process of a
+    /// `world` makes the same ones.
+    ///
+    /// Fails if a step needs more images than there are, and where a number of the recipe cannot be
+    /// divided among the processes.
+    pub fn new(
+        setup: Setup,
+        training_images: usize,
+        device: Device,
+        world: Arc<dyn World>,
+    ) -> Result<Self, TrainError> {
+        let steps_per_epoch = setup.steps_per_epoch(training_images)?;
+        let mixing_blocks = divide(&setup.recipe, world.size())?;
+        CudaSettings { tf32: setup.recipe.training.tf32, timed_convolutions: true }.apply()?;
+        let late = Late::new(&setup.recipe, world.size(), device)?;
+        let Networks { online, teacher, queue } = Networks::new(&setup, device, &world)?;
+        let recipe = &setup.recipe;
+        let total_steps = steps_per_epoch * recipe.training.epochs.get();
         let networks =
             [Some(online.parameters()), teacher.as_ref().map(MomentumEncoder::parameters)];
         let warmup = recipe.schedule.warmup_epochs * steps_per_epoch;
@@ -153,7 +198,7 @@ impl Learner {
                 Momentum::new(options.momentum.get(), total_steps, options.schedule)
             }),
             reducer: world.reducer(&trained)?,
-            queue: queue.transpose()?,
+            queue,
             late,
             setup,
             device,
@@ -167,6 +212,31 @@ impl Learner {
             step: 0,
             settled_at: Cell::new(0),
         })
+    }
+
+    /// What is trained.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The encoder that is trained by gradients.
+    pub fn encoder(&self) -> &Encoder {
+        &self.online
+    }
+
+    /// The encoder that follows it, if the method has one.
+    pub fn momentum_encoder(&self) -> Option<&MomentumEncoder> {
+        self.teacher.as_ref()
+    }
+
+    /// Steps that were made.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// Steps of the whole training, for which the schedules are made.
+    pub fn total_steps(&self) -> u64 {
+        self.total_steps
     }
 
     /// Goes on after `step`, with the next key at `queue_next` of the queue.
@@ -226,32 +296,31 @@ impl Learner {
         })
     }
 
-    /// Gradients of one step, averaged over its batches, which `next` gives by their number; nothing but
-    /// running statistics changes. `wishes` is asked at the end.
-    pub(crate) fn gradients(
+    /// Gradients of one step, averaged over its batches, which `next` gives; nothing but running statistics
+    /// changes, and not even those in a step that is not finished. `requests` is asked at the end.
+    pub(crate) fn gradients<E: From<TchError> + From<TrainError>>(
         &mut self,
-        next: &mut dyn FnMut(&Self, usize) -> Result<Prepared, Unfinished>,
-        wishes: &dyn Fn() -> Wishes,
-        stop_point: &impl Fn() -> Result<(), Unfinished>,
-    ) -> Result<Gradients, Unfinished> {
+        next: &mut dyn FnMut() -> Result<Option<TrainingBatch>, E>,
+        requests: &dyn Fn() -> Requests,
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<Gradients, E> {
         self.buffers.save()?;
-        let gradients = self.accumulate(next, wishes, stop_point);
-        if matches!(gradients, Err(Unfinished::Stopped)) {
+        self.accumulate(next, requests, stop_point).or_else(|unfinished| {
             self.buffers.restore()?;
-        }
-        gradients
+            Err(unfinished)
+        })
     }
 
-    fn accumulate(
+    fn accumulate<E: From<TchError> + From<TrainError>>(
         &mut self,
-        next: &mut dyn FnMut(&Self, usize) -> Result<Prepared, Unfinished>,
-        wishes: &dyn Fn() -> Wishes,
-        stop_point: &impl Fn() -> Result<(), Unfinished>,
-    ) -> Result<Gradients, Unfinished> {
+        next: &mut dyn FnMut() -> Result<Option<TrainingBatch>, E>,
+        requests: &dyn Fn() -> Requests,
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<Gradients, E> {
         self.optimizer.zero_gradients();
         let batches = self.setup.recipe.training.accumulate_batches.get();
         let share = 1.0 / batches as f64;
-        let (mut keys, mut views) = (Vec::new(), Vec::new());
+        let (mut keys, mut views, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let mut loss = 0.0;
         let mut measures = self.measures_next().then(Measures::default);
         let mut unread = None::<Tensor>;
@@ -260,7 +329,7 @@ impl Learner {
             if let Some(before) = unread.take() {
                 loss += share * before.f_double_value(&[])?;
             }
-            let prepared = next(self, number)?;
+            let prepared = self.prepare_next(next, number, &mut images)?;
             let part = Part { share, is_last: number + 1 == batches };
             let learned = self.learn(&prepared, part, measures.as_mut(), stop_point)?;
             if f64::is_finite(loss) {
@@ -272,23 +341,39 @@ impl Learner {
         let norms = sum_of_norms(&self.optimizer)?;
         let [last_loss, norms] = read_together([unread, norms])?;
         loss += share * last_loss;
-        let wishes = self.exchange(&mut loss, measures.as_mut(), wishes())?;
-        Ok(Gradients { loss, measures, finite: norms.is_finite(), keys, views, wishes })
+        let requests = self.exchange(&mut loss, measures.as_mut(), requests())?;
+        Ok(Gradients { loss, measures, finite: norms.is_finite(), keys, views, images, requests })
     }
 
-    /// Makes loss, measures and wishes those of all processes, in one exchange.
+    /// The batch of this `number` in the step under way, ready to be learned; the places of its images
+    /// are added to `images`.
+    fn prepare_next<E: From<TchError> + From<TrainError>>(
+        &self,
+        next: &mut dyn FnMut() -> Result<Option<TrainingBatch>, E>,
+        number: usize,
+        images: &mut Vec<usize>,
+    ) -> Result<Prepared, E> {
+        let batch = next()?.ok_or(TrainError::NoBatch { step: self.step + 1 })?;
+        images.extend(batch.images);
+        let prepared = self.prepare(batch.views, &batch.labels, number)?;
+        self.phases.end(Phase::Other);
+        Ok(prepared)
+    }
+
+    /// Makes loss, measures and requests those of all processes, in one exchange.
     fn exchange(
         &self,
         loss: &mut f64,
         measures: Option<&mut Measures>,
-        wishes: Wishes,
-    ) -> Result<Wishes, TchError> {
+        requests: Requests,
+    ) -> Result<Requests, TchError> {
         if self.world.size() == 1 {
-            return Ok(wishes);
+            return Ok(requests);
         }
         let processes = self.world.size() as f64;
         let flag = |wish| f64::from(u8::from(wish));
-        let mut numbers = vec![*loss / processes, flag(wishes.interrupted), flag(wishes.by_time)];
+        let mut numbers =
+            vec![*loss / processes, flag(requests.interrupted), flag(requests.by_time)];
         numbers.extend(measures.iter().flat_map(|measures| measures.numbers()));
         let mut sums = Tensor::f_from_slice(&numbers)?.f_to_device(self.device)?;
         self.world.sum(&mut sums)?;
@@ -298,7 +383,7 @@ impl Learner {
             measures.set_numbers(&numbers[3..]);
         }
         *loss = numbers[0];
-        Ok(Wishes { interrupted: numbers[1] > 0.0, by_time: numbers[2] > 0.0 })
+        Ok(Requests { interrupted: numbers[1] > 0.0, by_time: numbers[2] > 0.0 })
     }
 
     /// The optimizer, then the momentum encoder, then the queue. A step that is not finite changes

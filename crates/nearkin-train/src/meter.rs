@@ -12,6 +12,8 @@ use nearkin_objective::{MixedInput, Role};
 use nearkin_recipe::{Model, Precision};
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::Setup;
+
 /// A multiplication and an addition.
 const FLOP_PER_MULTIPLY_ADD: u64 = 2;
 /// Forward, and twice as much backward: for the gradient of the inputs and of the weights.
@@ -46,9 +48,26 @@ pub(crate) struct Meter {
     pub(crate) matmul_precision: &'static str,
 }
 
+impl Meter {
+    /// Measures the device; all processes do it at once, as they train.
+    pub(crate) fn measure(
+        setup: &Setup,
+        device: Device,
+        processes: usize,
+    ) -> Result<Self, TchError> {
+        let training = &setup.recipe.training;
+        let (rate, matmul_precision) = rate_of_products(training.precision, training.tf32, device)?;
+        Ok(Self {
+            flop_per_image: setup.flop_per_image,
+            matmul_flop_per_second: rate * processes as f64,
+            matmul_precision,
+        })
+    }
+}
+
 /// What matrix products can reach in a run's precision on a device, in operations per second, and what
 /// this precision is called.
-pub(crate) fn rate_of_products(
+fn rate_of_products(
     precision: Precision,
     tf32: bool,
     device: Device,

@@ -366,11 +366,6 @@ impl Monitor {
         let record = at.record(Kind::Epoch).with_text(names::MATMUL_PRECISION, matmul_precision);
         self.write("epoch", record, &values)
     }
-
-    pub(crate) fn meter(&self) -> Meter {
-        self.meter
-    }
-
     /// What a checkpoint has to know of the epoch under way.
     pub(crate) fn epoch_sums(&self) -> EpochSums {
         self.sums.clone()

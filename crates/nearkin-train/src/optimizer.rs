@@ -9,9 +9,9 @@ mod adamw;
 mod lars;
 mod sgd;
 
-use nearkin_kernel::Rate;
 use nearkin_model::{Parameter, Parameters};
 use nearkin_recipe::{Optimizer as Options, UpdateRule};
+use nearkin_torch::Rate;
 use tch::{TchError, Tensor};
 
 use self::adamw::AdamW;

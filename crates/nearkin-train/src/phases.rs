@@ -5,7 +5,7 @@
 //! then a GPU has to finish what it was given at every end, which a run never waits for; but where
 //! the host does not wait for the step either, its clock shows how long it takes to start the parts.
 
-use std::cell::Cell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tch::Device;
@@ -73,44 +73,56 @@ impl Phase {
     }
 }
 
-/// The clock of the phases; as a rule it stands.
-#[derive(Debug, Default)]
-pub(crate) struct Phases(Option<Running>);
+/// The clock of the phases; as a rule it stands. Clones are the same clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Phases(Option<Arc<Running>>);
 
 #[derive(Debug)]
 struct Running {
     /// That has to finish at every end.
     device: Option<Device>,
-    ended: Cell<Instant>,
-    seconds: [Cell<f64>; Phase::ALL.len()],
+    shown: Mutex<Shown>,
+}
+
+/// What a running clock shows.
+#[derive(Debug)]
+struct Shown {
+    ended: Instant,
+    seconds: [f64; Phase::ALL.len()],
+}
+
+impl Running {
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Phases {
     /// Begins to count, from now; at every end the device has to be finished, unless steps are read
     /// `late`.
-    pub(crate) fn of(device: Device, late: bool) -> Self {
+    pub(crate) fn started(device: Device, late: bool) -> Self {
         wait_for(device);
         let device = (!late).then_some(device);
-        let (ended, seconds) = (Cell::new(Instant::now()), Default::default());
-        Self(Some(Running { device, ended, seconds }))
+        let shown = Mutex::new(Shown { ended: Instant::now(), seconds: Default::default() });
+        Self(Some(Arc::new(Running { device, shown })))
     }
 
     /// The time since the last end was this phase's.
     pub(crate) fn end(&self, phase: Phase) {
-        let Some(Running { device, ended, seconds }) = &self.0 else { return };
-        device.iter().copied().for_each(wait_for);
+        let Some(running) = &self.0 else { return };
+        running.device.iter().copied().for_each(wait_for);
+        let mut shown = running.shown();
         let now = Instant::now();
-        let of_phase = &seconds[phase as usize];
-        of_phase.set(of_phase.get() + now.duration_since(ended.replace(now)).as_secs_f64());
+        let seconds = now.duration_since(shown.ended).as_secs_f64();
+        shown.seconds[phase as usize] += seconds;
+        shown.ended = now;
     }
 
     /// Seconds of each phase so far; none if nobody asked, and none of a wait that no step has.
     pub(crate) fn seconds(&self) -> Vec<(Phase, f64)> {
-        let running = self.0.iter();
-        running
-            .flat_map(|running| Phase::ALL.into_iter().zip(running.seconds.iter().map(Cell::get)))
-            .filter(|&(phase, seconds)| phase != Phase::Late || seconds > 0.0)
-            .collect()
+        let Some(running) = &self.0 else { return Vec::new() };
+        let all = Phase::ALL.into_iter().zip(running.shown().seconds);
+        all.filter(|&(phase, seconds)| phase != Phase::Late || seconds > 0.0).collect()
     }
 }
 
@@ -122,7 +134,7 @@ mod tests {
 
     #[test]
     fn each_phase_has_the_time_since_the_end_before() {
-        let phases = Phases::of(Device::Cpu, false);
+        let phases = Phases::started(Device::Cpu, false);
         let begun = Instant::now();
         for phase in [Phase::Load, Phase::Queue, Phase::Load] {
             std::thread::sleep(Duration::from_millis(20));

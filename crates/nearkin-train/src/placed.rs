@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use nearkin_augment::{Batch, View, Whole};
 use nearkin_data::ImageSet;
-use nearkin_device::free_bytes;
 use nearkin_model::{HeldImages, HoldError, bytes_of, bytes_to_tensor};
 use nearkin_recipe::Recipe;
+use nearkin_torch::free_bytes;
 use tch::{Device, TchError, Tensor};
 
 use crate::TrainError;
@@ -20,6 +20,7 @@ use crate::TrainError;
 const SHARE: u64 = 4;
 
 /// The views of a run, ready for its device.
+#[derive(Clone)]
 pub(crate) struct Placed {
     pub(crate) views: Arc<[View]>,
     held: Option<HeldImages>,
@@ -46,7 +47,7 @@ impl Placed {
         }
         let bytes = bytes_of(train, (width, height));
         if free_bytes(device)?.is_none_or(|free| bytes <= free / SHARE) {
-            let threads = NonZeroUsize::MIN.saturating_add(workers);
+            let threads = NonZeroUsize::new(workers + 1).unwrap_or(NonZeroUsize::MIN);
             match HeldImages::read(train, (width, height), device, threads) {
                 Ok(held) => return Ok(Self { held: Some(held), ..all_there }),
                 Err(HoldError::Tensor(error)) => return Err(error.into()),

@@ -67,8 +67,5 @@ fn within<T: PartialOrd + Display>(
 }
 
 fn equal(name: &str, value: u64, expected: u64) -> Result<(), String> {
-    match value == expected {
-        true => Ok(()),
-        false => Err(format!("{name} = {value} must be {expected}")),
-    }
+    if value == expected { Ok(()) } else { Err(format!("{name} = {value} must be {expected}")) }
 }

@@ -2,8 +2,10 @@
 
 use nearkin_augment::View;
 use nearkin_objective::{Configured, Method, MethodError, ParameterError, QueueUse, Requirements};
-use nearkin_recipe::{MomentumEncoder, Queue, Recipe};
+use nearkin_recipe::{MomentumEncoder, Precision, Queue, Recipe};
+use tch::Kind;
 
+use crate::TrainError;
 use crate::meter::flop_per_image;
 
 /// A recipe whose method is known and fits the rest of it.
@@ -50,9 +52,32 @@ impl Setup {
         self.recipe.method.get("name").and_then(toml::Value::as_str).unwrap_or_default()
     }
 
+    /// The kind of numbers that networks and views hold.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.recipe.training.precision {
+            Precision::Single | Precision::Bfloat16 => Kind::Float,
+            Precision::Double => Kind::Double,
+        }
+    }
+
+    /// Steps of an epoch, each with its own images of this many; what is left is not trained on in this
+    /// epoch. Fails if there are not enough for one.
+    pub fn steps_per_epoch(&self, training_images: usize) -> Result<u64, TrainError> {
+        let needed = self.recipe.images_per_step();
+        match training_images / needed {
+            0 => Err(TrainError::TooFewImages { needed, images: training_images }),
+            steps => Ok(steps as u64),
+        }
+    }
+
     /// Reads the recipe's `[method]` and checks that the tables it needs are there.
     pub fn new(recipe: Recipe) -> Result<Self, SetupError> {
         let Configured { method, table } = nearkin_objective::from_table(&recipe.method)?;
+        Self::with_method(recipe.with_method(table), method)
+    }
+
+    /// With a method that need not be registered: the recipe's `[method]` only names it.
+    pub fn with_method(recipe: Recipe, method: Box<dyn Method>) -> Result<Self, SetupError> {
         let requirements = method.requirements(recipe.views.len())?;
         let Requirements { roles, mixed_inputs, .. } = &requirements;
         let has_teacher = roles.iter().any(|role| role.is_momentum());
@@ -88,7 +113,7 @@ impl Setup {
             queue: recipe.queue,
             flop_per_image: flop_per_image(&recipe.model, &views, roles, mixed_inputs),
             requirements,
-            recipe: recipe.with_method(table),
+            recipe,
             method,
         })
     }

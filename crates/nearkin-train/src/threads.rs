@@ -17,7 +17,7 @@ use nearkin_recipe::Recipe;
 use tch::{Kind, TchError, Tensor};
 
 use crate::meter::wait_for;
-use crate::{RunOptions, Setup, TrainError};
+use crate::{Machine, Setup, TrainError};
 
 /// Threads of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,29 +105,29 @@ const TIMED_PASSES: usize = 3;
 pub(crate) fn measure(
     setup: &Setup,
     train: &Arc<dyn ImageSet>,
-    options: &RunOptions,
+    machine: &Machine,
     processes: usize,
 ) -> Threads {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let cores = (cores / options.processes_here).max(1);
+    let cores = (cores / machine.processes_here).max(1);
     let images = (setup.recipe.images_per_step() / processes).max(1);
     let batch = encoded_at_once(&setup.recipe, processes);
-    let measured = seconds_per_image_loaded(setup, train, options)
-        .and_then(|loaded| Ok((loaded, seconds_per_image_trained(setup, options, cores, batch)?)));
+    let measured = seconds_per_image_loaded(setup, train, machine)
+        .and_then(|loaded| Ok((loaded, seconds_per_image_trained(setup, machine, cores, batch)?)));
     let Ok((loaded, trained)) = measured else {
-        return Threads { workers: options.workers.unwrap_or(1), threads: cores };
+        return Threads { workers: machine.workers.unwrap_or(1), threads: cores };
     };
     let of_a_step = |seconds: f64| seconds * images as f64;
     let steps: Vec<(usize, f64)> =
         trained.into_iter().map(|(threads, seconds)| (threads, of_a_step(seconds))).collect();
-    choose(cores, of_a_step(loaded), &steps, options.workers)
+    choose(cores, of_a_step(loaded), &steps, machine.workers)
 }
 
 /// By one thread, all views.
 fn seconds_per_image_loaded(
     setup: &Setup,
     train: &Arc<dyn ImageSet>,
-    options: &RunOptions,
+    machine: &Machine,
 ) -> Result<f64, TrainError> {
     let recipe = &setup.recipe;
     // Evenly over the set: images of a class stand together, and may be alike in size.
@@ -139,7 +139,7 @@ fn seconds_per_image_loaded(
     let loading = LoaderOptions { workers: 0, prefetch_batches: 0 };
     // Where the device may hold the images, they are not loaded.
     let held = train.one_size().map(|(width, height)| Whole { width, height, held: true });
-    let views = recipe.placed_views(options.device.is_cuda(), held)?.into();
+    let views = recipe.placed_views(machine.device.is_cuda(), held)?.into();
     let mut loader = Loader::start(Arc::clone(train), views, recipe.seed, plan, loading)?;
     let mut next = || -> Result<usize, LoadError> {
         Ok(loader.next().transpose()?.map_or(0, |batch| batch.images.len()))
@@ -162,17 +162,18 @@ fn seconds_per_image_loaded(
 /// compute.
 fn seconds_per_image_trained(
     setup: &Setup,
-    options: &RunOptions,
+    machine: &Machine,
     cores: usize,
     batch: usize,
 ) -> Result<Vec<(usize, f64)>, TrainError> {
-    let (recipe, device) = (&setup.recipe, options.device);
+    let (recipe, device) = (&setup.recipe, machine.device);
     let Some(view) = recipe.training_views()?.into_iter().next() else { return Ok(Vec::new()) };
     let size = view.size_pixels();
     let flop = 6 * MultiplyAdds::of(&recipe.model, size).online();
-    let images = match device.is_cuda() {
-        true => batch,
-        false => (FLOP_OF_A_PASS / flop.max(1)).clamp(2, batch.max(2) as u64) as usize,
+    let images = if device.is_cuda() {
+        batch
+    } else {
+        (FLOP_OF_A_PASS / flop.max(1)).clamp(2, batch.max(2) as u64) as usize
     };
     let encoder = Encoder::new(&recipe.model, recipe.seed, device, Kind::Float)?;
     let side = size as i64;

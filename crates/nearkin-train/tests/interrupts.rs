@@ -2,17 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nearkin_dist::testing::together;
-use nearkin_dist::{Alone, DistError, Reducer, World};
+use nearkin_dist::{DistError, Reducer, SingleProcess, World};
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
-use nearkin_train::{Interrupt, Outcome, Resume, RunOptions, Setup, Trainer};
-use tch::{Device, TchError, Tensor};
+use nearkin_train::{Interrupt, Machine, Outcome, Resume, Run, RunOptions, Setup};
+use tch::{TchError, Tensor};
 
 const SIGTERM: i32 = 15;
 
@@ -160,22 +159,17 @@ fn piece(
         looks: AtomicUsize::new(0),
         interrupted_at: if world.rank() == rank { interrupted_at } else { 0 },
     });
-    let resume = match run.join("recipe.toml").exists() {
-        true => Resume::From(RunFolder::open(run).unwrap()),
-        false => Resume::New(run.to_owned()),
+    let resume = if run.join("recipe.toml").exists() {
+        Resume::From(RunFolder::open(run).unwrap())
+    } else {
+        Resume::New(run.to_owned())
     };
     // Every process has to see the same folder.
     world.share("resume", b"").unwrap();
-    let options = RunOptions {
-        device: Device::Cpu,
-        workers: Some(1),
-        threads: Some(1),
-        processes_here: NonZeroUsize::MIN,
-        quiet: true,
-        environment: serde_json::json!({}),
-    };
-    let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(&world) as _).unwrap();
-    let outcome = trainer.run(&interrupt).unwrap();
+    let machine = Machine { workers: Some(1), threads: Some(1), ..Machine::default() };
+    let options = RunOptions { machine, quiet: true, ..RunOptions::default() };
+    let mut training = Run::new(setup, &resume, options, Arc::clone(&world) as _).unwrap();
+    let outcome = training.train(&interrupt).unwrap();
     (outcome, world.looks.load(Ordering::Relaxed))
 }
 
@@ -245,7 +239,7 @@ fn measured(run: &Path) -> Vec<(u64, Kind, f64)> {
 
 #[test]
 fn a_run_that_stops_at_any_stop_point_ends_as_the_unbroken_one() {
-    let alone: Arc<dyn World> = Arc::new(Alone);
+    let alone: Arc<dyn World> = SingleProcess::shared();
     for (name, changes, sizes) in [
         ("plain", &[] as &[&str], [15, 22]),
         ("divided", &["training.accumulate_batches=2", "training.micro_batch_size=4"], [67, 88]),

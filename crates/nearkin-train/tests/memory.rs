@@ -3,17 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_os = "linux")]
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nearkin_dist::Alone;
+use nearkin_dist::SingleProcess;
 use nearkin_recipe::Source;
 use nearkin_report::read_metrics;
-use nearkin_train::{Interrupt, Outcome, Resume, RunOptions, Setup, Trainer};
-use tch::Device;
+use nearkin_train::{Interrupt, Machine, Outcome, Resume, Run, RunOptions, Setup};
 
 const RECIPE: &str = "
 [data]
@@ -74,17 +72,11 @@ fn resident_memory_does_not_grow_with_the_epochs() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let recipe = Source::parse("test", RECIPE.to_owned()).unwrap().recipe().unwrap();
-    let options = RunOptions {
-        device: Device::Cpu,
-        workers: Some(1),
-        threads: Some(1),
-        processes_here: NonZeroUsize::MIN,
-        quiet: true,
-        environment: serde_json::json!({}),
-    };
+    let machine = Machine { workers: Some(1), threads: Some(1), ..Machine::default() };
+    let options = RunOptions { machine, quiet: true, ..RunOptions::default() };
     let resume = Resume::New(run.clone());
     let setup = Setup::new(recipe).unwrap();
-    let mut trainer = Trainer::new(setup, &resume, options, Arc::new(Alone)).unwrap();
+    let mut training = Run::new(setup, &resume, options, SingleProcess::shared()).unwrap();
 
     let done = Arc::new(AtomicBool::new(false));
     let watcher = std::thread::spawn({
@@ -98,7 +90,7 @@ fn resident_memory_does_not_grow_with_the_epochs() {
             seen
         }
     });
-    let outcome = trainer.run(&Interrupt::default());
+    let outcome = training.train(&Interrupt::default());
     let at_the_end = resident();
     done.store(true, Ordering::Relaxed);
     assert_eq!(outcome.unwrap(), Outcome::Finished);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nearkin_augment::View;
 use nearkin_data::{DataError, Image, ImageSet, Source, Split};
-use nearkin_dist::Alone;
+use nearkin_dist::SingleProcess;
 use nearkin_eval::{FeatureOptions, FeatureSource};
 use nearkin_recipe::Neighbours;
 use nearkin_train::evaluate_knn;
@@ -46,10 +46,17 @@ fn the_definition_counts_the_images_that_were_compared() {
     let view = "name = \"v\"\ntransforms = [{ center_crop = { size = 16 } }]";
     let view = View::new(toml::from_str(view).unwrap()).unwrap();
     let votes: Neighbours = toml::from_str("k = 3\ntemperature = 0.1").unwrap();
-    let options = FeatureOptions { batch_size: NonZeroUsize::MIN.saturating_add(7), workers: 0 };
-    let results =
-        evaluate_knn(FeatureSource::Pixels, [&train, &test], &view, &[votes], options, &Alone)
-            .unwrap();
+    let options =
+        FeatureOptions { batch_size: const { NonZeroUsize::new(8).unwrap() }, workers: 0 };
+    let results = evaluate_knn(
+        FeatureSource::Pixels,
+        [&train, &test],
+        &view,
+        &[votes],
+        options,
+        &SingleProcess,
+    )
+    .unwrap();
     let definition = &results[0].definition;
     assert!(definition.ends_with("17 training and 12 test images"), "{definition}");
 }

@@ -9,18 +9,17 @@
 
 mod common;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nearkin_dist::testing::together;
-use nearkin_dist::{Alone, World};
+use nearkin_dist::{SingleProcess, World};
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
 use nearkin_train::{
-    Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors,
+    Interrupt, Machine, Outcome, Resume, Run, RunOptions, Setup, TrainError, load_tensors,
 };
-use tch::{Device, Tensor};
+use tch::Tensor;
 use toml::{Table, Value};
 
 use crate::common::{recipes, shrink, table_of};
@@ -81,19 +80,13 @@ fn setup(table: &Table) -> Setup {
 }
 
 fn options() -> RunOptions {
-    RunOptions {
-        device: Device::Cpu,
-        workers: Some(0),
-        threads: Some(1),
-        processes_here: NonZeroUsize::MIN,
-        quiet: true,
-        environment: serde_json::json!({}),
-    }
+    let machine = Machine { workers: Some(0), threads: Some(1), ..Machine::default() };
+    RunOptions { machine, quiet: true, ..RunOptions::default() }
 }
 
 fn train(table: &Table, run: &Path, world: Arc<dyn World>) -> Result<Outcome, TrainError> {
-    let mut trainer = Trainer::new(setup(table), &Resume::New(run.to_owned()), options(), world)?;
-    trainer.run(&Interrupt::default())
+    let mut training = Run::new(setup(table), &Resume::New(run.to_owned()), options(), world)?;
+    training.train(&Interrupt::default())
 }
 
 /// What a run wrote of its steps, and every tensor of its first and last checkpoint.
@@ -173,7 +166,7 @@ fn every_method(
     let folder = place(test);
     if processes == 1 {
         for (name, table) in by_many() {
-            train(&table, &folder.join(&name), Arc::new(Alone)).unwrap();
+            train(&table, &folder.join(&name), SingleProcess::shared()).unwrap();
         }
     } else if let Some(world) = together(test, processes) {
         let world: Arc<dyn World> = Arc::new(world);
@@ -186,7 +179,7 @@ fn every_method(
     let alone = tempfile::tempdir().unwrap();
     for (name, table) in by_one() {
         let run = alone.path().join(&name);
-        train(&table, &run, Arc::new(Alone)).unwrap();
+        train(&table, &run, SingleProcess::shared()).unwrap();
         assert_same(&name, &written(&run), &written(&folder.join(&name)));
     }
     std::fs::remove_dir_all(folder).unwrap();
@@ -289,7 +282,7 @@ fn serial_processes_with_statistics_of_their_own_train_as_halves_in_turn_do() {
     }
     let alone = tempfile::tempdir().unwrap();
     let by_one = |name: &str, table: &Table| {
-        train(table, &alone.path().join(name), Arc::new(Alone)).unwrap();
+        train(table, &alone.path().join(name), SingleProcess::shared()).unwrap();
         written(&alone.path().join(name))
     };
     let (mut halves, mut two) = (by_one("halves", &byol(2, true)), written(&folder.join("run")));
@@ -317,7 +310,7 @@ fn serial_two_processes_train_in_bfloat16_as_one_does() {
         return;
     }
     let alone = tempfile::tempdir().unwrap();
-    train(&table, &alone.path().join("run"), Arc::new(Alone)).unwrap();
+    train(&table, &alone.path().join("run"), SingleProcess::shared()).unwrap();
     let (one, two) = (written(&alone.path().join("run")), written(&folder));
     assert_eq!((one.losses.len(), two.losses.len()), (STEPS as usize, STEPS as usize));
     let losses = |run: &Written| -> Vec<f64> { run.losses.iter().map(|(loss, _)| *loss).collect() };

@@ -9,15 +9,13 @@
 
 mod common;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use nearkin_dist::Alone;
+use nearkin_dist::SingleProcess;
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, Record, RunFolder, names, read_metrics};
-use nearkin_train::{Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, load_tensors};
-use tch::{Device, Tensor};
+use nearkin_train::{Interrupt, Machine, Outcome, Resume, Run, RunOptions, Setup, load_tensors};
+use tch::Tensor;
 use toml::{Table, Value};
 
 use crate::common::{recipes, shrink};
@@ -82,21 +80,15 @@ fn every_recipe_learns_with_all_its_weights() {
         shrink(&mut table, BATCH, EPOCHS);
         let setup = setup(&name, toml::to_string(&table).unwrap());
         let resume = Resume::New(folder.path().join(number.to_string()));
-        let options = RunOptions {
-            device: Device::Cpu,
-            workers: Some(0),
-            threads: Some(1),
-            processes_here: NonZeroUsize::MIN,
-            quiet: true,
-            environment: serde_json::json!({}),
-        };
-        let trainer = Trainer::new(setup, &resume, options, Arc::new(Alone));
-        assert!(trainer.is_ok(), "{shown}: {}", trainer.err().unwrap());
-        let mut trainer = trainer.unwrap();
-        let outcome = trainer.run(&Interrupt::default());
+        let machine = Machine { workers: Some(0), threads: Some(1), ..Machine::default() };
+        let options = RunOptions { machine, quiet: true, ..RunOptions::default() };
+        let training = Run::new(setup, &resume, options, SingleProcess::shared());
+        assert!(training.is_ok(), "{shown}: {}", training.err().unwrap());
+        let mut training = training.unwrap();
+        let outcome = training.train(&Interrupt::default());
         assert_eq!(outcome.unwrap(), Outcome::Finished, "{shown}");
 
-        let run = trainer.run_folder();
+        let run = training.folder();
         let records = read_metrics(&run.metrics()).unwrap();
         let losses: Vec<f64> = records
             .iter()

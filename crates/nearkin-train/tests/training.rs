@@ -2,17 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
 
-use nearkin_dist::Alone;
+use nearkin_dist::SingleProcess;
 use nearkin_recipe::Source;
 use nearkin_report::{Kind, RunFolder, names, read_metrics};
 use nearkin_train::{
-    Checkpoint, Interrupt, Outcome, Resume, RunOptions, Setup, TrainError, Trainer, load_tensors,
+    Checkpoint, Interrupt, Machine, Outcome, Resume, Run, RunOptions, Setup, TrainError,
+    load_tensors,
 };
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 const VIEWS: &str = "
 [[views]]
@@ -67,13 +66,13 @@ fn setup(method: &str, changes: &[&str]) -> Setup {
     Setup::new(source.recipe().unwrap()).unwrap()
 }
 
-fn trainer(setup: Setup, run: &Path, workers: usize) -> Trainer {
+fn training(setup: Setup, run: &Path, workers: usize) -> Run {
     let resume = Resume::New(run.to_owned());
-    Trainer::new(setup, &resume, options(workers, Some(1)), Arc::new(Alone)).unwrap()
+    Run::new(setup, &resume, options(workers, Some(1)), SingleProcess::shared()).unwrap()
 }
 
 fn train(setup: Setup, run: &Path, workers: usize) -> Result<Outcome, TrainError> {
-    trainer(setup, run, workers).run(&Interrupt::default())
+    training(setup, run, workers).train(&Interrupt::default())
 }
 
 fn weights(run: &Path) -> Vec<(String, Tensor)> {
@@ -181,7 +180,7 @@ fn a_supervised_method_says_so_and_needs_labels() {
             .unwrap();
     let run = Resume::New(folder.path().join("unlabelled"));
     let setup = Setup::new(recipe).unwrap();
-    let error = Trainer::new(setup, &run, options(1, Some(1)), Arc::new(Alone)).err().unwrap();
+    let error = Run::new(setup, &run, options(1, Some(1)), SingleProcess::shared()).err().unwrap();
     assert!(error.to_string().contains("supcon is supervised, but"), "{error}");
 }
 
@@ -424,15 +423,8 @@ fn what_stands_against_reading_late_is_said() {
 }
 
 fn options(workers: usize, threads: Option<usize>) -> RunOptions {
-    let environment = serde_json::json!({});
-    RunOptions {
-        device: Device::Cpu,
-        workers: Some(workers),
-        threads,
-        processes_here: NonZeroUsize::MIN,
-        quiet: true,
-        environment,
-    }
+    let machine = Machine { workers: Some(workers), threads, ..Machine::default() };
+    RunOptions { machine, quiet: true, ..RunOptions::default() }
 }
 
 const SIGTERM: i32 = 15;
@@ -441,11 +433,11 @@ const SIGTERM: i32 = 15;
 fn train_in_pieces(setup: impl Fn() -> Setup, run: &Path) {
     let mut resume = Resume::New(run.to_owned());
     loop {
-        let mut trainer =
-            Trainer::new(setup(), &resume, options(2, Some(1)), Arc::new(Alone)).unwrap();
+        let mut training =
+            Run::new(setup(), &resume, options(2, Some(1)), SingleProcess::shared()).unwrap();
         let interrupt = Interrupt::default();
         let later = interrupt.clone();
-        let metrics = trainer.run_folder().metrics();
+        let metrics = training.folder().metrics();
         let before = steps_recorded(&metrics);
         // Asks for an end as soon as a step was made.
         let watcher = std::thread::spawn(move || {
@@ -454,7 +446,7 @@ fn train_in_pieces(setup: impl Fn() -> Setup, run: &Path) {
             }
             later.request(SIGTERM);
         });
-        let outcome = trainer.run(&interrupt).unwrap();
+        let outcome = training.train(&interrupt).unwrap();
         interrupt.request(SIGTERM);
         watcher.join().unwrap();
         if outcome == Outcome::Finished {
@@ -509,9 +501,10 @@ fn a_run_goes_on_with_another_form_of_its_steps() {
         let last = run.checkpoints().join("step-000000008");
         std::fs::remove_dir_all(&last).unwrap();
         let resume = Resume::From(run);
-        let mut trainer =
-            Trainer::new(of_form(second), &resume, options(1, Some(1)), Arc::new(Alone)).unwrap();
-        trainer.run(&Interrupt::default()).unwrap();
+        let mut training =
+            Run::new(of_form(second), &resume, options(1, Some(1)), SingleProcess::shared())
+                .unwrap();
+        training.train(&Interrupt::default()).unwrap();
         assert!(last.exists());
         for ((name, expected), (_, got)) in whole.iter().zip(weights(&path)) {
             assert!(got.allclose(expected, 1e-8, 1e-8, false), "{first}, {second}: {name}");
@@ -526,7 +519,7 @@ fn a_changed_recipe_is_refused_with_the_difference() {
     train(setup(SCE, &[]), &run, 1).unwrap();
     let resume = Resume::From(RunFolder::open(&run).unwrap());
     let changed = setup(SCE, &["method.coefficient=0.3"]);
-    let message = Trainer::new(changed, &resume, options(1, None), Arc::new(Alone))
+    let message = Run::new(changed, &resume, options(1, None), SingleProcess::shared())
         .err()
         .unwrap()
         .to_string();
@@ -540,7 +533,7 @@ fn too_few_images_are_refused_before_anything_is_written() {
     let options = options(1, Some(1));
     let setup = setup(SCE, &["training.batch_size=128"]);
     let error =
-        Trainer::new(setup, &Resume::New(run.clone()), options, Arc::new(Alone)).err().unwrap();
+        Run::new(setup, &Resume::New(run.clone()), options, SingleProcess::shared()).err().unwrap();
     assert!(
         error.to_string().contains("128 images") && error.to_string().contains("has 64"),
         "{error}"

@@ -21,6 +21,13 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// The program as the user calls it, for a command that can be copied: `target/release/nearkin` is on no
+/// search path.
+pub(crate) fn program() -> String {
+    let typed = std::env::args_os().next().filter(|typed| !typed.is_empty());
+    typed.map_or("nearkin".to_owned(), |typed| typed.to_string_lossy().into_owned())
+}
+
 /// Prints a line on standard error: a warning, an error, or where the work stands.
 pub(crate) fn say(line: &str) {
     // There is nowhere left to report a failure to.

@@ -173,9 +173,10 @@ fn react(signal: c_int) {
             if is_repeated || !matches!(signal, libc::SIGINT | libc::SIGTERM) {
                 return;
             }
-            match IS_LAUNCHER.load(Ordering::Relaxed) {
-                true => SECOND.store(signal, Ordering::Relaxed),
-                false => end_at_once(),
+            if IS_LAUNCHER.load(Ordering::Relaxed) {
+                SECOND.store(signal, Ordering::Relaxed);
+            } else {
+                end_at_once()
             }
         }
     }

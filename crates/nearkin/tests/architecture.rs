@@ -13,7 +13,7 @@ fn root() -> PathBuf {
 fn sources() -> Vec<(String, String)> {
     let root = root();
     let mut found = Vec::new();
-    let mut folders = vec![root.join("crates"), root.join("fuzz")];
+    let mut folders = vec![root.join("crates"), root.join("examples"), root.join("fuzz")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

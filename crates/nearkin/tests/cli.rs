@@ -333,6 +333,7 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
         (r"trained at \d+ images", "trained at [number] images"),
         (r"\d+\.\d+ (GFLOP/s|%)", "[number] $1"),
         (r"\d+ MiB", "[number] MiB"),
+        (r"/\S+/nearkin ", "[program] "),
     ] }, {
         assert_snapshot!(said.trim(), @r"
         k-NN top-1 accuracy on the test images
@@ -354,8 +355,8 @@ fn a_run_leaves_recipe_metrics_events_checkpoints_report_and_environment() {
 
         run folder:  run
         report:      run/report.html
-        evaluate:    nearkin eval knn run
-        your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)
+        evaluate:    [program] eval knn run
+        your images: [program] pretrain RECIPE --data PATH   (recipes are under recipes/)
         ");
     });
 

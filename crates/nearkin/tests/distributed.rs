@@ -277,9 +277,10 @@ fn ip(arguments: &str) -> Result<(), String> {
         .args(arguments.split_whitespace())
         .output()
         .map_err(|error| format!("ip {arguments}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr))),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 

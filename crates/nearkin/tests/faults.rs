@@ -77,7 +77,7 @@ const TIMEOUT_SECONDS: u64 = 20;
 /// Nothing may take longer than this, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-const ROUNDS_OF_THE_TEST: u64 = 8;
+const ROUNDS_OF_THE_TEST: u64 = 4;
 
 /// Numbers of one round.
 struct Draw(Random);
@@ -360,9 +360,10 @@ fn ended(mut child: Child) -> Result<Output, String> {
 
 fn finishes(run: &Run) -> Result<(), String> {
     let output = ended(run.command().spawn().unwrap())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
     }
 }
 
@@ -584,9 +585,10 @@ fn serial_a_run_survives_faults() {
             let step = run.last_step();
             let how = mend(&run, is_damaged, fault)?;
             let differences = run.end()?.differences(&whole[processes - 1]);
-            match differences.is_empty() {
-                true => Ok(format!("{how} after step {step}")),
-                false => Err(format!("{how} after step {step}, but {}", differences.join(", "))),
+            if differences.is_empty() {
+                Ok(format!("{how} after step {step}"))
+            } else {
+                Err(format!("{how} after step {step}, but {}", differences.join(", ")))
             }
         });
         let shown = match &result {

@@ -177,9 +177,10 @@ fn refuse_bars(sample: &[Record<'_>]) -> Result<(), Fault> {
     let is_path =
         |path: &str| is_image(Path::new(path)) || matches!(role(path), Some(Role::Path(_)));
     let line = sample.first().map_or(1, |first| first.line);
-    match sample.iter().all(|record| path(record).is_some_and(|path| is_path(&path))) {
-        true => Err((line, "| does not separate columns: use commas, or tabs in a .tsv".into())),
-        false => Ok(()),
+    if sample.iter().all(|record| path(record).is_some_and(|path| is_path(&path))) {
+        Err((line, "| does not separate columns: use commas, or tabs in a .tsv".into()))
+    } else {
+        Ok(())
     }
 }
 
@@ -322,9 +323,12 @@ impl Sample<'_> {
         };
         let is_ignored =
             |column: &usize| is_other(column) && !flags.iter().any(|(known, _)| known == column);
-        let name = |column: usize| match names[column].is_empty() {
-            true => "(unnamed)".to_owned(),
-            false => names[column].to_string(),
+        let name = |column: usize| {
+            if names[column].is_empty() {
+                "(unnamed)".to_owned()
+            } else {
+                names[column].to_string()
+            }
         };
         let ignored = columns().filter(is_ignored).map(name).collect();
         Ok(Columns { header, width: names.len(), path, label, part, flags, ignored })
@@ -341,9 +345,10 @@ impl Sample<'_> {
                 && values.all(|value| truth(value).is_some())
         };
         let columns: Vec<usize> = columns.collect();
-        match columns.len() > 1 && columns.iter().all(is_flag) {
-            true => columns.into_iter().map(|c| (c, self.first[c].to_string())).collect(),
-            false => Vec::new(),
+        if columns.len() > 1 && columns.iter().all(is_flag) {
+            columns.into_iter().map(|c| (c, self.first[c].to_string())).collect()
+        } else {
+            Vec::new()
         }
     }
 

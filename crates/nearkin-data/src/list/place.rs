@@ -56,9 +56,10 @@ impl Place {
         } else {
             written
         };
-        let file = match self.suffix.is_empty() {
-            true => Cow::Borrowed(written),
-            false => Cow::Owned(format!("{written}{}", self.suffix)),
+        let file = if self.suffix.is_empty() {
+            Cow::Borrowed(written)
+        } else {
+            Cow::Owned(format!("{written}{}", self.suffix))
         };
         let path = self.folder.join(&*file);
         if self.pieces.is_empty() && file.is_ascii() || path.exists() {

@@ -62,9 +62,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, String> {
         // Every second byte of Latin letters is zero.
         let (pairs, _) = bytes[..bytes.len().min(64)].as_chunks::<2>();
         let zeros = pairs.iter().filter(|pair| pair.contains(&0)).count();
-        return Err(match zeros * 4 > pairs.len() * 3 {
-            true => "seems to be UTF-16 text; save the list as UTF-8".to_owned(),
-            false => format!("line {}: has a zero byte: the file is no text, or damaged", line(at)),
+        return Err(if zeros * 4 > pairs.len() * 3 {
+            "seems to be UTF-16 text; save the list as UTF-8".to_owned()
+        } else {
+            format!("line {}: has a zero byte: the file is no text, or damaged", line(at))
         });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {

@@ -267,9 +267,10 @@ impl Columns {
                     name.contains("path") || name.contains("filename") || name.contains("url")
                 })
         });
-        let hint = match names_images {
-            true => "; it only names images: write a list (dataset = \"list\") of the files",
-            false => "",
+        let hint = if names_images {
+            "; it only names images: write a list (dataset = \"list\") of the files"
+        } else {
+            ""
         };
         format!(
             "has no column of images, which is binary or a struct with bytes in it; its columns are \

@@ -374,9 +374,10 @@ impl<'a> Join<'a> {
         unread.sort_by(|(a, (few, _)), (b, (many, _))| many.cmp(few).then(a.cmp(b)));
         for (place, (extension, (count, first))) in unread.into_iter().enumerate() {
             let is_plain = extension.len() <= 8 && extension.chars().all(char::is_alphanumeric);
-            let reason = match place < KINDS && is_plain {
-                true => format!("member(s) of a kind that is not read (.{extension})"),
-                false => "member(s) of other kinds that are not read".to_owned(),
+            let reason = if place < KINDS && is_plain {
+                format!("member(s) of a kind that is not read (.{extension})")
+            } else {
+                "member(s) of other kinds that are not read".to_owned()
             };
             self.samples.skipped.add_many(reason, count, first);
         }
@@ -485,10 +486,7 @@ fn content(
     member: &Member,
     text: &mut dyn FnMut() -> Result<Vec<u8>, Fault>,
 ) -> Result<Option<Vec<u8>>, Fault> {
-    match member.bytes > MAX_TEXT_BYTES {
-        true => Ok(None),
-        false => text().map(Some),
-    }
+    if member.bytes > MAX_TEXT_BYTES { Ok(None) } else { text().map(Some) }
 }
 
 /// What became of the content of a file of labels.

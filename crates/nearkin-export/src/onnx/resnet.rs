@@ -35,10 +35,8 @@ pub(super) fn build(graph: &mut Graph<'_>, options: &ResNet) -> String {
 
 fn block(graph: &mut Graph<'_>, name: &str, x: &str, stride: i64) -> String {
     let bottleneck = graph.weights().has(&format!("{name}.conv3.weight"));
-    let path: &[(i64, i64)] = match bottleneck {
-        false => &[(3, stride), (3, 1)],
-        true => &[(1, 1), (3, stride), (1, 1)],
-    };
+    let path: &[(i64, i64)] =
+        if bottleneck { &[(1, 1), (3, stride), (1, 1)] } else { &[(3, stride), (3, 1)] };
     let mut y = x.to_owned();
     for (index, &(kernel, stride)) in path.iter().enumerate() {
         let number = index + 1;
@@ -49,12 +47,11 @@ fn block(graph: &mut Graph<'_>, name: &str, x: &str, stride: i64) -> String {
         }
     }
     let shortcut = format!("{name}.downsample");
-    let shortcut = match graph.weights().has(&format!("{shortcut}.0.weight")) {
-        true => {
-            let modules = [&format!("{shortcut}.0"), &format!("{shortcut}.1")];
-            convolve(graph, x, modules.map(String::as_str), 1, stride)
-        }
-        false => x.to_owned(),
+    let shortcut = if graph.weights().has(&format!("{shortcut}.0.weight")) {
+        let modules = [&format!("{shortcut}.0"), &format!("{shortcut}.1")];
+        convolve(graph, x, modules.map(String::as_str), 1, stride)
+    } else {
+        x.to_owned()
     };
     let sum = graph.node("Add", &format!("{name}.add"), &[&y, &shortcut], &[]);
     graph.node("Relu", &format!("{name}.relu{}", path.len()), &[&sum], &[])

@@ -182,19 +182,15 @@ impl Images {
         let mut draws = Draws(seed);
         let common = draws.rows(1);
         let mut leaf = |count: i64| {
-            let rows = match equal {
-                true => common.repeat([count, 1]),
-                false => draws.rows(count),
-            };
+            let rows = if equal { common.repeat([count, 1]) } else { draws.rows(count) };
             rows.to_kind(kind).set_requires_grad(true)
         };
         let mut leaves =
             |number: usize| -> Vec<Tensor> { (0..number).map(|_| leaf(batch)).collect() };
         let (online, momentum) = (leaves(VIEWS), leaves(VIEWS));
         let (projected, mixed) = (leaves(VIEWS), leaves(MIXED));
-        let queue_rows = (queue > 0).then(|| match unfilled {
-            true => leaf(queue).zeros_like().set_requires_grad(true),
-            false => leaf(queue),
+        let queue_rows = (queue > 0).then(|| {
+            if unfilled { leaf(queue).zeros_like().set_requires_grad(true) } else { leaf(queue) }
         });
         let half = (batch / 2).max(1);
         let partner = |row: i64| {
@@ -278,10 +274,8 @@ impl Images {
 fn flat(loss: &Tensor, leaves: &[&Tensor]) -> Tensor {
     let gradients = Tensor::run_backward(&[loss], leaves, true, false);
     let parts = gradients.iter().zip(leaves).map(|(gradient, leaf)| {
-        let gradient = match gradient.defined() {
-            true => gradient.shallow_clone(),
-            false => leaf.zeros_like(),
-        };
+        let gradient =
+            if gradient.defined() { gradient.shallow_clone() } else { leaf.zeros_like() };
         gradient.to_kind(Kind::Double).flatten(0, -1)
     });
     Tensor::cat(&parts.collect::<Vec<_>>(), 0)

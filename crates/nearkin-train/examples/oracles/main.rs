@@ -73,8 +73,9 @@ fn main() -> ExitCode {
          {skipped} skipped; {unreadable} files could not be read",
         passed + failed + skipped,
     );
-    match passed > 0 && failed + skipped + unreadable == 0 {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    if passed > 0 && failed + skipped + unreadable == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }

@@ -9,12 +9,12 @@
 
 use nearkin_data::Random;
 use nearkin_data::random::Purpose;
-use nearkin_device::{Autocast, send};
 use nearkin_model::{MomentumEncoder, Queue, Shuffle};
 use nearkin_objective::{
     Embedding, Encoded, KeyEncoder, Labels, Mixed, MixedInput, Per, Progress, mix, unit_rows,
 };
 use nearkin_recipe::Precision;
+use nearkin_torch::{Autocast, send};
 use tch::{Kind, TchError, Tensor};
 
 use super::Learner;
@@ -95,45 +95,67 @@ impl Learner {
         prepared: &Prepared,
         stop_point: impl Fn() -> Result<(), E>,
     ) -> Result<Batch, E> {
-        let Prepared { views, labels, drawn, shuffles } = prepared;
-        let requirements = &self.setup.requirements;
-        let roles = &requirements.roles;
-        let mixtures = requirements.mixed_inputs.iter().zip(drawn);
-        let mixtures: Vec<Tensor> = mixtures
-            .map(|(input, drawn)| {
-                mix(&views[input.base], &views[input.other], &drawn.partner, &drawn.share)
-            })
-            .collect::<Result<_, TchError>>()?;
+        let inputs = self.online_inputs(prepared)?;
+        let outputs = inputs.iter().map(|inputs| self.run_online(inputs, &stop_point));
+        let outputs = outputs.collect::<Result<Vec<_>, E>>()?;
+        let mut of_views =
+            outputs.iter().flat_map(|outputs| outputs.projected.iter().zip(&outputs.embedded));
+        let (mut projected, mut online) = (Vec::new(), Vec::new());
+        for role in &self.setup.requirements.roles {
+            let outputs = if role.online { of_views.next() } else { None };
+            online.push(outputs.map(|both| self.spread(unit_rows(both.1)?)).transpose()?);
+            let keys = outputs.filter(|_| role.key == Some(KeyEncoder::Projector));
+            projected.push(keys.map(|both| unit_rows(&both.0.f_detach()?)).transpose()?);
+        }
+        let mixed = prepared.drawn.iter().zip(of_views).map(|(drawn, (_, embedded))| {
+            let (partner, share) = (drawn.partner.shallow_clone(), drawn.share.shallow_clone());
+            Ok(Mixed { anchors: unit_rows(embedded)?, partner, share })
+        });
+        let mixed = mixed.collect::<Result<_, TchError>>()?;
+        self.phases.end(Phase::Encode);
+        let keys = self.keys(prepared, projected, &stop_point)?;
+        self.phases.end(Phase::Teacher);
+        let labels = &prepared.labels;
+        let encoded = Encoded {
+            online,
+            keys,
+            mixed,
+            queue: self.queue.as_ref().map(Queue::rows),
+            labels: self.setup.requirements.labels.then(|| labels.shallow_clone()),
+            offset: labels.offset,
+            progress: Progress::new(self.step, self.total_steps, self.steps_per_epoch),
+        };
+        Ok(Batch { inputs, outputs, encoded })
+    }
 
-        let online = views.iter().zip(roles).filter(|(_, role)| role.online);
+    /// What the online encoder sees: views, together or one by one, and behind them the mixtures.
+    fn online_inputs(&self, prepared: &Prepared) -> Result<Vec<Inputs>, TchError> {
+        let Prepared { views, drawn, .. } = prepared;
+        let requirements = &self.setup.requirements;
+        let online = views.iter().zip(&requirements.roles).filter(|(_, role)| role.online);
         let online = online.map(|(view, _)| view.shallow_clone());
         let mut inputs: Vec<Inputs> = if requirements.views_share_batch_norm {
             vec![online.collect()]
         } else {
             online.map(|view| vec![view]).collect()
         };
-        inputs.extend(mixtures.into_iter().map(|mixture| vec![mixture]));
-        let outputs = inputs.iter().map(|inputs| self.run_online(inputs, &stop_point));
-        let outputs = outputs.collect::<Result<Vec<_>, E>>()?;
-
-        let spread = |local: Tensor| -> Result<Embedding, TchError> {
-            Ok(Embedding { gathered: self.world.gather(&local)?, local })
-        };
-        let mut of_views =
-            outputs.iter().flat_map(|outputs| outputs.projected.iter().zip(&outputs.embedded));
-        let (mut projected, mut embedded) = (Vec::new(), Vec::new());
-        for role in roles {
-            let outputs = if role.online { of_views.next() } else { None };
-            embedded.push(outputs.map(|both| spread(unit_rows(both.1)?)).transpose()?);
-            let keys = outputs.filter(|_| role.key == Some(KeyEncoder::Projector));
-            projected.push(keys.map(|both| unit_rows(&both.0.f_detach()?)).transpose()?);
+        for (input, drawn) in requirements.mixed_inputs.iter().zip(drawn) {
+            let (base, other) = (&views[input.base], &views[input.other]);
+            inputs.push(vec![mix(base, other, &drawn.partner, &drawn.share)?]);
         }
-        let mixed = drawn.iter().zip(of_views).map(|(drawn, (_, embedded))| {
-            let (partner, share) = (drawn.partner.shallow_clone(), drawn.share.shallow_clone());
-            Ok(Mixed { anchors: unit_rows(embedded)?, partner, share })
-        });
-        let mixed = mixed.collect::<Result<_, TchError>>()?;
-        self.phases.end(Phase::Encode);
+        Ok(inputs)
+    }
+
+    /// The keys of each view that has some: of the momentum encoder, or as the online encoder has
+    /// `projected` them.
+    fn keys<E: From<TchError>>(
+        &self,
+        prepared: &Prepared,
+        projected: Vec<Option<Tensor>>,
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<Vec<Option<Embedding>>, E> {
+        let Prepared { views, shuffles, .. } = prepared;
+        let roles = &self.setup.requirements.roles;
         let mut keys = Vec::with_capacity(views.len());
         for (((view, role), shuffle), projected) in
             views.iter().zip(roles).zip(shuffles).zip(projected)
@@ -141,24 +163,19 @@ impl Learner {
             let rows = match (&self.teacher, projected) {
                 (Some(teacher), _) if role.is_momentum() => {
                     let embedded =
-                        self.run_momentum(teacher, view, shuffle.as_ref(), &stop_point)?;
+                        self.run_momentum(teacher, view, shuffle.as_ref(), stop_point)?;
                     Some(unit_rows(&embedded)?)
                 }
                 (_, projected) => projected,
             };
-            keys.push(rows.map(spread).transpose()?);
+            keys.push(rows.map(|rows| self.spread(rows)).transpose()?);
         }
-        self.phases.end(Phase::Teacher);
-        let encoded = Encoded {
-            online: embedded,
-            keys,
-            mixed,
-            queue: self.queue.as_ref().map(Queue::rows),
-            labels: requirements.labels.then(|| labels.shallow_clone()),
-            offset: labels.offset,
-            progress: Progress::new(self.step, self.total_steps, self.steps_per_epoch),
-        };
-        Ok(Batch { inputs, outputs, encoded })
+        Ok(keys)
+    }
+
+    /// With the rows of all processes.
+    fn spread(&self, local: Tensor) -> Result<Embedding, TchError> {
+        Ok(Embedding { gathered: self.world.gather(&local)?, local })
     }
 
     /// Adds the gradient of a batch's `loss` to that of the weights. The `last` of a step also

@@ -9,17 +9,15 @@
 //! A step whose measures are written down is still read at once. All three forms compute the same, but for
 //! the last digits of single precision.
 
-use nearkin_device::{Graph, Moment, leave_default_stream};
-use nearkin_kernel::Rate;
 use nearkin_model::Shuffle;
 use nearkin_objective::Labels;
 use nearkin_recipe::{Recipe, StepForm};
+use nearkin_torch::{Graph, Moment, Rate, leave_default_stream};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::encode::{Drawn, Prepared};
 use super::{Learned, Learner, Part};
 use crate::guard::sum_of_norms;
-use crate::interrupt::Unfinished;
 use crate::phases::Phase;
 
 /// Steps that were started kernel by kernel, since a number of the method last moved, before one is
@@ -58,8 +56,6 @@ pub(crate) struct Started {
     /// Loss and sum of the gradients' norms, on their way to the host.
     report: Tensor,
     arrived: Moment,
-    /// What to say of how it was started.
-    pub(crate) warning: Option<String>,
 }
 
 impl Started {
@@ -147,30 +143,14 @@ impl Learner {
         Ok(())
     }
 
-    /// Starts a step of one batch, and gives what can be read of it later.
-    pub(crate) fn start(
-        &mut self,
-        prepared: &Prepared,
-        stop_point: &impl Fn() -> Result<(), Unfinished>,
-    ) -> Result<Started, Unfinished> {
-        let Some(mut late) = self.late.take() else { return Err(Unfinished::Stopped) };
-        let started = self.start_with(&mut late, prepared, stop_point);
-        self.late = Some(late);
-        if matches!(started, Err(Unfinished::Stopped)) {
-            self.buffers.restore()?;
-        }
-        let (report, warning) = started?;
-        self.step += 1;
-        let report = report.f_to_device_(Device::Cpu, Kind::Double, true, false)?;
-        Ok(Started { report, arrived: Moment::now(self.device)?, warning })
-    }
-
-    fn start_with(
+    /// Starts a step of one batch, and gives what can be read of it later; with a warning where it is not
+    /// started as it was asked.
+    pub(super) fn start<E: From<TchError>>(
         &mut self,
         late: &mut Late,
         prepared: &Prepared,
-        stop_point: &impl Fn() -> Result<(), Unfinished>,
-    ) -> Result<(Tensor, Option<String>), Unfinished> {
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<(Started, Option<String>), E> {
         let _ = late.learning_rate.f_fill_(self.next_learning_rate())?;
         let _ = late.weight.f_fill_(1.0 - self.next_momentum().unwrap_or(1.0))?;
         if let (false, Some(queue)) = (late.cursor_leads, &self.queue) {
@@ -178,17 +158,20 @@ impl Learner {
             late.cursor_leads = true;
         }
         self.phases.end(Phase::Other);
-        self.launch(late, prepared, stop_point)
+        let (report, warning) = self.launch(late, prepared, stop_point)?;
+        self.step += 1;
+        let report = report.f_to_device_(Device::Cpu, Kind::Double, true, false)?;
+        Ok((Started { report, arrived: Moment::now(self.device)? }, warning))
     }
 
     /// Gives the device a whole step to do, kernel by kernel or as one graph; with a warning where it
     /// cannot be one.
-    fn launch(
+    fn launch<E: From<TchError>>(
         &mut self,
         late: &mut Late,
         prepared: &Prepared,
-        stop_point: &impl Fn() -> Result<(), Unfinished>,
-    ) -> Result<(Tensor, Option<String>), Unfinished> {
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<(Tensor, Option<String>), E> {
         let recording = std::mem::replace(&mut late.recording, Recording::Never);
         let (held, recorded) = match recording {
             Recording::Never => {
@@ -251,7 +234,10 @@ impl Learner {
         self.buffers.save()?;
         self.optimizer.zero_gradients();
         let whole = Part { share: 1.0, is_last: true };
-        let learned = self.learn(prepared, whole, None, stop_point)?;
+        let learned = self.learn(prepared, whole, None, stop_point).or_else(|unfinished| {
+            self.buffers.restore()?;
+            Err(unfinished)
+        })?;
         let report = self.update_unless_bad(late, &learned)?;
         Ok(Launched { report, repeats: !learned.has_moving_numbers })
     }

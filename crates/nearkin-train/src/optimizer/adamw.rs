@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay, with the semantics of `torch.optim.AdamW`.
 
-use nearkin_kernel::{Adaptation, Rate, Remembered};
+use nearkin_torch::{Adaptation, Rate, Remembered};
 use tch::{Kind, TchError, Tensor};
 
 use super::{Group, Rule, at, zeros_like};

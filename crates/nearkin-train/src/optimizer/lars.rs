@@ -1,8 +1,8 @@
 //! Layer-wise adaptive rate scaling, for the batches of thousands of images with which SGD's one
 //! learning rate is too large for some layers.
 
-use nearkin_kernel::{LayerwiseDescent, Rate};
 use nearkin_recipe::MomentumForm;
+use nearkin_torch::{LayerwiseDescent, Rate};
 use tch::{TchError, Tensor};
 
 use super::{Group, Rule, at, is_vector, zeros_like};
@@ -48,9 +48,10 @@ impl Rule for Lars {
     ) -> Result<(), TchError> {
         for group in &self.groups {
             let (weight_decay, vectors) = group.alike;
-            let descent = match vectors {
-                true => LayerwiseDescent { trust_coefficient: None, ..self.descent },
-                false => self.descent,
+            let descent = if vectors {
+                LayerwiseDescent { trust_coefficient: None, ..self.descent }
+            } else {
+                self.descent
             };
             let places = group.reached(gradients);
             descent.step(

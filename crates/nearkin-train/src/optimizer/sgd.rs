@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with the semantics of `torch.optim.SGD`.
 
-use nearkin_kernel::{Descent, Rate};
+use nearkin_torch::{Descent, Rate};
 use tch::{TchError, Tensor};
 
 use super::{Group, Rule, at, zeros_like};

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Args;
 use nearkin_dist::World;
 use nearkin_model::DeviceChoice;
 use nearkin_recipe::{Override, StepForm};
 use nearkin_report::{flop_rate, memory, percent, table};
-use nearkin_train::{Benchmark, Interrupt, Phase, Resume, RunOptions, Trainer};
+use nearkin_train::{BenchOptions, Benchmark, Interrupt, Machine, Phase, bench};
 
-use super::pretrain::{environment, of_the_device};
+use super::pretrain::of_the_device;
 use super::{Count, as_launched, read_setup};
 use crate::output::print;
 use crate::signals;
@@ -81,29 +80,22 @@ fn measure(
     setup.recipe.evaluation.every_epochs = 0;
     let graphs = setup.recipe.training.step == StepForm::CudaGraph;
     let first = world.rank() == 0;
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let options = RunOptions {
-        device,
-        workers: arguments.workers.0,
-        threads: arguments.threads.0,
-        processes_here,
-        quiet: true,
-        environment: environment(device),
-    };
-    let resume = Resume::New(folder.path().join("run"));
-    let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
+    let (workers, threads) = (arguments.workers.0, arguments.threads.0);
+    let machine = Machine { device, workers, threads, processes_here };
     let least = if graphs { LEAST_BEFORE_GRAPHS } else { LEAST_WARM_UP };
     let warm_up = (arguments.steps / STEPS_PER_WARM_UP).max(least);
+    let options = BenchOptions { machine, warm_up_steps: warm_up, steps: arguments.steps };
     let interrupt = Interrupt::default();
     signals::stop_gently(&interrupt, None);
-    let Some(benchmark) = trainer.bench(warm_up, arguments.steps, &interrupt)? else {
+    let Some(benchmark) = bench(setup, &options, world, &interrupt)? else {
         let signal = interrupt.signal().unwrap_or_default();
         return Ok(ExitCode::from(signals::exit_code(signal)));
     };
     if first {
-        print(&match arguments.json {
-            true => format!("{:#}\n", to_json(&benchmark, device)),
-            false => to_text(&benchmark, device, warm_up),
+        print(&if arguments.json {
+            format!("{:#}\n", to_json(&benchmark, device))
+        } else {
+            to_text(&benchmark, device, warm_up)
         })?;
     }
     Ok(ExitCode::SUCCESS)

@@ -170,11 +170,12 @@ fn weights(arguments: &Arguments) -> anyhow::Result<(PathBuf, Recipe)> {
     };
     let checkpoint = Checkpoint::latest(&run)?
         .ok_or_else(|| bad_input(format!("{shown} has no checkpoint yet: nothing was trained")))?;
-    let weights = match arguments.momentum_encoder {
-        true => checkpoint.momentum_encoder()?.ok_or_else(|| {
+    let weights = if arguments.momentum_encoder {
+        checkpoint.momentum_encoder()?.ok_or_else(|| {
             bad_input(format!("{shown} has no momentum encoder: leave out --momentum-encoder"))
-        })?,
-        false => checkpoint.model()?,
+        })?
+    } else {
+        checkpoint.model()?
     };
     Ok((weights, recipe))
 }
@@ -217,9 +218,10 @@ struct Network {
 
 impl Network {
     fn open(arguments: &Arguments, subject: &Subject, device: Device) -> anyhow::Result<Self> {
-        let encoder = match arguments.projector {
-            true => subject.encoder_with_projector(device)?,
-            false => subject.encoder(device)?,
+        let encoder = if arguments.projector {
+            subject.encoder_with_projector(device)?
+        } else {
+            subject.encoder(device)?
         };
         Ok(Self { encoder, is_projecting: arguments.projector, normalize: arguments.normalize })
     }
@@ -229,10 +231,8 @@ impl Network {
     }
 
     fn width(&self) -> usize {
-        let width = match self.is_projecting {
-            true => self.encoder.projections(),
-            false => self.encoder.features(),
-        };
+        let width =
+            if self.is_projecting { self.encoder.projections() } else { self.encoder.features() };
         width as usize
     }
 

@@ -101,9 +101,10 @@ impl Common {
     /// Prints the scores of one subject.
     fn show(&self, subject: &Subject, scores: Vec<Score>) -> anyhow::Result<ExitCode> {
         let evaluation = evaluation(subject, scores);
-        let text = match self.json {
-            true => serde_json::to_string_pretty(&evaluation)? + "\n",
-            false => heading(subject) + &scores_table(&evaluation.scores),
+        let text = if self.json {
+            serde_json::to_string_pretty(&evaluation)? + "\n"
+        } else {
+            heading(subject) + &scores_table(&evaluation.scores)
         };
         print(&text)?;
         Ok(ExitCode::SUCCESS)

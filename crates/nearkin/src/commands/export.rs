@@ -42,11 +42,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let shown = run.path().display();
     let checkpoint = Checkpoint::latest(&run)?
         .ok_or_else(|| bad_input(format!("{shown} has no checkpoint yet: nothing was trained")))?;
-    let weights = match arguments.momentum_encoder {
-        true => checkpoint.momentum_encoder()?.ok_or_else(|| {
+    let weights = if arguments.momentum_encoder {
+        checkpoint.momentum_encoder()?.ok_or_else(|| {
             bad_input(format!("{shown} has no momentum encoder: leave out --momentum-encoder"))
-        })?,
-        false => checkpoint.model()?,
+        })?
+    } else {
+        checkpoint.model()?
     };
     let recipe = &setup.recipe;
     let device = DeviceChoice::Cpu.open()?;

@@ -32,10 +32,8 @@ pub(super) fn write_image_list(
     let beside = here.join(features.parent().unwrap_or(Path::new("")));
     let beside = std::fs::canonicalize(&beside).unwrap_or(beside);
     let [in_here, in_beside] = [&here, &beside].map(|base| missing(base, chosen));
-    let (base, missing) = match in_beside.len() < in_here.len() {
-        true => (beside, in_beside),
-        false => (here, in_here),
-    };
+    let (base, missing) =
+        if in_beside.len() < in_here.len() { (beside, in_beside) } else { (here, in_here) };
     let looked_up = sample(chosen).count();
     if missing.len() == looked_up {
         write_atomically(list, |file| {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nearkin_data::inspect::{detect, other_kind};
-use nearkin_dist::{Alone, Launch, Processes, World};
+use nearkin_dist::{Launch, Processes, SingleProcess, World};
 use nearkin_model::DeviceChoice;
 use nearkin_objective::MethodError;
 use nearkin_probe::Subject;
@@ -105,12 +105,13 @@ fn hint_at_moved_data(error: impl Into<anyhow::Error>, recipe: &Recipe) -> anyho
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => !path.exists(),
     };
-    match is_gone {
-        true => bad_input(format!(
+    if is_gone {
+        bad_input(format!(
             "{}\nhint: if the images have moved, give their new place with --data PATH",
             message(&error)
-        )),
-        false => error,
+        ))
+    } else {
+        error
     }
 }
 
@@ -175,7 +176,7 @@ fn as_launched(
 ) -> anyhow::Result<ExitCode> {
     let launch = Launch::from_environment(Duration::from_secs(timeout_seconds))?;
     let Some(launch) = launch else {
-        return work(device.open()?, NonZeroUsize::MIN, &(Arc::new(Alone) as Arc<dyn World>));
+        return work(device.open()?, NonZeroUsize::MIN, &SingleProcess::shared());
     };
     let (rank, size) = (launch.rank, launch.size);
     let device = device.open_for(launch.local_rank)?;
@@ -185,7 +186,7 @@ fn as_launched(
         let world: Arc<dyn World> = Arc::new(processes);
         let result = caught(|| work(device, here, &world));
         if let Err(error) = &result {
-            // Of what the trainer met, the others know already.
+            // Of what the run met, the others know already.
             world.fail(&message(error));
             // The end of a world waits for the others, and may wait for one that is lost.
             std::mem::forget(world);
@@ -218,9 +219,10 @@ fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 
 /// A cell of a CSV file: names of files can have anything in them.
 fn cell(text: &str) -> std::borrow::Cow<'_, str> {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")).into(),
-        false => text.into(),
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
     }
 }
 

@@ -16,13 +16,13 @@ use nearkin_report::{
     Kind, Record, RunFolder, Verdict, flop_rate, memory, names, percent, read_metrics, table,
 };
 use nearkin_train::{
-    Baselines, Interrupt, Outcome, Resume, RunOptions, Setup, Trainer, batch_file, refuse_changes,
-    restore_recipe,
+    Baselines, Interrupt, Machine, Outcome, Resume, Run, RunOptions, Setup, batch_file,
+    refuse_changes, restore_recipe,
 };
 use sha2::{Digest, Sha256};
 
 use super::{Count, as_launched, bad_input, hint_at_moved_data, read_setup};
-use crate::output::{print, say};
+use crate::output::{print, program, say};
 use crate::signals;
 
 /// TOML has no larger integer.
@@ -156,10 +156,7 @@ impl Arguments {
         if auto && !run.recipe().exists() {
             return Ok(None);
         }
-        Ok(Some(match first {
-            true => RunFolder::open(path)?,
-            false => run,
-        }))
+        Ok(Some(if first { RunFolder::open(path)? } else { run }))
     }
 }
 
@@ -200,16 +197,15 @@ fn dump_batches(
     if matches!(resume, Resume::New(_) | Resume::NewNumbered(_)) {
         resume = Resume::New(scratch.path().join("run"));
     }
-    let options = RunOptions {
+    let machine = Machine {
         device,
         workers: arguments.workers.0.or(Some(loader_threads(processes_here))),
         threads: arguments.threads.0.or(Some(1)),
         processes_here,
-        quiet: true,
-        environment: environment(device),
     };
-    let mut trainer = Trainer::new(setup, &resume, options, Arc::clone(world))?;
-    let written = trainer.dump_batches(dump.batches, &dump.folder)?;
+    let options = RunOptions { machine, quiet: true, environment: environment(device) };
+    let mut run = Run::new(setup, &resume, options, Arc::clone(world))?;
+    let written = run.dump_batches(dump.batches, &dump.folder)?;
     if rank == 0 && !arguments.quiet {
         let folder = dump.folder.display();
         let end = if written < dump.batches.get() { ", all that the run has" } else { "" };
@@ -232,14 +228,9 @@ fn train(
 ) -> anyhow::Result<ExitCode> {
     let first = world.rank() == 0;
     let (setup, resume) = plan(arguments, world.as_ref())?;
-    let options = RunOptions {
-        device,
-        workers: arguments.workers.0,
-        threads: arguments.threads.0,
-        processes_here,
-        quiet: arguments.quiet,
-        environment: environment(device),
-    };
+    let (workers, threads) = (arguments.workers.0, arguments.threads.0);
+    let machine = Machine { device, workers, threads, processes_here };
+    let options = RunOptions { machine, quiet: arguments.quiet, environment: environment(device) };
     let begins_with = match &arguments.init {
         // One that cannot be read is refused by name below.
         Some(weights) => Sha256::digest(std::fs::read(weights).unwrap_or_default()).to_vec(),
@@ -256,25 +247,25 @@ fn train(
     // A new run has no place of its own yet, only the one that was given.
     let stored = (arguments.data.is_none() && matches!(resume, Resume::From(_)))
         .then(|| setup.recipe.clone());
-    let trainer = Trainer::new(setup, &resume, options, Arc::clone(world));
-    let mut trainer = trainer.map_err(|error| match stored {
+    let begun = Run::new(setup, &resume, options, Arc::clone(world));
+    let mut run = begun.map_err(|error| match stored {
         Some(recipe) => hint_at_moved_data(error, &recipe),
         None => error.into(),
     })?;
     if let Some(weights) = &arguments.init {
-        let report = trainer.start_from(weights)?;
+        let report = run.start_from(weights)?;
         if first && !arguments.quiet {
             let described = super::import::describe(&report);
             print_or_warn(&format!("{}: {described}\n", weights.display()));
         }
     }
-    let run = trainer.run_folder().clone();
+    let folder = run.folder().clone();
     let interrupt = Interrupt::default();
     signals::stop_gently(&interrupt, first.then_some(NOTICE));
-    match trainer.run(&interrupt)? {
+    match run.train(&interrupt)? {
         Outcome::Finished if first => {
             if !arguments.quiet {
-                print_or_warn(&summary(&run, trainer.verdict()?.as_ref())?);
+                print_or_warn(&summary(&folder, run.verdict()?.as_ref())?);
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -285,10 +276,8 @@ fn train(
                 step => format!("interrupted after step {step}; a checkpoint was written"),
             };
             if first {
-                say(&format!(
-                    "{so_far}. To continue:\n  nearkin pretrain --resume {}",
-                    run.path().display()
-                ));
+                let (program, path) = (program(), folder.path().display());
+                say(&format!("{so_far}. To continue:\n  {program} pretrain --resume {path}"));
             }
             Ok(ExitCode::from(signals::exit_code(signal)))
         }
@@ -328,7 +317,7 @@ fn default_out(recipe_path: &Path, recipe: &Recipe) -> PathBuf {
     Path::new("runs").join(format!("{method}-{stem}"))
 }
 
-pub(super) fn environment(device: tch::Device) -> serde_json::Value {
+fn environment(device: tch::Device) -> serde_json::Map<String, serde_json::Value> {
     let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let processor = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -336,15 +325,16 @@ pub(super) fn environment(device: tch::Device) -> serde_json::Value {
     });
     let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
     let command: Vec<String> = command.collect();
-    serde_json::json!({
-        "nearkin": env!("CARGO_PKG_VERSION"),
-        "command": command,
-        "begun_seconds_since_1970": begun.map_or(0, |begun| begun.as_secs()),
-        "device": format!("{device:?}"),
-        "processor": processor,
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "gomp_spincount": std::env::var("GOMP_SPINCOUNT").ok(),
-    })
+    let entries: [(&str, serde_json::Value); 7] = [
+        ("nearkin", env!("CARGO_PKG_VERSION").into()),
+        ("command", command.into()),
+        ("begun_seconds_since_1970", begun.map_or(0, |begun| begun.as_secs()).into()),
+        ("device", format!("{device:?}").into()),
+        ("processor", processor.into()),
+        ("cores", std::thread::available_parallelism().map_or(0, usize::from).into()),
+        ("gomp_spincount", std::env::var("GOMP_SPINCOUNT").ok().into()),
+    ];
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Prints what is worth knowing of a run; where that fails, the run is no worse for it.
@@ -404,13 +394,16 @@ fn summary(run: &RunFolder, verdict: Option<&Verdict>) -> anyhow::Result<String>
     if let Some(peak) = peaks.reduce(f64::max) {
         writeln!(text, "peak memory: {}", memory(peak))?;
     }
-    let path = run.path().display();
+    let (program, path) = (program(), run.path().display());
     writeln!(text, "\nrun folder:  {path}")?;
     writeln!(text, "report:      {}", run.report().display())?;
     if has_knn {
-        writeln!(text, "evaluate:    nearkin eval knn {path}")?;
+        writeln!(text, "evaluate:    {program} eval knn {path}")?;
     }
-    text += "your images: nearkin pretrain RECIPE --data PATH   (recipes are under recipes/)\n";
+    writeln!(
+        text,
+        "your images: {program} pretrain RECIPE --data PATH   (recipes are under recipes/)"
+    )?;
     Ok(text)
 }
 

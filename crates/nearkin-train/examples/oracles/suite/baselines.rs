@@ -157,9 +157,10 @@ fn clsa(check: &mut Check<'_>) -> Result<(), Failure> {
             Some(alone(rows(&strong, true)?)),
         ],
         keys: vec![Some(alone(unit(check, "k_raw")?)), None, None],
-        queue: match check.case.has_input("queue_raw") {
-            true => Some(unit(check, "queue_raw")?),
-            false => None,
+        queue: if check.case.has_input("queue_raw") {
+            Some(unit(check, "queue_raw")?)
+        } else {
+            None
         },
         ..Encoded::default()
     };

@@ -12,10 +12,7 @@ use super::through::{alone, gradients, leaves, loss, method, online, per_anchors
 
 /// Checks one case.
 pub(crate) fn run(check: &mut Check<'_>) -> Result<(), Failure> {
-    match check.case.has_input("views_raw") {
-        true => official(check),
-        false => paper(check),
-    }
+    if check.case.has_input("views_raw") { official(check) } else { paper(check) }
 }
 
 /// A threshold that the method takes for none.
@@ -61,9 +58,10 @@ fn scores_of(term: Term, support: Vec<Tensor>, how: Aggregation) -> Result<Tenso
 fn paper(check: &mut Check<'_>) -> Result<(), Failure> {
     let case = check.case;
     let raw = leaves(&check.input("main_views_raw")?)?;
-    let support = match case.has_input("support_views_unit") {
-        true => check.input("support_views_unit")?.f_unbind(0)?,
-        false => Vec::new(),
+    let support = if case.has_input("support_views_unit") {
+        check.input("support_views_unit")?.f_unbind(0)?
+    } else {
+        Vec::new()
     };
     let labelled = case.has_input("labels");
     let treatment = match case.word("mode") {
@@ -109,9 +107,10 @@ fn paper(check: &mut Check<'_>) -> Result<(), Failure> {
     check.close("F", &Tensor::f_cat(&selected(&*attracting, &encoded)?, 0)?)?;
     if case.expects("score") {
         let of_term = |(view, term): (usize, Term)| {
-            let support = match support.is_empty() {
-                true => vec![unit_rows(&raw[view])?],
-                false => support.iter().map(Tensor::shallow_clone).collect(),
+            let support = if support.is_empty() {
+                vec![unit_rows(&raw[view])?]
+            } else {
+                support.iter().map(Tensor::shallow_clone).collect()
             };
             scores_of(term, support, how)
         };

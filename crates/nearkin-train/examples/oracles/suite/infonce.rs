@@ -11,10 +11,7 @@ use super::through::{
 
 /// Checks one case.
 pub(crate) fn run(check: &mut Check<'_>) -> Result<(), Failure> {
-    match check.case.has_input("sim") {
-        true => similarities(check),
-        false => embeddings(check),
-    }
+    if check.case.has_input("sim") { similarities(check) } else { embeddings(check) }
 }
 
 fn moco(
@@ -48,9 +45,10 @@ fn embeddings(check: &mut Check<'_>) -> Result<(), Failure> {
     let normalise = check.case.flag("normalise", true);
     let queries = check.leaf("q_raw")?;
     let keys = rows(&check.input("k_raw")?, normalise)?;
-    let queue = match check.case.has_input("queue_raw") {
-        true => Some(rows(&check.input("queue_raw")?, normalise)?),
-        false => None,
+    let queue = if check.case.has_input("queue_raw") {
+        Some(rows(&check.input("queue_raw")?, normalise)?)
+    } else {
+        None
     };
     let in_batch = match &queue {
         None => true,

@@ -220,8 +220,9 @@ fn outcome(check: &mut Check<'_>, subject: Subject) -> Outcome {
     if !reasons.is_empty() {
         return Outcome::Failed(reasons.join("; "));
     }
-    match check.compared.is_empty() {
-        true => Outcome::Skipped("it expects nothing".to_owned()),
-        false => Outcome::Ok,
+    if check.compared.is_empty() {
+        Outcome::Skipped("it expects nothing".to_owned())
+    } else {
+        Outcome::Ok
     }
 }

@@ -74,9 +74,10 @@ fn labels(check: &mut Check<'_>) -> Result<(), Failure> {
 fn embeddings(check: &mut Check<'_>) -> Result<(), Failure> {
     let queries = check.leaf("q_raw")?;
     let keys = rows(&check.input("k_raw")?, true)?;
-    let queue = match check.case.has_input("queue_raw") {
-        true => Some(rows(&check.input("queue_raw")?, true)?),
-        false => None,
+    let queue = if check.case.has_input("queue_raw") {
+        Some(rows(&check.input("queue_raw")?, true)?)
+    } else {
+        None
     };
     let by_teacher = queries_and_keys(
         keys.shallow_clone(),

@@ -100,16 +100,15 @@ pub(crate) fn relations_only(temperature: f64, sharpened: f64) -> Result<Box<dyn
 
 fn embeddings(check: &mut Check<'_>) -> Result<(), Failure> {
     let raw = check.case.has_input("q_raw");
-    let [of_queries, of_keys, of_queue] = match raw {
-        true => ["q_raw", "k_raw", "queue_raw"],
-        false => ["q", "k", "queue"],
-    };
+    let [of_queries, of_keys, of_queue] =
+        if raw { ["q_raw", "k_raw", "queue_raw"] } else { ["q", "k", "queue"] };
     let normalise = check.case.flag("normalise", raw);
     let queries = check.leaf(of_queries)?;
     let keys = rows(&check.input(of_keys)?, normalise)?;
-    let queue = match check.case.has_input(of_queue) {
-        true => Some(rows(&check.input(of_queue)?, normalise)?),
-        false => None,
+    let queue = if check.case.has_input(of_queue) {
+        Some(rows(&check.input(of_queue)?, normalise)?)
+    } else {
+        None
     };
     let variant = variant(check, queue.as_ref())?;
     let encoded = queries_and_keys(rows(&queries, normalise)?, keys, queue);

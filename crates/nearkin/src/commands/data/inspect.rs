@@ -36,9 +36,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let source = detect(&arguments.path)?;
     let found = inspect(&source, super::threads(arguments.workers))?;
-    let said = match arguments.json {
-        true => serde_json::to_string_pretty(&found)? + "\n",
-        false => text(&arguments.path.display().to_string(), &found),
+    let said = if arguments.json {
+        serde_json::to_string_pretty(&found)? + "\n"
+    } else {
+        text(&arguments.path.display().to_string(), &found)
     };
     print(&said)?;
     Ok(ExitCode::SUCCESS)

@@ -68,9 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = common.machine()?;
     let subjects =
         runs.iter().map(|run| common.subject(run)).collect::<anyhow::Result<Vec<_>>>()?;
-    let targets = match has(Part::Transfer) {
-        true => to.iter().map(|path| Target::open(path)).collect::<Result<Vec<_>, _>>()?,
-        false => Vec::new(),
+    let targets = if has(Part::Transfer) {
+        to.iter().map(|path| Target::open(path)).collect::<Result<Vec<_>, _>>()?
+    } else {
+        Vec::new()
     };
     let semi = [
         (SemiPreset::Fnc, 0.01),
@@ -96,10 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let folders: Vec<&ResultsFolder> = own.iter().chain(&out).collect();
         evaluations.push(measure(subject, &options, machine, &folders, arguments.again)?);
     }
-    print(&match common.json {
-        true => results_json(&evaluations),
-        false => summary_table(&evaluations),
-    })?;
+    print(&if common.json { results_json(&evaluations) } else { summary_table(&evaluations) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use nearkin_dist::Alone;
+use nearkin_dist::SingleProcess;
 use nearkin_eval::FeatureSource;
 use nearkin_probe::{knn, knn_scores};
 use nearkin_recipe::{Neighbours, Positive};
@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.pixels {
         let (source, view) = (FeatureSource::Pixels, recipe.pixel_view()?);
         let options = machine.features();
-        let pixels = evaluate_knn(source, [&train, &test], &view, &votes, options, &Alone)?;
+        let pixels = evaluate_knn(source, [&train, &test], &view, &votes, options, &SingleProcess)?;
         results.push(("raw pixels", "k-NN of raw pixels", pixels));
     }
     if common.json {

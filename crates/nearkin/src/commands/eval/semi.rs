@@ -36,9 +36,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(list) => vec![Labels::List(list.clone())],
         None => percent
             .iter()
-            .map(|&percent| match percent > 0.0 && percent <= 100.0 {
-                true => Ok(Labels::Share(percent / 100.0)),
-                false => Err(bad_input(format!("--percent {percent}: give above 0, up to 100"))),
+            .map(|&percent| {
+                if percent > 0.0 && percent <= 100.0 {
+                    Ok(Labels::Share(percent / 100.0))
+                } else {
+                    Err(bad_input(format!("--percent {percent}: give above 0, up to 100")))
+                }
             })
             .collect::<anyhow::Result<_>>()?,
     };
