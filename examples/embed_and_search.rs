@@ -17,12 +17,12 @@ use tch::Device;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).map(PathBuf::from).ok_or("give the folder of a run")?;
     let run = RunFolder::open(&folder)?;
-    let subject = Subject::of_run(&run, Recipe::read(&run.recipe())?)?;
+    let subject = Subject::from_run(&run, Recipe::read(&run.recipe())?)?;
     let encoder = subject.encoder(Device::Cpu)?;
-    let (images, view) = (subject.images(Split::Train)?, subject.recipe.evaluation_view()?);
+    let (images, view) = (subject.images(Split::Train)?, &subject.evaluation_view);
 
     let source = FeatureSource::Backbone(&encoder);
-    let features = Features::of(source, &images, &view, FeatureOptions::default())?;
+    let features = Features::of(source, &images, view, FeatureOptions::default())?;
     // Features after ReLU and pooling all point one way: only what differs from their mean tells
     // images apart.
     let center = features.rows.f_mean_dim(0, true, None)?;

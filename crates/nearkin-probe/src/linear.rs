@@ -244,7 +244,7 @@ pub(crate) fn fixed_batch(
 ) -> Result<Tensor, ProbeError> {
     let few = const { NonZeroUsize::new(8).unwrap() };
     let plan = Order::new(train.len(), few, 0, false).plan(0, 0);
-    let views = Arc::from([subject.recipe.evaluation_view()?]);
+    let views = Arc::from([subject.evaluation_view.clone()]);
     let loading = LoaderOptions { workers: 0, prefetch_batches: 0 };
     let mut loader = Loader::start(Arc::clone(train), views, 0, std::iter::once(plan), loading)?;
     let batch = loader.next().transpose()?;
@@ -287,9 +287,8 @@ fn online(
         })?;
         augmentation.text()
     } else {
-        let view = subject.recipe.evaluation_view()?;
         let source = FeatureSource::Backbone(encoder);
-        let features = Features::of(source, train, &view, machine.features())?;
+        let features = Features::of(source, train, &subject.evaluation_view, machine.features())?;
         passes.over_rows(&features.rows, &features.labels, step)?;
         "features computed once".to_owned()
     };
@@ -316,9 +315,8 @@ fn cached(
 ) -> Result<(Accuracies, String), ProbeError> {
     let epochs = options.epochs.unwrap_or(CACHED_EPOCHS);
     let batch_size = options.batch_size.unwrap_or(CACHED_BATCH);
-    let view = subject.recipe.evaluation_view()?;
     let source = FeatureSource::Backbone(encoder);
-    let features = Features::of(source, train, &view, machine.features())?;
+    let features = Features::of(source, train, &subject.evaluation_view, machine.features())?;
     let standard = Standard::of(&features.rows)?;
     let rows = standard.apply(&features.rows)?;
 
@@ -338,7 +336,7 @@ fn cached(
     };
     let setting = settings[chosen.place];
     let probe = SideBySide::train(&rows, &features.labels, classes, &[setting], passes)?;
-    let accuracies = test(encoder, test_set, &view, machine, |rows| {
+    let accuracies = test(encoder, test_set, &subject.evaluation_view, machine, |rows| {
         probe.logits(&standard.apply(rows)?)?.f_select(0, 0)
     })?;
     let how = format!(

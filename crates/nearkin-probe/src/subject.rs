@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use nearkin_augment::View;
 use nearkin_data::{BadImages, DataError, ImageSet, Skipped, Split, skipped_lines};
 use nearkin_eval::EvaluationError;
 use nearkin_model::{Encoder, ProjectorFound, Report, WeightsError, load_backbone, load_encoder};
@@ -22,6 +23,8 @@ pub struct Subject {
     name: String,
     /// Model, images, view of evaluation and seed.
     pub recipe: Recipe,
+    /// How its images are evaluated: without augmentation.
+    pub evaluation_view: View,
     weights: PathBuf,
     step: Option<u64>,
     training_images: Option<usize>,
@@ -34,11 +37,12 @@ pub struct Subject {
 
 impl Subject {
     /// The newest checkpoint of a run.
-    pub fn of_run(run: &RunFolder, recipe: Recipe) -> Result<Self, ProbeError> {
+    pub fn from_run(run: &RunFolder, recipe: Recipe) -> Result<Self, ProbeError> {
         let checkpoint = Checkpoint::latest(run)?
             .ok_or_else(|| ProbeError::NoCheckpoint(run.path().to_owned()))?;
         Ok(Self {
             name: run.path().display().to_string(),
+            evaluation_view: recipe.evaluation_view()?,
             recipe,
             weights: checkpoint.model()?,
             step: Some(checkpoint.progress.step),
@@ -50,12 +54,18 @@ impl Subject {
     }
 
     /// A safetensors file; see [`load_encoder`] for the names of its tensors.
-    pub fn of_weights(path: &Path, recipe: Recipe) -> Self {
-        let name = path.display().to_string();
-        let bad_images = Arc::new(BadImages::unwritten());
-        let (weights, skipped, report) = (path.to_owned(), Arc::default(), Arc::default());
-        let (step, training_images) = (None, None);
-        Self { name, recipe, weights, step, training_images, report, bad_images, skipped }
+    pub fn from_weights(path: &Path, recipe: Recipe) -> Result<Self, ProbeError> {
+        Ok(Self {
+            name: path.display().to_string(),
+            evaluation_view: recipe.evaluation_view()?,
+            recipe,
+            weights: path.to_owned(),
+            step: None,
+            training_images: None,
+            report: Arc::default(),
+            bad_images: Arc::new(BadImages::unwritten()),
+            skipped: Arc::default(),
+        })
     }
 
     /// Run folder or file, and how far it was trained if that is known.

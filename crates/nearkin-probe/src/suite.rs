@@ -293,9 +293,8 @@ pub fn knn(
     machine: Machine,
 ) -> Result<Vec<KnnAccuracy>, ProbeError> {
     let encoder = subject.encoder(machine.device)?;
-    let view = subject.recipe.evaluation_view()?;
     let source = FeatureSource::Backbone(&encoder);
-    evaluate_knn(source, sets, &view, votes, machine.features(), &SingleProcess)
+    evaluate_knn(source, sets, &subject.evaluation_view, votes, machine.features(), &SingleProcess)
         .map_err(|error| subject.blame(error.into()))
 }
 
@@ -337,11 +336,10 @@ fn quality_of_set(
     let few = (0..set.len()).step_by(every.max(1)).collect();
     let set: Arc<dyn ImageSet> = Arc::new(Subset::of(Arc::clone(set), few));
     let encoder = subject.encoder(machine.device)?;
-    let view = subject.recipe.evaluation_view()?;
     let views = subject.recipe.training_views()?;
     let pair = [&views[0], views.get(1).unwrap_or(&views[0])];
     let source = FeatureSource::Backbone(&encoder);
-    quality(source, &set, &view, pair, machine.features())
+    quality(source, &set, &subject.evaluation_view, pair, machine.features())
         .map_err(|error| subject.blame(error.into()))
 }
 

@@ -184,7 +184,7 @@ fn train_and_test(
 
 /// The proof of a frozen backbone for features that are computed once.
 fn frozen(subject: &Subject, encoder: &Encoder, machine: Machine) -> Result<Frozen, ProbeError> {
-    let side = subject.recipe.evaluation_view()?.size_pixels() as i64;
+    let side = subject.evaluation_view.size_pixels() as i64;
     Frozen::new(encoder, Tensor::f_zeros([1, 3, side, side], (Kind::Float, machine.device))?)
 }
 
@@ -225,9 +225,9 @@ fn regression(
     machine: Machine,
 ) -> Result<(Accuracies, String), ProbeError> {
     let encoder = subject.encoder(machine.device)?;
-    let view = subject.recipe.evaluation_view()?;
     let source = FeatureSource::Backbone(&encoder);
-    let [train, test] = sets.map(|set| Features::of(source, set, &view, machine.features()));
+    let [train, test] =
+        sets.map(|set| Features::of(source, set, &subject.evaluation_view, machine.features()));
     let (train, test) = (train?, test?);
     let frozen = frozen(subject, &encoder, machine)?;
     let classes = sets[0].classes().len() as i64;
@@ -245,7 +245,7 @@ fn regression(
         "multinomial logistic regression (L-BFGS) on frozen backbone features in evaluation mode of \
          un-augmented images ({} pixels), l2 {l2:.3e} chosen among {} on {} held-out training images \
          ({:.2} % there), then fitted to all, seed {seed}, {} training and {} test images",
-        view.size_pixels(),
+        subject.evaluation_view.size_pixels(),
         l2_grid().len(),
         held.len(),
         100.0 * reached,
@@ -313,9 +313,9 @@ impl Several {
         machine: Machine,
     ) -> Result<Score, ProbeError> {
         let encoder = subject.encoder(machine.device)?;
-        let view = subject.recipe.evaluation_view()?;
         let source = FeatureSource::Backbone(&encoder);
-        let known = |set: &Arc<dyn ImageSet>| Known::of(source, set, &view, machine);
+        let known =
+            |set: &Arc<dyn ImageSet>| Known::of(source, set, &subject.evaluation_view, machine);
         let (train, test) = (known(&self.train)?, known(&self.test)?);
         let frozen = frozen(subject, &encoder, machine)?;
         let (learn, held, of) = if let Some(held) = &self.held {
@@ -346,7 +346,7 @@ impl Several {
              classes, images that are difficult for a class left out of it, l2 {l2:.3e} for all classes \
              chosen among {} on {} {of} ({:.2} % there), then fitted to all, seed {}, {} \
              training and {} test images",
-            view.size_pixels(),
+            subject.evaluation_view.size_pixels(),
             result.classes,
             l2_grid().len(),
             held.images(),

@@ -82,6 +82,6 @@ fn a_corrupted_file_is_said_to_be_one() {
             "{what}: {said}"
         );
     }
-    let missing = Subject::of_weights(&weights.path("nowhere.safetensors"), recipe());
+    let missing = Subject::from_weights(&weights.path("nowhere.safetensors"), recipe()).unwrap();
     assert!(matches!(missing.encoder(MACHINE.device), Err(ProbeError::Unfit(_))));
 }

@@ -69,6 +69,22 @@ pub struct Augment {
 }
 
 impl Augment {
+    /// The same views for a device: what is to run there is left to it, all of it where images are
+    /// `whole`. Fails where everything has to run on the device and a view cannot.
+    pub fn place(
+        &self,
+        views: &[View],
+        is_cuda: bool,
+        whole: Option<Whole>,
+    ) -> Result<Vec<View>, ViewError> {
+        let place = |view: View| match self.place {
+            Place::Device => view.for_device(whole),
+            Place::Auto if is_cuda => Ok(view.clone().for_device(whole).unwrap_or(view)),
+            Place::Auto | Place::Host => Ok(view),
+        };
+        views.iter().cloned().map(place).collect()
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -625,7 +641,8 @@ impl Recipe {
         if self.views.is_empty() {
             return Err(conflict("there are no [[views]]; a method needs two".to_owned()));
         }
-        self.placed_views(false, None)
+        self.training_views()
+            .and_then(|views| self.augment.place(&views, false, None))
             .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
         self.evaluation_view()
             .map_err(|source| RecipeError::View { origin: origin.to_owned(), source })?;
@@ -737,21 +754,6 @@ impl Recipe {
         self.views.iter().cloned().map(View::new).collect()
     }
 
-    /// The same for a device: what is to run there is left to it (`[augment]`), all of it where
-    /// images are `whole`.
-    pub fn placed_views(
-        &self,
-        is_cuda: bool,
-        whole: Option<Whole>,
-    ) -> Result<Vec<View>, ViewError> {
-        let place = |view: View| match self.augment.place {
-            Place::Device => view.for_device(whole),
-            Place::Auto if is_cuda => Ok(view.clone().for_device(whole).unwrap_or(view)),
-            Place::Auto | Place::Host => Ok(view),
-        };
-        self.training_views()?.into_iter().map(place).collect()
-    }
-
     /// Opens the images of training: all of them, or as many as `limit_images` says.
     pub fn open_training_images(&self) -> Result<Arc<dyn ImageSet>, DataError> {
         let all = nearkin_data::open(&self.data, Split::Train)?;
@@ -832,7 +834,8 @@ mod tests {
     fn views_go_to_the_device_where_the_recipe_or_the_device_says_so() {
         let on_device = |place: &str, is_cuda: bool| {
             let recipe = with("[queue]", &format!("{place}\n[queue]")).expect("a recipe");
-            let placed = recipe.placed_views(is_cuda, None).expect("views");
+            let views = recipe.training_views().expect("views");
+            let placed = recipe.augment.place(&views, is_cuda, None).expect("views");
             placed.iter().map(View::is_for_device).collect::<Vec<_>>()
         };
         for (place, on_cpu, on_cuda) in [
@@ -856,7 +859,9 @@ mod tests {
             .expect_err("RandAugment");
         let expected = "view `strong`: rand_augment has no form on the device";
         assert!(message.contains(expected), "{message}");
-        let placed = parse(&text).expect("a recipe").placed_views(true, None).expect("views");
+        let recipe = parse(&text).expect("a recipe");
+        let views = recipe.training_views().expect("views");
+        let placed = recipe.augment.place(&views, true, None).expect("views");
         assert_eq!(placed.iter().map(View::is_for_device).collect::<Vec<_>>(), [true, false]);
     }
 

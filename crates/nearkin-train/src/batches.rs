@@ -60,7 +60,7 @@ impl Batches {
         images: Arc<dyn ImageSet>,
         workers: usize,
     ) -> Result<Self, TrainError> {
-        let placed = Placed::new(&learner.setup.recipe, images.as_ref(), learner.device, workers)?;
+        let placed = Placed::new(&learner.setup, images.as_ref(), learner.device, workers)?;
         let feed = Feed { train: images, placed };
         Self::start(feed, learner, workers)
     }

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use nearkin_augment::{Batch, View, Whole};
 use nearkin_data::ImageSet;
 use nearkin_model::{HeldImages, HoldError, bytes_of, bytes_to_tensor};
-use nearkin_recipe::Recipe;
 use nearkin_torch::free_bytes;
 use tch::{Device, TchError, Tensor};
 
-use crate::TrainError;
+use crate::{Setup, TrainError};
 
 /// Images may take this part of a GPU's free memory; activations need the rest.
 const SHARE: u64 = 4;
@@ -30,13 +29,13 @@ pub(crate) struct Placed {
 impl Placed {
     /// Moves the images to the device where that is their place; `workers` threads read them.
     pub(crate) fn new(
-        recipe: &Recipe,
+        setup: &Setup,
         train: &dyn ImageSet,
         device: Device,
         workers: usize,
     ) -> Result<Self, TrainError> {
         let placed = |whole: Option<Whole>, held: Option<HeldImages>| {
-            let views = recipe.placed_views(device.is_cuda(), whole)?.into();
+            let views = setup.recipe.augment.place(&setup.views, device.is_cuda(), whole)?.into();
             Ok(Self { views, held, device })
         };
         let Some((width, height)) = train.one_size() else { return placed(None, None) };

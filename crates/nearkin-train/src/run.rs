@@ -254,8 +254,7 @@ impl Run {
         let test = test.map(|test| setup.recipe.tolerate(test, Split::Test, &bad_images));
         let device = options.machine.device;
         let learner = Learner::new(setup, train.len(), device, world)?;
-        let recipe = &learner.setup.recipe;
-        let placed = Placed::new(recipe, train.as_ref(), device, threads.workers)?;
+        let placed = Placed::new(&learner.setup, train.as_ref(), device, threads.workers)?;
         let mut run = Self {
             learner,
             options,

@@ -16,6 +16,8 @@ pub struct Setup {
     pub method: Box<dyn Method>,
     /// What the objective asks for.
     pub(crate) requirements: Requirements,
+    /// Of training, as the host makes them.
+    pub(crate) views: Vec<View>,
     pub(crate) evaluation_view: View,
     pub(crate) momentum_encoder: Option<MomentumEncoder>,
     pub(crate) queue: Option<Queue>,
@@ -113,6 +115,7 @@ impl Setup {
             queue: recipe.queue,
             flop_per_image: flop_per_image(&recipe.model, &views, roles, mixed_inputs),
             requirements,
+            views,
             recipe,
             method,
         })

@@ -139,7 +139,7 @@ fn seconds_per_image_loaded(
     let loading = LoaderOptions { workers: 0, prefetch_batches: 0 };
     // Where the device may hold the images, they are not loaded.
     let held = train.one_size().map(|(width, height)| Whole { width, height, held: true });
-    let views = recipe.placed_views(machine.device.is_cuda(), held)?.into();
+    let views = recipe.augment.place(&setup.views, machine.device.is_cuda(), held)?.into();
     let mut loader = Loader::start(Arc::clone(train), views, recipe.seed, plan, loading)?;
     let mut next = || -> Result<usize, LoadError> {
         Ok(loader.next().transpose()?.map_or(0, |batch| batch.images.len()))
@@ -167,7 +167,7 @@ fn seconds_per_image_trained(
     batch: usize,
 ) -> Result<Vec<(usize, f64)>, TrainError> {
     let (recipe, device) = (&setup.recipe, machine.device);
-    let Some(view) = recipe.training_views()?.into_iter().next() else { return Ok(Vec::new()) };
+    let Some(view) = setup.views.first() else { return Ok(Vec::new()) };
     let size = view.size_pixels();
     let flop = 6 * MultiplyAdds::of(&recipe.model, size).online();
     let images = if device.is_cuda() {

@@ -61,7 +61,7 @@ impl Weights {
         let path = self.path("weights.safetensors");
         let copies = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
         save_tensors(&path, copies).unwrap();
-        Subject::of_weights(&path, recipe())
+        Subject::from_weights(&path, recipe()).unwrap()
     }
 
     pub(crate) fn whole(&self) -> Subject {

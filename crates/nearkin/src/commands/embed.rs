@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     FeatureFormat::of(out)?;
     let machine = Machine { device: arguments.device.open()?, workers: arguments.workers };
     let (weights, recipe) = weights(arguments)?;
-    let subject = Subject::of_weights(&weights, recipe);
+    let subject = Subject::from_weights(&weights, recipe)?;
     let network = Network::open(arguments, &subject, machine.device)?;
     note_changes(&subject);
     let list = out.with_extension("bad_images.jsonl");
@@ -111,14 +111,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     ];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).to_vec();
     let mut writer = FeatureWriter::create(out, network.width(), &metadata)?;
-    let view = subject.recipe.evaluation_view()?;
+    let view = &subject.evaluation_view;
     let mut images = 0;
     for (split, set) in sets {
         images += set.len();
         let limit = arguments.bad_image_limit;
         let set: Arc<dyn ImageSet> =
             Arc::new(Tolerant::new(set, split, limit, Arc::clone(&bad_images)));
-        embed(&network, &set, &view, machine, &mut writer)
+        embed(&network, &set, view, machine, &mut writer)
             .map_err(|error| diverged(&weights, error))?;
     }
     let rows = writer.rows();

@@ -89,8 +89,8 @@ impl Common {
     /// The encoder in a run's folder, or in a safetensors file.
     fn subject(&self, path: &Path) -> anyhow::Result<Subject> {
         let mut subject = match trained(path, self.recipe.as_deref(), self.data.as_deref())? {
-            Trained::Run(run, recipe) => Subject::of_run(&run, recipe)?,
-            Trained::Weights(recipe) => Subject::of_weights(path, recipe),
+            Trained::Run(run, recipe) => Subject::from_run(&run, recipe)?,
+            Trained::Weights(recipe) => Subject::from_weights(path, recipe)?,
         };
         if let Some(limit) = self.bad_image_limit {
             subject.recipe.bad_image_limit = Some(limit);
