@@ -34,7 +34,7 @@ pub(crate) const UNIT: char = '\u{1f}';
 
 /// The usual names of columns and keys that hold labels, in lower case and letters alone; the clearest
 /// first.
-const LABEL_NAMES: [&str; 28] = [
+const LABEL_NAMES: [&str; 29] = [
     "label",
     "labels",
     "finelabel",
@@ -63,6 +63,7 @@ const LABEL_NAMES: [&str; 28] = [
     "tags",
     "gt",
     "findinglabels",
+    "findinglabel",
 ];
 
 /// The letters and digits of a name, in lower case, so that `Image_Path` and `image path` are one.
@@ -74,6 +75,11 @@ pub(crate) fn plain(name: &str) -> String {
 pub(crate) fn label_rank(name: &str) -> Option<usize> {
     let name = plain(name);
     LABEL_NAMES.iter().position(|known| *known == name)
+}
+
+/// Whether a column or key is one half of a point, `x` and `y`, and so no label.
+pub(crate) fn is_coordinate<'a>(name: &str, mut others: impl Iterator<Item = &'a str>) -> bool {
+    plain(name) == "y" && others.any(|other| plain(other) == "x")
 }
 
 /// All ones: an image without a label.

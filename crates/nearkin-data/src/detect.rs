@@ -29,7 +29,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::scan::{self, Listing};
-use crate::split_files::MOST_PREVIEWS;
+use crate::split_files::{self, FileKind, MOST_PREVIEWS};
 use crate::splits::{self, Naming};
 use crate::{
     CifarVersion, DataError, Folder, Idx, ImageSet, List, Packed, Source, Split, Stl10, Stl10Part,
@@ -109,6 +109,12 @@ fn detect_folder(path: &Path, depth: usize) -> Result<Source, DataError> {
         let pictures = Pictures::below(path, &used)?;
         let shards = shards.filter(|shards| shards.are_a_set_beside(&pictures));
         let tables = tables.filter(|tables| tables.are_a_set_beside(&pictures));
+        let (shards, tables) = match (shards, tables) {
+            (Some(shards), Some(tables)) if shards.paths.is_empty() && tables.paths.is_empty() => {
+                (Some(shards.searched(path)), Some(tables.searched(path)))
+            }
+            either => either,
+        };
         let tables = tables.filter(|tables| {
             !shards.as_ref().is_some_and(|shards| tables.are_all_called_like(shards))
         });
@@ -237,6 +243,18 @@ impl Files {
         }
         paths.sort();
         Self { extension, paths }
+    }
+
+    /// The same at any depth.
+    fn searched(self, path: &Path) -> Self {
+        let kind = FileKind { extension: self.extension, noun: "file" };
+        // Opening the set says what is wrong with it.
+        let found = split_files::find(path, kind).unwrap_or_default();
+        let files = found.train.iter().chain(&found.test);
+        let mut paths: Vec<PathBuf> =
+            files.filter_map(|file| Some(file.strip_prefix(path).ok()?.to_owned())).collect();
+        paths.sort();
+        Self { paths, ..self }
     }
 
     /// Whether they are a set of their own, not what pictures came from or a table about them.
@@ -481,6 +499,7 @@ mod tests {
             (&["a/1.png", "b/1.png", "old/set/train-0.tar"], "folder"),
             // What img2dataset writes beside shards, or beside folders of images.
             (&["00000.tar", "00000.parquet", "00000_stats.json", "00001.tar"], "webdataset"),
+            (&["data/shards/00000.tar", "data/shards/00000.parquet"], "webdataset"),
             (&["00000/0.jpg", "00000.parquet", "00000_stats.json"], "folder"),
             (&["00000/0.jpg", "00000.parquet", "00001/0.jpg", "00001.parquet"], "folder"),
             // What images were unpacked from, and tables about them.

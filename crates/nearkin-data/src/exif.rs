@@ -1,9 +1,9 @@
 //! The orientation in Exif and XMP metadata.
 //!
 //! Exif metadata is the start of a TIFF file, without the image. The standard stores the orientation as one
-//! number of 16 bits; editors and phones also write 32 bits, or several numbers. As in Pillow's
-//! `exif_transpose`, any integer type counts, the first number of several, and the last of repeated
-//! entries. Texts, single unsigned bytes and fractions don't.
+//! number of 16 bits; editors and phones also write 32 bits, several numbers, or fractions. As in Pillow's
+//! `exif_transpose`, any type of number counts, the first number of several, and the first of repeated
+//! entries. Texts and single unsigned bytes don't.
 //!
 //! XMP metadata is XML, which editors write beside Exif or instead of it. As in Pillow, it counts
 //! only where Exif has no orientation, not even an invalid one.
@@ -41,23 +41,33 @@ impl Exif<'_> {
 
     /// What the directory entry at `at` states; `None` if it is damaged, empty or of no known type.
     fn statement(&self, at: usize) -> Option<Stated> {
-        // Signed numbers are read as unsigned ones: neither is an orientation if it is negative.
-        let (size, is_integer) = match self.number(at + 2, 2)? {
-            6 => (1, true),
-            3 | 8 => (2, true),
-            4 | 9 | 13 => (4, true),
-            16 => (8, true),
-            1 | 2 | 7 => (1, false),
-            11 => (4, false),
-            5 | 10 | 12 => (8, false),
+        let kind = self.number(at + 2, 2)?;
+        let size = match kind {
+            1 | 2 | 6 | 7 => 1,
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16 => 8,
             _ => return None,
         };
         let length = self.place(at + 4)?.checked_mul(size).filter(|&length| length > 0)?;
         let values = if length <= 4 { at + 8 } else { self.place(at + 8)? };
         // An entry that ends behind the file is damaged, its first number too.
         self.bytes.get(values..values.checked_add(length)?)?;
-        let number = self.number(values, size)?;
-        Some(if is_integer { Stated::from_number(number) } else { Stated::Invalid })
+        Some(match kind {
+            1 | 2 | 7 => Stated::Invalid,
+            5 => {
+                let part = |from| Some(self.number(from, 4)? as f64);
+                Stated::from_float(part(values)? / part(values + 4)?)
+            }
+            10 => {
+                let part = |from| Some(f64::from(self.number(from, 4)? as i32));
+                Stated::from_float(part(values)? / part(values + 4)?)
+            }
+            11 => Stated::from_float(f64::from(f32::from_bits(self.number(values, 4)? as u32))),
+            12 => Stated::from_float(f64::from_bits(self.number(values, 8)?)),
+            // Signed numbers are read as unsigned ones: neither is an orientation if it is negative.
+            _ => Stated::from_number(self.number(values, size)?),
+        })
     }
 }
 
@@ -70,6 +80,11 @@ pub(crate) enum Stated {
 }
 
 impl Stated {
+    fn from_float(number: f64) -> Self {
+        let is_whole = number.fract() == 0.0 && number >= 0.0;
+        if is_whole { Self::from_number(number as u64) } else { Self::Invalid }
+    }
+
     pub(crate) fn from_number(number: u64) -> Self {
         let orientation = u8::try_from(number).ok().and_then(Orientation::from_exif);
         orientation.map_or(Self::Invalid, Self::Orientation)
@@ -105,23 +120,25 @@ pub(crate) fn in_exif(bytes: &[u8]) -> Option<Stated> {
     let bytes = bytes.strip_prefix(EXIF_MARK).unwrap_or(bytes);
     let bytes = bytes.strip_prefix(EXIF_MARK).unwrap_or(bytes);
     let is_big_endian = match bytes {
-        [b'I', b'I', 42, 0, ..] => false,
-        [b'M', b'M', 0, 42, ..] => true,
+        // Pillow reads the number 42 in either order.
+        [b'I', b'I', 42, 0, ..] | [b'I', b'I', 0, 42, ..] => false,
+        [b'M', b'M', 0, 42, ..] | [b'M', b'M', 42, 0, ..] => true,
         _ => return None,
     };
     let exif = Exif { bytes, is_big_endian };
     let directory = exif.place(4)?;
     let entries = usize::try_from(exif.number(directory, 2)?).ok()?;
-    let mut found = None;
     for entry in 0..entries {
         let at = directory.checked_add(2 + 12 * entry)?;
         // The entries before the end of cut metadata are sound.
-        let Some(tag) = exif.number(at, 12).and_then(|_| exif.number(at, 2)) else { break };
-        if tag == u64::from(ORIENTATION) {
-            found = exif.statement(at).or(found);
+        let tag = exif.number(at, 12).and_then(|_| exif.number(at, 2))?;
+        if tag == u64::from(ORIENTATION)
+            && let Some(stated) = exif.statement(at)
+        {
+            return Some(stated);
         }
     }
-    found
+    None
 }
 
 #[cfg(test)]
@@ -152,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_integer_of_any_type_is_the_orientation() {
+    fn the_first_number_of_any_type_is_the_orientation() {
         for (kind, count, values) in [
             (3, 1, &[6, 0][..]),
             (3, 2, &[6, 0, 1, 0]),
@@ -164,6 +181,11 @@ mod tests {
             (9, 1, &[6, 0, 0, 0]),
             (13, 1, &[6, 0, 0, 0]),
             (16, 1, &[6, 0, 0, 0, 0, 0, 0, 0]),
+            (5, 1, &[6, 0, 0, 0, 1, 0, 0, 0]),
+            (5, 2, &[12, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]),
+            (10, 1, &[0xfa, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            (11, 1, &6_f32.to_le_bytes()),
+            (12, 1, &6_f64.to_le_bytes()),
         ] {
             assert_eq!(in_exif(&exif(kind, count, values)), ROTATED, "type {kind}, {count}");
         }
@@ -176,12 +198,31 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_repeated_entries_counts_and_the_mark_of_tiff_in_either_order() {
+        let twice = |first: &[u8], second: &[u8]| {
+            let [mut one, other] = [first, second].map(|value| exif(3, 1, value));
+            one[8] = 2;
+            one.truncate(22);
+            [&one[..], &other[10..]].concat()
+        };
+        assert_eq!(in_exif(&twice(&[6, 0], &[1, 0])), ROTATED);
+        assert_eq!(in_exif(&twice(&[9, 0], &[6, 0])), Some(Stated::Invalid));
+        let mut bytes = exif(3, 1, &[6, 0]);
+        bytes.swap(2, 3);
+        assert_eq!(in_exif(&bytes), ROTATED);
+        let big = b"MM*\0\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0";
+        assert_eq!(in_exif(big), ROTATED);
+    }
+
+    #[test]
     fn what_pillow_reads_no_orientation_from_has_none() {
         for (kind, count, values, expected) in [
             (1, 1, &[6][..], Some(Stated::Invalid)),
             (2, 2, b"6\0", Some(Stated::Invalid)),
             (7, 1, &[6], Some(Stated::Invalid)),
-            (5, 1, &[6, 0, 0, 0, 1, 0, 0, 0], Some(Stated::Invalid)),
+            (5, 1, &[13, 0, 0, 0, 2, 0, 0, 0], Some(Stated::Invalid)),
+            (5, 1, &[6, 0, 0, 0, 0, 0, 0, 0], Some(Stated::Invalid)),
+            (12, 1, &(-6_f64).to_le_bytes(), Some(Stated::Invalid)),
             (3, 1, &[9, 0], Some(Stated::Invalid)),
             (3, 1, &[6, 1], Some(Stated::Invalid)),
             (8, 1, &[0xff, 0xff], Some(Stated::Invalid)),

@@ -61,11 +61,14 @@ use self::columns::{Columns, Header, PartColumn};
 use self::place::{Place, Places};
 use self::text::{Record, SAMPLE, Separator};
 use crate::beside::Beside;
-use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning};
+use crate::classes::{self, BAR, Fault, Labels, Scheme, Written, meaning, plain};
 use crate::decode;
 use crate::image_file::read_image;
 use crate::split_files::{self as files, entries};
-use crate::splits::{Naming, Part, SplitNames, naming, part_of_file, rest, unclear_values};
+use crate::splits::{
+    Naming, Part, SplitNames, is_column_of_splits, means_split_file, naming, part_of_file, rest,
+    unclear_values,
+};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split};
 
 const EXTENSIONS: [&str; 3] = ["txt", "csv", "tsv"];
@@ -582,6 +585,18 @@ fn may_have_parts(list: &Path) -> Result<bool, DataError> {
     Ok(table.is_ok_and(|table| table.parts.is_some()))
 }
 
+/// Whether the first line of a file is a header with a column of splits.
+pub(crate) fn has_column_of_splits(list: &Path) -> bool {
+    let Ok(head) = head(list) else { return false };
+    let extension = list.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let Some(Ok(first)) =
+        text::decode(&head).ok().and_then(|t| text::records(t, &extension).next())
+    else {
+        return false;
+    };
+    first.fields.len() > 1 && first.fields.iter().any(|name| is_column_of_splits(name))
+}
+
 /// The first lines of a list.
 fn head(list: &Path) -> Result<Vec<u8>, DataError> {
     const HEAD_BYTES: u64 = 1 << 16;
@@ -599,6 +614,7 @@ fn read(list: &Path, root: &Path, part: Option<Part>) -> Result<Table, DataError
     let bytes = fs::read(list).map_err(DataError::read(list))?;
     let places = Places::new(root, part);
     let table = parse_table(&bytes, list, &|path| places.have(path))?;
+    table.refuse_numbers_of_splits(list)?;
     if table.entries.is_empty() {
         Err(DataError::empty(list, "the list names none"))
     } else {
@@ -661,6 +677,25 @@ fn parse_table(
 }
 
 impl Table {
+    /// Refuses a list without a header that is called like one of splits (`list_eval_partition.txt`), if its
+    /// labels may be numbers of splits.
+    fn refuse_numbers_of_splits(&self, list: &Path) -> Result<(), DataError> {
+        let stem = list.file_stem().unwrap_or_default().to_string_lossy();
+        let may_be_split = |entry: &Entry| matches!(entry.label.as_deref(), Some("0" | "1" | "2"));
+        let is_of_splits = !self.is_label_known
+            && means_split_file(&stem)
+            && (part_of_file(&stem).is_none() || plain(&stem).contains("partition"))
+            && !self.entries.is_empty()
+            && self.entries.iter().all(may_be_split);
+        if !is_of_splits {
+            return Ok(());
+        }
+        let reason = "is called like a list that says which images belong to which split, and has 0, 1 or 2 \
+                      behind every path: write train, val or test in their place, or call the list otherwise \
+                      if these are classes";
+        Err(DataError::malformed(list, reason))
+    }
+
     fn push(
         &mut self,
         record: &Record<'_>,
@@ -888,6 +923,37 @@ mod tests {
             }
         }
         folder
+    }
+
+    #[test]
+    fn numbers_of_splits_are_not_trained_on_as_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str, text: &str| {
+            let list = folder.path().join(name);
+            fs::write(&list, text).unwrap();
+            let opened = List::open(&list, None, Split::Train).err();
+            opened.map_or(String::new(), |error| error.to_string())
+        };
+        for index in 0..3 {
+            fs::write(folder.path().join(format!("{index}.jpg")), "").unwrap();
+        }
+        let partition = "0.jpg 0\n1.jpg 1\n2.jpg 2\n";
+        for name in ["list_eval_partition.txt", "splits.txt", "split_1.txt"] {
+            assert!(open(name, partition).contains("which images belong to which split"), "{name}");
+        }
+        for (name, text) in [
+            ("train_split.txt", partition),
+            ("labels.txt", partition),
+            ("splits.csv", "path,label\n0.jpg,0\n1.jpg,1\n2.jpg,2\n"),
+            ("split_1.txt", "0.jpg 0\n1.jpg 7\n2.jpg 2\n"),
+        ] {
+            assert_eq!(open(name, text), "", "{name}");
+        }
+        let words = folder.path().join("split.csv");
+        fs::write(&words, "0.jpg,train\n1.jpg,val\n2.jpg,train\n").unwrap();
+        let [train, test] =
+            [Split::Train, Split::Test].map(|split| List::open(&words, None, split).unwrap());
+        assert_eq!((train.len(), test.len(), train.has_labels()), (2, 1, false));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
     if has_test && has_labels {
         return Ok(());
     }
-    let Found { lists, others } = Found::describe(files, path);
+    let Found { lists, others, .. } = Found::describe(files, path);
     for (list, description) in &lists {
         let Some(description) = description else { continue };
         if description.divides && !has_test {
@@ -131,7 +131,7 @@ pub(crate) fn note_lists(
     has_test: bool,
     skipped: &mut Skipped,
 ) -> Result<(), DataError> {
-    let Found { lists, others } = Found::describe(candidates(path)?, path);
+    let Found { lists, others, tables } = Found::describe(candidates(path)?, path);
     for (list, description) in lists {
         let description = description.unwrap_or_default();
         let labelled = description
@@ -147,6 +147,13 @@ pub(crate) fn note_lists(
             continue;
         };
         skipped.note(format!("{} {note}", list.display()));
+    }
+    for file in tables.into_iter().filter(|_| !has_test) {
+        skipped.note(format!(
+            "{} has a column of splits but none of paths to these images, and is not read: all images are in \
+             the train split",
+            file.display()
+        ));
     }
     for file in others.into_iter().filter(|_| !has_test) {
         skipped.note(format!(
@@ -174,18 +181,22 @@ struct Found {
     lists: Vec<(PathBuf, Option<Description>)>,
     /// Those that are called like files that divide images into splits, and list none.
     others: Vec<PathBuf>,
+    /// Tables that have a column of splits and list no images.
+    tables: Vec<PathBuf>,
 }
 
 impl Found {
     /// Looks into the candidates in the folder `path`.
     fn describe(files: Vec<PathBuf>, path: &Path) -> Self {
-        let mut found = Self { lists: Vec::new(), others: Vec::new() };
+        let mut found = Self { lists: Vec::new(), others: Vec::new(), tables: Vec::new() };
         for file in files {
             let (may_list, is_split) = (may_list_images(&file), is_split_file(&file));
             let is_read = (may_list || is_split) && (list::is_list(&file) || is_json(&file));
             let description = if is_read { description(&file, path) } else { None };
             if is_split && description.is_none() {
                 found.others.push(file.clone());
+            } else if may_list && description.is_none() && list::has_column_of_splits(&file) {
+                found.tables.push(file.clone());
             }
             if may_list {
                 found.lists.push((file, description));
@@ -376,6 +387,10 @@ mod tests {
             let divided = ["train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png"];
             assert_eq!(notes(&divided, &[(name, text)]), [""; 0]);
         }
+        let table = ("metadata.csv", ",patient,slide,split\n0,4,0,0\n1,17,1,2\n");
+        let expected = "metadata.csv has a column of splits but none of paths to these images, and is not \
+                        read: all images are in the train split";
+        assert_eq!(notes(&CLASSES, &[table]), [expected]);
         assert_eq!(
             notes(&CLASSES, &[("package.json", "{}"), ("config.yaml", "split: 1")]),
             [""; 0]
@@ -459,6 +474,16 @@ mod tests {
                 "images_variant_test.txt",
             ),
             (&CLASSES, &[("meta.csv", "path,split\na/0.png,train\na/1.png,test\n")], "meta.csv"),
+            (
+                &["all/0.png", "all/1.png"],
+                &[("splits.txt", "0.png train\n1.png val\n")],
+                "splits.txt",
+            ),
+            (
+                &["all/0.png", "all/1.png"],
+                &[("split.csv", "0.png,train\n1.png,test\n")],
+                "split.csv",
+            ),
             (
                 &["images_1/images/0.png", "images_2/images/1.png"],
                 &[("train_val_list.txt", "0.png\n"), ("test_list.txt", "1.png\n")],

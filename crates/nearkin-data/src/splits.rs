@@ -286,6 +286,11 @@ pub(crate) fn truth(value: &str) -> Option<bool> {
     }
 }
 
+/// Whether a column of this name is always one of splits.
+pub(crate) fn is_column_of_splits(name: &str) -> bool {
+    PART_COLUMNS.contains(&plain(name).as_str())
+}
+
 /// What a column that is called like one of splits says by its name alone.
 pub(crate) fn part_values(name: &str) -> Option<PartValues> {
     let letters = plain(name);

@@ -18,7 +18,7 @@
 //! in its place; if there is no `test.txt` either, `val.txt` is the test split and not trained on. A note
 //! says so.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -86,6 +86,9 @@ impl Voc {
         }
         let List { names, labels, classes, .. } = whole;
         let images = year.join(IMAGES);
+        if split == Split::Train {
+            lists.count_unnamed(&images, &mut skipped)?;
+        }
         Ok(Self { files: image_files(&images, names)?, images, labels, classes, skipped })
     }
 
@@ -202,6 +205,26 @@ impl Lists {
             path.display(),
             self.folder.display(),
         ))
+    }
+
+    /// Counts the images that no list names.
+    fn count_unnamed(&self, images: &Path, skipped: &mut Skipped) -> Result<(), DataError> {
+        let mut named = HashSet::new();
+        for list in ["trainval", "train", "val", "test"] {
+            if self.has(list) {
+                // A line that cannot be read is refused with the split that it belongs to.
+                let entries = read(&self.folder.join(format!("{list}.txt"))).unwrap_or_default();
+                named.extend(entries.into_iter().map(|entry| entry.image));
+            }
+        }
+        for entry in entries(images)?.into_iter().filter(|entry| !entry.is_folder) {
+            let stem = entry.path.file_stem().unwrap_or_default().to_string_lossy();
+            if decode::is_image(&entry.path) && !named.contains(&*stem) {
+                let reason = format!("image(s) that no list in {LISTS} names");
+                skipped.add(reason, entry.path.display().to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Says which lists are read in place of those that are not there.
@@ -587,6 +610,22 @@ mod tests {
         let message = inspect(&source, std::num::NonZeroUsize::MIN).unwrap_err().to_string();
         assert!(message.contains("looked for trainval.txt or train.txt in "), "{message}");
         assert!(message.contains("which holds default.txt; "), "{message}");
+    }
+
+    #[test]
+    fn images_that_no_list_names_are_counted() {
+        let folder = drawn();
+        let skipped = |split| {
+            let set = Voc::open(folder.path(), split, VocPart::default()).unwrap();
+            crate::skipped_lines([set.skipped()])
+        };
+        assert!(skipped(Split::Train).iter().all(|line| !line.contains("no list")));
+        let images = folder.path().join("VOCdevkit/VOC2007").join(IMAGES);
+        fs::copy(images.join("000009.jpg"), images.join("000011.jpg")).unwrap();
+        let lines = skipped(Split::Train).join("\n");
+        assert!(lines.contains("1 image(s) that no list in ImageSets/Main names: "), "{lines}");
+        assert!(lines.ends_with("000011.jpg"), "{lines}");
+        assert!(!skipped(Split::Test).join("\n").contains("no list"));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! in the documentation of [`list`](crate::list).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::text::{Fault, Record};
-use crate::classes::{BAR, label_rank, meaning, plain};
+use crate::classes::{BAR, is_coordinate, label_rank, meaning, plain};
 use crate::decode::is_image;
 use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values, truth};
 
@@ -131,6 +132,20 @@ fn role(name: &str) -> Option<Role> {
         .or_else(|| part_values(name).map(|_| Role::Part))
 }
 
+/// The roles of the names in a header. A name in brackets, as in `Bbox [x,y,w,h]` without quotes, is a piece
+/// of another one.
+fn roles(names: &[Cow<'_, str>]) -> Vec<Option<Role>> {
+    let mut depth = 0_i32;
+    let role = |name: &Cow<'_, str>| {
+        let opened = name.matches(['[', '(', '{']).count() as i32;
+        let closed = name.matches([']', ')', '}']).count() as i32;
+        let is_piece = depth > 0 || opened != closed;
+        depth = (depth + opened - closed).max(0);
+        role(name).filter(|_| !is_piece)
+    };
+    names.iter().map(role).collect()
+}
+
 /// Reads the columns from the first records; `exists` tells whether a file is found by a path.
 pub(super) fn choose(
     sample: &[Record<'_>],
@@ -228,10 +243,24 @@ impl Sample<'_> {
             || self.values(column).take(3).any(|value| self.exists(value))
     }
 
+    /// What the names in the first record speak of.
+    fn roles(&self) -> Vec<Option<Role>> {
+        let mut roles = roles(self.first);
+        // Beside a column of paths, x and y are a point.
+        let paths: Vec<bool> = (0..roles.len()).map(|column| self.holds_paths(column)).collect();
+        let others = || self.first.iter().zip(&paths).filter(|(_, is_path)| !**is_path);
+        for (name, role) in self.first.iter().zip(&mut roles) {
+            if is_coordinate(name, others().map(|(other, _)| other.as_ref())) {
+                *role = None;
+            }
+        }
+        roles
+    }
+
     fn header(&self) -> Header {
         let repeats = |column: usize| self.values(column).any(|value| value == self.first[column]);
         let columns = || 0..self.first.len();
-        let roles: Vec<Option<Role>> = self.first.iter().map(|name| role(name)).collect();
+        let roles = self.roles();
         if self.first.iter().any(|field| is_image(Path::new(field.as_ref()))) {
             return Header::None;
         }
@@ -274,7 +303,7 @@ impl Sample<'_> {
 
     fn with_header(&self, header: Header) -> Result<Columns, Cow<'static, str>> {
         let names = self.first;
-        let roles: Vec<Option<Role>> = names.iter().map(|name| role(name)).collect();
+        let roles = self.roles();
         let columns = || 0..names.len();
         let ranked = |wanted: fn(Role) -> Option<usize>| {
             let mut found: Vec<(usize, usize)> =
@@ -413,15 +442,30 @@ impl Sample<'_> {
         if width == 2 && are_images(1).all(|is| is) && !are_images(0).any(|is| is) {
             return Err((line, LABEL_IS_FILE.into()));
         }
+        let part = self.second_tells_parts().then(|| PartColumn {
+            column: 1,
+            name: "2".to_owned(),
+            values: PartValues::Words,
+        });
         Ok(Columns {
             header: Header::None,
             width: 2,
             path: 0,
-            label: Some(1),
-            part: None,
+            label: if part.is_none() { Some(1) } else { None },
+            part,
             flags: Vec::new(),
             ignored: Vec::new(),
         })
+    }
+
+    /// Whether the second field of every record is a word of splits, and of several: no classes are called
+    /// like that.
+    fn second_tells_parts(&self) -> bool {
+        let first = self.first.get(1).map(AsRef::as_ref);
+        let parts =
+            first.into_iter().chain(self.values(1)).map(|value| Part::from_word(value.trim()));
+        let parts: Option<BTreeSet<Part>> = parts.collect();
+        parts.is_some_and(|parts| parts.len() > 1)
     }
 }
 
@@ -452,6 +496,34 @@ mod tests {
                 format!("{header}{path} {label} {part}; {}", columns.ignored.join(" "))
             }
         }
+    }
+
+    #[test]
+    fn pieces_in_brackets_and_points_are_no_labels() {
+        for (text, expected) in [
+            (
+                "Image Index,Finding Labels,Size[Width,Height],Spacing[x,y],\nf0.png,A|B,2,3,0.1,0.2,\n\
+                 f1.png,C,2,3,0.1,0.2,\n",
+                "Image Index Finding Labels -; Size[Width Height] Spacing[x y] (unnamed)",
+            ),
+            ("image,Bbox [x,y,w,h]\nf0.png,1,2,3,4\nf1.png,1,2,3,4\n", "image - -; Bbox [x y w h]"),
+            ("filename,x,y\nf0.png,1.5,2.5\nf1.png,3.5,2.5\n", "filename - -; x y"),
+            ("X,y\nf0.png,a\nf1.png,b\n", "X y -; "),
+        ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_second_field_of_words_of_splits_divides_a_list_without_a_header() {
+        let columns = |text: &str| {
+            let sample: Vec<Record<'_>> = records(text, "csv").map(Result::unwrap).collect();
+            let columns = choose(&sample, &is_file).unwrap();
+            (columns.label, columns.part.map(|part| part.column))
+        };
+        assert_eq!(columns("f0.png,train\nf1.png,Train\nf2.png,val\n"), (None, Some(1)));
+        assert_eq!(columns("f0.png,train\nf1.png,train\n"), (Some(1), None));
+        assert_eq!(columns("f0.png,train\nf1.png,plane\nf2.png,test\n"), (Some(1), None));
     }
 
     #[test]

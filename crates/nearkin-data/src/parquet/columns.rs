@@ -7,7 +7,7 @@ use ::parquet::file::metadata::KeyValue;
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 use serde::Deserialize;
 
-use crate::classes::{label_rank, plain};
+use crate::classes::{is_coordinate, label_rank, plain};
 use crate::splits::part_values;
 
 /// The usual names of columns of images, in lower case and letters alone; the clearest first.
@@ -180,7 +180,8 @@ impl Columns {
             let is_root = column.path().parts().len() == 1 || kind == "list";
             let name = if is_root { name } else { column.name() };
             let is_described = is_root && described.classes(name).is_some();
-            let rank = label_rank(name);
+            let others = self.described.iter().map(|(other, _)| other.as_str());
+            let rank = label_rank(name).filter(|_| !is_coordinate(name, others));
             if is_described || rank.is_some() {
                 ranked.push((!is_described, !is_root, rank.unwrap_or(usize::MAX), leaf));
             }

@@ -173,7 +173,9 @@ fn read<T: DataType>(
         for place in 0..count {
             let level = defined.get(place).copied().unwrap_or(levels.value);
             let next = (level == levels.value).then(|| values.next()).flatten();
-            let next = next.map(&value);
+            // A null in a list is as unknown as an empty text.
+            let is_null = is_list && next.is_none() && level >= levels.element;
+            let next = next.map(&value).or(is_null.then(|| Value::Text(String::new())));
             if !is_list {
                 rows.push(Row::One(next));
                 continue;

@@ -1096,6 +1096,9 @@ mod tests {
         assert!(text.contains("row 2: the content is not that of a JPEG"), "{text}");
     }
 
+    /// A null among the elements of [`Cells::Texts`].
+    const NULL: &str = "\0";
+
     /// The cells of a column.
     enum Cells {
         Bytes(Vec<Option<Vec<u8>>>),
@@ -1108,7 +1111,7 @@ mod tests {
         Boolean(Vec<Option<bool>>),
         Text(Vec<Option<&'static str>>),
         Fixed(Vec<Vec<u8>>),
-        /// No list, or the elements of one.
+        /// No list, or the elements of one, of which [`NULL`] is a null.
         Texts(Vec<Option<Vec<&'static str>>>),
         Int64s(Vec<Option<Vec<i64>>>),
     }
@@ -1124,7 +1127,7 @@ mod tests {
 
     fn split_lists<T, U>(
         lists: &[Option<Vec<T>>],
-        value: fn(&T) -> U,
+        value: impl Fn(&T) -> Option<U>,
     ) -> (Vec<U>, Vec<i16>, Vec<i16>) {
         let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
         for list in lists {
@@ -1134,8 +1137,9 @@ mod tests {
                 repeated.push(0);
             }
             for (place, element) in list.iter().flatten().enumerate() {
-                values.push(value(element));
-                defined.push(3);
+                let value = value(element);
+                defined.push(if value.is_some() { 3 } else { 2 });
+                values.extend(value);
                 repeated.push(i16::from(place > 0));
             }
         }
@@ -1202,12 +1206,13 @@ mod tests {
                     column.typed::<FixedLenByteArrayType>().write_batch(&values, None, None)
                 }
                 Cells::Texts(lists) => {
-                    let (values, defined, repeated) = split_lists(lists, text);
+                    let value = |word: &&'static str| (*word != NULL).then(|| text(word));
+                    let (values, defined, repeated) = split_lists(lists, value);
                     let column = column.typed::<ByteArrayType>();
                     column.write_batch(&values, Some(&defined), Some(&repeated))
                 }
                 Cells::Int64s(lists) => {
-                    let (values, defined, repeated) = split_lists(lists, |value| *value);
+                    let (values, defined, repeated) = split_lists(lists, |value| Some(*value));
                     let column = column.typed::<Int64Type>();
                     column.write_batch(&values, Some(&defined), Some(&repeated))
                 }
@@ -1379,6 +1384,9 @@ mod tests {
         let unknown = vec![Some(vec![0]), Some(vec![-1]), Some(vec![])];
         let file = labelled(&list("INT64 element"), None, Cells::Int64s(unknown));
         assert_eq!(classes_of(file), "[0] - []");
+        let nulls = vec![Some(vec![NULL]), Some(vec!["dog", NULL]), Some(vec![NULL, NULL])];
+        let file = labelled(&list("BINARY element (STRING)"), None, Cells::Texts(nulls));
+        assert_eq!(classes_of(file), "- [dog] -");
         let numbers = vec![Some(vec![2, 0]), Some(vec![1])];
         let file = labelled(&list("INT64 element"), None, Cells::Int64s(numbers.clone()));
         assert_eq!(classes_of(file), "[0+2] [1]");

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::archive::{Archive, End, Fault, Kind, MAX_TEXT_BYTES, Member};
-use crate::classes::label_rank;
+use crate::classes::{is_coordinate, label_rank};
 use crate::entry;
 use crate::image_file::MAX_IMAGE_BYTES;
 use crate::read_at::ReadAt;
@@ -551,12 +551,12 @@ fn json_label(content: &[u8]) -> Reading {
     });
     let label = match parsed {
         None => return Reading::Unreadable,
-        Some(Value::Object(entries)) => entries
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .filter_map(|(key, value)| Some((label_rank(&key)?, value)))
-            .min_by_key(|(rank, _)| *rank)
-            .map_or(Value::Null, |(_, value)| value),
+        Some(Value::Object(entries)) => {
+            let is_label = |key: &str| !is_coordinate(key, entries.keys().map(String::as_str));
+            let known = entries.iter().filter(|(key, value)| !value.is_null() && is_label(key));
+            let known = known.filter_map(|(key, value)| Some((label_rank(key)?, value)));
+            known.min_by_key(|(rank, _)| *rank).map_or(Value::Null, |(_, value)| value.clone())
+        }
         // A list of objects, or the like, is no label.
         Some(Value::Array(_)) => Value::Null,
         Some(value) => value,
@@ -592,6 +592,17 @@ mod tests {
         let members: Vec<(&str, &[u8])> =
             members.iter().map(|(name, content)| (*name, content.as_bytes())).collect();
         found(&tar(&members))
+    }
+
+    #[test]
+    fn a_point_is_no_label() {
+        let label = |text: &str| match json_label(text.as_bytes()) {
+            Reading::Label(label) => Some(label.to_string()),
+            _ => None,
+        };
+        assert_eq!(label(r#"{"x": 1.5, "y": 2.5}"#), None);
+        assert_eq!(label(r#"{"x": 1.5, "y": 2.5, "label": "cat"}"#).as_deref(), Some("cat"));
+        assert_eq!(label(r#"{"y": 2}"#).as_deref(), Some("2"));
     }
 
     #[test]
