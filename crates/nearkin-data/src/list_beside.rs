@@ -388,6 +388,8 @@ mod tests {
             assert_eq!(notes(&divided, &[(name, text)]), [""; 0]);
         }
         let table = ("metadata.csv", ",patient,slide,split\n0,4,0,0\n1,17,1,2\n");
+        let flags = ("meta.csv", "slide,is_test\n0,0\n1,1\n");
+        assert_eq!(notes(&CLASSES, &[flags]).len(), 1);
         let expected = "metadata.csv has a column of splits but none of paths to these images, and is not \
                         read: all images are in the train split";
         assert_eq!(notes(&CLASSES, &[table]), [expected]);
@@ -472,6 +474,11 @@ mod tests {
                     ("images_variant_test.txt", "2 Boeing 707\n3 A330-200\n"),
                 ],
                 "images_variant_test.txt",
+            ),
+            (
+                &CLASSES,
+                &[("metadata.csv", "img_id,img_filename,y,split\n1,a/0.png,0,0\n2,b/2.png,1,2\n")],
+                "metadata.csv",
             ),
             (&CLASSES, &[("meta.csv", "path,split\na/0.png,train\na/1.png,test\n")], "meta.csv"),
             (

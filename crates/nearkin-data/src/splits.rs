@@ -288,7 +288,7 @@ pub(crate) fn truth(value: &str) -> Option<bool> {
 
 /// Whether a column of this name is always one of splits.
 pub(crate) fn is_column_of_splits(name: &str) -> bool {
-    PART_COLUMNS.contains(&plain(name).as_str())
+    PART_COLUMNS.contains(&plain(name).as_str()) || words(name).len() > 1 && flag(name).is_some()
 }
 
 /// What a column that is called like one of splits says by its name alone.

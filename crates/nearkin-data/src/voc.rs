@@ -88,6 +88,7 @@ impl Voc {
         let images = year.join(IMAGES);
         if split == Split::Train {
             lists.count_unnamed(&images, &mut skipped)?;
+            count_others(path, &year, &mut skipped)?;
         }
         Ok(Self { files: image_files(&images, names)?, images, labels, classes, skipped })
     }
@@ -313,6 +314,28 @@ fn image_files(folder: &Path, names: Vec<Box<str>>) -> Result<Vec<Box<str>>, Dat
         None => format!("{name}.jpg").into(),
     };
     Ok(names.into_iter().map(file).collect())
+}
+
+/// Counts the folders that belong to no year, and the years beside that which is read.
+fn count_others(path: &Path, year: &Path, skipped: &mut Skipped) -> Result<(), DataError> {
+    const OWN: [&str; 5] =
+        [IMAGES, "Annotations", "ImageSets", "SegmentationClass", "SegmentationObject"];
+    for entry in entries(year)?.into_iter().filter(|entry| entry.is_folder) {
+        if !OWN.contains(&entry.name().as_str()) {
+            let path = entry.path.display().to_string();
+            skipped.add("folder(s) that PASCAL VOC does not have", path);
+        }
+    }
+    let Some(folder) = year.parent().filter(|_| year != path) else { return Ok(()) };
+    for other in entries(folder)? {
+        let is_year = other.path.join(LISTS).is_dir() && other.path.join(IMAGES).is_dir();
+        if other.is_folder && other.path != year && is_year {
+            let reason =
+                format!("year(s) of PASCAL VOC beside {}: give one itself", year.display());
+            skipped.add(reason, other.path.display().to_string());
+        }
+    }
+    Ok(())
 }
 
 fn year(path: &Path) -> Result<PathBuf, DataError> {
@@ -625,6 +648,13 @@ mod tests {
         let lines = skipped(Split::Train).join("\n");
         assert!(lines.contains("1 image(s) that no list in ImageSets/Main names: "), "{lines}");
         assert!(lines.ends_with("000011.jpg"), "{lines}");
+        let other = folder.path().join("VOCdevkit/VOC2012");
+        fs::create_dir_all(other.join(LISTS)).unwrap();
+        fs::create_dir_all(other.join(IMAGES)).unwrap();
+        fs::create_dir_all(images.with_file_name("extra")).unwrap();
+        let lines = skipped(Split::Train).join("\n");
+        assert!(lines.contains("1 folder(s) that PASCAL VOC does not have: "), "{lines}");
+        assert!(lines.contains("1 year(s) of PASCAL VOC beside "), "{lines}");
         assert!(!skipped(Split::Test).join("\n").contains("no list"));
     }
 

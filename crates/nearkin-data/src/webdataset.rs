@@ -452,6 +452,8 @@ struct Remarks {
     skipped: Skipped,
     texts: Option<(usize, String)>,
     cut: Option<(usize, PathBuf)>,
+    /// The first sample whose part is no word of splits.
+    unclear_part: Option<String>,
 }
 
 impl Remarks {
@@ -460,6 +462,9 @@ impl Remarks {
         let (count, first) = std::mem::take(&mut samples.texts);
         if count > 0 {
             self.texts.get_or_insert((0, first)).0 += count;
+        }
+        if self.unclear_part.is_none() {
+            self.unclear_part = samples.unclear_part.take();
         }
         if samples.is_cut {
             self.cut.get_or_insert((0, path.to_owned())).0 += 1;
@@ -470,6 +475,12 @@ impl Remarks {
         skipped.merge(&self.skipped);
         if let Some((count, first)) = self.texts.filter(|_| from != Some(LabelSource::Texts)) {
             skipped.add_many("text member(s) that are not read as labels (.txt)", count, first);
+        }
+        if let Some(unclear) = self.unclear_part {
+            skipped.note(format!(
+                "{unclear}, which is no word of splits such as train and val: samples are in the split that \
+                 their shards are called like"
+            ));
         }
         if let Some((count, first)) = self.cut {
             skipped.note(format!(
@@ -483,6 +494,11 @@ impl Remarks {
 
 /// Refuses a shard whose members say that they are of another split than the one it is read for.
 fn refuse_other_part(path: &Path, samples: &Samples, split: Split) -> Result<(), DataError> {
+    if samples.has_voc_lists {
+        let reason = "holds lists of splits in ImageSets/Main: this is a packed PASCAL VOC set; unpack it and \
+                      give the folder";
+        return Err(DataError::malformed(path, reason));
+    }
     match samples.parts.iter().find(|(part, _)| !part.fits(split)) {
         None => Ok(()),
         Some((part, member)) => {
@@ -940,6 +956,23 @@ mod tests {
         assert!(note.starts_with("1 shard(s) are cut") && note.ends_with("a.tar"), "{note}");
         let reason = set.skipped().reasons()[0].to_string();
         assert!(reason.contains("1 incomplete member(s)") && reason.ends_with("a.tar/2.png"));
+    }
+
+    #[test]
+    fn parts_that_are_no_words_are_noted_and_a_packed_voc_set_is_refused() {
+        let png = png(1);
+        let numbers: &[Member<'_>] = &[("0.png", &png), ("0.json", b"{\"label\":0,\"split\":2}")];
+        let shards = folder(&[("a.tar", numbers)]);
+        let set = WebDataset::open(shards.path(), Split::Train).unwrap();
+        let notes = set.skipped().notes().join("\n");
+        assert!(
+            notes.contains("a.tar/0.json: its split is 2, which is no word of splits"),
+            "{notes}"
+        );
+        let voc: &[Member<'_>] =
+            &[("VOC2007/JPEGImages/0.png", &png), ("VOC2007/ImageSets/Main/val.txt", b"0\n")];
+        let message = failure(&folder(&[("voc.tar", voc)]).path().join("voc.tar"), Split::Train);
+        assert!(message.contains("this is a packed PASCAL VOC set; unpack it"), "{message}");
     }
 
     #[test]

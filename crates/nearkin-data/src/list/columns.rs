@@ -13,7 +13,7 @@ use crate::decode::is_image;
 use crate::splits::{Part, PartCandidate, PartValues, choose_part_column, part_values, truth};
 
 /// The usual names of the column of paths, in lower case and letters alone; the clearest first.
-const PATH_NAMES: [&str; 27] = [
+const PATH_NAMES: [&str; 28] = [
     "imagepath",
     "imgpath",
     "filepath",
@@ -25,6 +25,7 @@ const PATH_NAMES: [&str; 27] = [
     "imgfile",
     "filename",
     "imagefilename",
+    "imgfilename",
     "fname",
     "imagename",
     "imgname",

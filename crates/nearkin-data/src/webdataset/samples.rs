@@ -11,7 +11,7 @@ use crate::classes::{is_coordinate, label_rank};
 use crate::entry;
 use crate::image_file::MAX_IMAGE_BYTES;
 use crate::read_at::ReadAt;
-use crate::splits::{Part, part_of_file, part_values};
+use crate::splits::{Part, is_column_of_splits, part_of_file, part_values};
 use crate::{DataError, Skipped};
 
 /// The extensions of images in the order in which one of several is chosen: a photograph before what is
@@ -63,6 +63,10 @@ pub(super) struct Samples {
     pub(super) texts: (usize, String),
     /// The parts that samples are said to be of, each with the first member that says so.
     pub(super) parts: BTreeMap<Part, String>,
+    /// The first sample whose part is no word of splits, and what it says.
+    pub(super) unclear_part: Option<String>,
+    /// Whether there are lists of PASCAL VOC.
+    pub(super) has_voc_lists: bool,
     /// Keys of JSON members of which none is known to hold labels.
     pub(super) keys: BTreeSet<String>,
     /// Whether the end is missing.
@@ -246,6 +250,12 @@ impl<'a> Join<'a> {
         } else if let Some((prefix, rank)) = rank(&["json"]) {
             let content = content(member, text)?;
             self.part(content.as_deref().and_then(json_part), name);
+            if self.samples.unclear_part.is_none()
+                && let Some((key, value)) = content.as_deref().and_then(json_unclear_part)
+            {
+                let member = shown(self.shard, name);
+                self.samples.unclear_part = Some(format!("{member}: its {key} is {value}"));
+            }
             let label = content.as_deref().map_or(Reading::Unreadable, json_label);
             if matches!(label, Reading::None) && self.samples.keys.len() < KEYS {
                 self.samples.keys.extend(content.as_deref().map(json_keys).unwrap_or_default());
@@ -255,6 +265,7 @@ impl<'a> Join<'a> {
             let content = content(member, text)?.unwrap_or_default();
             self.part(std::str::from_utf8(&content).ok().and_then(part_of_file), name);
         } else if field == "txt" {
+            self.samples.has_voc_lists |= name.contains("ImageSets/Main/");
             let content = content(member, text)?;
             let first = shown(self.shard, name);
             let (count, known) = &mut self.samples.texts;
@@ -530,6 +541,20 @@ fn json_part(content: &[u8]) -> Option<Part> {
         };
         part_values(key)?.part(&text)
     })
+}
+
+/// A key that is always one of splits, and its value, which is no word of splits.
+fn json_unclear_part(content: &[u8]) -> Option<(String, String)> {
+    let entries: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(content).ok()?;
+    let unclear = |(key, value): (String, serde_json::Value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let is_unclear = is_column_of_splits(&key)
+            && !value.is_null()
+            && part_values(&key)?.part(&text).is_none();
+        is_unclear.then_some((key, text))
+    };
+    entries.into_iter().find_map(unclear)
 }
 
 /// The keys of an object that are no names of labels.
