@@ -32,6 +32,25 @@ pub struct TrainingBatch {
     pub images: Vec<usize>,
 }
 
+impl TrainingBatch {
+    /// Refuses what a step cannot be made with.
+    pub(crate) fn check(&self, views: usize) -> Result<(), TrainError> {
+        let given = self.views.len();
+        if given != views {
+            let reason = format!("a batch has {given} views, and the recipe has {views}");
+            return Err(TrainError::Batches(reason));
+        }
+        let rows = self.labels.len();
+        match self.views.iter().map(Tensor::size).find(|size| size.first() != Some(&(rows as i64)))
+        {
+            None => Ok(()),
+            Some(size) => Err(TrainError::Batches(format!(
+                "a batch has {rows} labels, and a view of shape {size:?}"
+            ))),
+        }
+    }
+}
+
 /// The images of training, and where their views are made.
 #[derive(Clone)]
 pub(crate) struct Feed {
@@ -53,13 +72,21 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Of these `images`, for a learner with as many steps an epoch as they fill. `workers` threads read
-    /// and augment them; with 0 the caller's thread does.
+    /// Batches of `images`. The learner must have been made for as many images. `workers` threads read and
+    /// augment them; with 0 the caller's thread does.
     pub fn new(
         learner: &Learner,
         images: Arc<dyn ImageSet>,
         workers: usize,
     ) -> Result<Self, TrainError> {
+        let steps = learner.setup.steps_per_epoch(images.len())?;
+        if steps != learner.steps_per_epoch {
+            return Err(TrainError::Batches(format!(
+                "these {} images make {steps} steps an epoch, and it was made for {}",
+                images.len(),
+                learner.steps_per_epoch
+            )));
+        }
         let placed = Placed::new(&learner.setup, images.as_ref(), learner.device, workers)?;
         let feed = Feed { train: images, placed };
         Self::start(feed, learner, workers)

@@ -130,6 +130,9 @@ pub enum TrainError {
         /// Steps done.
         step: u64,
     },
+    /// A caller of a learner gave it other batches than it was made for.
+    #[error("the batches do not fit the learner: {0}")]
+    Batches(String),
     /// The loader had no batch for a step, which its plan rules out.
     #[error("the loader ended before step {step}; please report this")]
     NoBatch {

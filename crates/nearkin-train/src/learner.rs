@@ -305,9 +305,9 @@ impl Learner {
         stop_point: &impl Fn() -> Result<(), E>,
     ) -> Result<Gradients, E> {
         self.buffers.save()?;
-        self.accumulate(next, requests, stop_point).or_else(|unfinished| {
-            self.buffers.restore()?;
-            Err(unfinished)
+        self.accumulate(next, requests, stop_point).inspect_err(|_| {
+            // What went wrong matters more than that this does, too.
+            let _ = self.buffers.restore();
         })
     }
 
@@ -354,6 +354,7 @@ impl Learner {
         images: &mut Vec<usize>,
     ) -> Result<Prepared, E> {
         let batch = next()?.ok_or(TrainError::NoBatch { step: self.step + 1 })?;
+        batch.check(self.setup.requirements.roles.len())?;
         images.extend(batch.images);
         let prepared = self.prepare(batch.views, &batch.labels, number)?;
         self.phases.end(Phase::Other);

@@ -739,6 +739,32 @@ mod tests {
     }
 
     #[test]
+    fn batches_that_do_not_fit_are_refused_and_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut training = new_run(RECIPE, &folder.path().join("run"));
+        let before = state(&training);
+        let whole = || training.batches().unwrap().next().unwrap().unwrap();
+        let (mut few_views, mut few_labels) = (whole(), whole());
+        few_views.views.pop();
+        few_labels.labels.pop();
+        for (batch, expected) in [
+            (Some(Ok(few_views)), "a batch has 1 views, and the recipe has 2"),
+            (Some(Ok(few_labels)), "a batch has 15 labels, and a view of shape [16, 3, 16, 16]"),
+            (None, "the loader ended before step 1"),
+        ] {
+            let message = training.learner.step(batch).err().unwrap().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(state(&training) == before);
+        let half = Arc::new(nearkin_data::Subset::random(Arc::clone(&training.feed.train), 32, 0));
+        let message = Batches::new(&training.learner, half, 0).err().unwrap().to_string();
+        assert!(
+            message.contains("32 images make 2 steps an epoch, and it was made for 4"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn a_step_that_is_not_finite_changes_nothing_and_the_next_one_trains() {
         let folder = tempfile::tempdir().unwrap();
         let mut training = new_run(RECIPE, &folder.path().join("run"));

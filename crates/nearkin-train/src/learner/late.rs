@@ -219,13 +219,25 @@ impl Learner {
     /// Records a whole step, which therefore has no stop points.
     fn record(&mut self, late: &Late, held: &Prepared) -> Result<Recorded, TchError> {
         let no_stop = || Ok::<_, TchError>(());
-        let (graph, launched) =
-            Graph::record(self.device, || self.whole_step(late, held, &no_stop))?;
+        let (graph, launched) = Graph::record(self.device, || self.launched(late, held, &no_stop))?;
         Ok(Recorded { graph, report: launched.report })
     }
 
-    /// From views to changed weights, with nothing that waits for the device.
+    /// [`Self::launched`], after which running statistics are as they were if it fails.
     fn whole_step<E: From<TchError>>(
+        &mut self,
+        late: &Late,
+        prepared: &Prepared,
+        stop_point: &impl Fn() -> Result<(), E>,
+    ) -> Result<Launched, E> {
+        self.launched(late, prepared, stop_point).inspect_err(|_| {
+            // What went wrong matters more than that this does, too.
+            let _ = self.buffers.restore();
+        })
+    }
+
+    /// From views to changed weights, with nothing that waits for the device.
+    fn launched<E: From<TchError>>(
         &mut self,
         late: &Late,
         prepared: &Prepared,
@@ -234,10 +246,7 @@ impl Learner {
         self.buffers.save()?;
         self.optimizer.zero_gradients();
         let whole = Part { share: 1.0, is_last: true };
-        let learned = self.learn(prepared, whole, None, stop_point).or_else(|unfinished| {
-            self.buffers.restore()?;
-            Err(unfinished)
-        })?;
+        let learned = self.learn(prepared, whole, None, stop_point)?;
         let report = self.update_unless_bad(late, &learned)?;
         Ok(Launched { report, repeats: !learned.has_moving_numbers })
     }
