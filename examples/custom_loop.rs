@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     while learner.steps_done() < learner.total_steps() {
         let report = learner.step(&mut batches)?.read()?;
         if !report.finite {
-            println!("step {} was skipped: its loss is {}", report.step, report.loss);
+            println!("step {} was skipped: its loss or a gradient is not finite", report.step);
         }
         if report.step.is_multiple_of(10) {
             let rate = report.learning_rate;

@@ -55,12 +55,11 @@ impl Exif<'_> {
         self.bytes.get(values..values.checked_add(length)?)?;
         Some(match kind {
             1 | 2 | 7 => Stated::Invalid,
-            5 => {
-                let part = |from| Some(self.number(from, 4)? as f64);
-                Stated::from_float(part(values)? / part(values + 4)?)
-            }
-            10 => {
-                let part = |from| Some(f64::from(self.number(from, 4)? as i32));
+            5 | 10 => {
+                let part = |from| {
+                    let number = self.number(from, 4)? as u32;
+                    Some(if kind == 5 { f64::from(number) } else { f64::from(number as i32) })
+                };
                 Stated::from_float(part(values)? / part(values + 4)?)
             }
             11 => Stated::from_float(f64::from(f32::from_bits(self.number(values, 4)? as u32))),

@@ -58,7 +58,7 @@ pub(crate) fn refuse_lists(path: &Path) -> Result<(), DataError> {
     if has_test && has_labels {
         return Ok(());
     }
-    let Found { lists, others, .. } = Found::describe(files, path);
+    let Found { lists, others } = Found::describe(files, path);
     for (list, description) in &lists {
         let Some(description) = description else { continue };
         if description.divides && !has_test {
@@ -131,7 +131,15 @@ pub(crate) fn note_lists(
     has_test: bool,
     skipped: &mut Skipped,
 ) -> Result<(), DataError> {
-    let Found { lists, others, tables } = Found::describe(candidates(path)?, path);
+    let Found { lists, others } = Found::describe(candidates(path)?, path);
+    let is_table_of_splits = |(file, description): &&(PathBuf, Option<Description>)| {
+        description.is_none() && !is_split_file(file) && list::has_column_of_splits(file)
+    };
+    let tables: Vec<PathBuf> = if has_test {
+        Vec::new()
+    } else {
+        lists.iter().filter(is_table_of_splits).map(|(file, _)| file.clone()).collect()
+    };
     for (list, description) in lists {
         let description = description.unwrap_or_default();
         let labelled = description
@@ -148,7 +156,7 @@ pub(crate) fn note_lists(
         };
         skipped.note(format!("{} {note}", list.display()));
     }
-    for file in tables.into_iter().filter(|_| !has_test) {
+    for file in tables {
         skipped.note(format!(
             "{} has a column of splits but none of paths to these images, and is not read: all images are in \
              the train split",
@@ -181,22 +189,18 @@ struct Found {
     lists: Vec<(PathBuf, Option<Description>)>,
     /// Those that are called like files that divide images into splits, and list none.
     others: Vec<PathBuf>,
-    /// Tables that have a column of splits and list no images.
-    tables: Vec<PathBuf>,
 }
 
 impl Found {
     /// Looks into the candidates in the folder `path`.
     fn describe(files: Vec<PathBuf>, path: &Path) -> Self {
-        let mut found = Self { lists: Vec::new(), others: Vec::new(), tables: Vec::new() };
+        let mut found = Self { lists: Vec::new(), others: Vec::new() };
         for file in files {
             let (may_list, is_split) = (may_list_images(&file), is_split_file(&file));
             let is_read = (may_list || is_split) && (list::is_list(&file) || is_json(&file));
             let description = if is_read { description(&file, path) } else { None };
             if is_split && description.is_none() {
                 found.others.push(file.clone());
-            } else if may_list && description.is_none() && list::has_column_of_splits(&file) {
-                found.tables.push(file.clone());
             }
             if may_list {
                 found.lists.push((file, description));

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image_file::read_image;
 use crate::set::KeptLabels;
-use crate::split_files::entries;
+use crate::split_files::{Entry as Listed, entries};
 use crate::{ClassLabels, DataError, Image, ImageSet, Skipped, Split, decode};
 
 /// Which images make the train split.
@@ -86,11 +86,12 @@ impl Voc {
         }
         let List { names, labels, classes, .. } = whole;
         let images = year.join(IMAGES);
+        let listing = entries(&images)?;
         if split == Split::Train {
-            lists.count_unnamed(&images, &mut skipped)?;
+            lists.count_unnamed(&listing, &mut skipped);
             count_others(path, &year, &mut skipped)?;
         }
-        Ok(Self { files: image_files(&images, names)?, images, labels, classes, skipped })
+        Ok(Self { files: image_files(listing, names), images, labels, classes, skipped })
     }
 
     /// Whether a folder is that of a year or holds that of 2007, told by names.
@@ -209,7 +210,7 @@ impl Lists {
     }
 
     /// Counts the images that no list names.
-    fn count_unnamed(&self, images: &Path, skipped: &mut Skipped) -> Result<(), DataError> {
+    fn count_unnamed(&self, images: &[Listed], skipped: &mut Skipped) {
         let mut named = HashSet::new();
         for list in ["trainval", "train", "val", "test"] {
             if self.has(list) {
@@ -218,14 +219,13 @@ impl Lists {
                 named.extend(entries.into_iter().map(|entry| entry.image));
             }
         }
-        for entry in entries(images)?.into_iter().filter(|entry| !entry.is_folder) {
+        for entry in images.iter().filter(|entry| !entry.is_folder) {
             let stem = entry.path.file_stem().unwrap_or_default().to_string_lossy();
             if decode::is_image(&entry.path) && !named.contains(&*stem) {
                 let reason = format!("image(s) that no list in {LISTS} names");
                 skipped.add(reason, entry.path.display().to_string());
             }
         }
-        Ok(())
     }
 
     /// Says which lists are read in place of those that are not there.
@@ -297,9 +297,9 @@ impl List {
 }
 
 /// The image files of these names. One that has none is called as in the published sets.
-fn image_files(folder: &Path, names: Vec<Box<str>>) -> Result<Vec<Box<str>>, DataError> {
+fn image_files(listing: Vec<Listed>, names: Vec<Box<str>>) -> Vec<Box<str>> {
     let mut files: HashMap<String, String> = HashMap::new();
-    for entry in entries(folder)?.into_iter().filter(|entry| !entry.is_folder) {
+    for entry in listing.into_iter().filter(|entry| !entry.is_folder) {
         let (file, path) = (entry.name(), Path::new(&entry.path));
         let Some(name) = path.file_stem().filter(|_| decode::is_image(path)) else { continue };
         let is_usual = path.extension().is_some_and(|extension| extension == "jpg");
@@ -313,7 +313,7 @@ fn image_files(folder: &Path, names: Vec<Box<str>>) -> Result<Vec<Box<str>>, Dat
         Some(file) => file.as_str().into(),
         None => format!("{name}.jpg").into(),
     };
-    Ok(names.into_iter().map(file).collect())
+    names.into_iter().map(file).collect()
 }
 
 /// Counts the folders that belong to no year, and the years beside that which is read.

@@ -452,7 +452,7 @@ struct Remarks {
     skipped: Skipped,
     texts: Option<(usize, String)>,
     cut: Option<(usize, PathBuf)>,
-    /// The first sample whose part is no word of splits.
+    /// The first sample whose split is not a known word, with its value.
     unclear_part: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What lies between two convolutions, as one pass over memory where libtorch makes several.
+//! Batch norm, the sum with a shortcut and ReLU, fused into one pass over memory on the CPU.
 //!
 //! On a CPU a small network's convolutions run near the processor's peak, and half of a step is
 //! spent on reading and writing memory around them: libtorch's batch norm reads its input three

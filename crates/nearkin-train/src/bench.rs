@@ -8,9 +8,8 @@ use nearkin_dist::World;
 
 use crate::batches::Batches;
 use crate::images::Images;
-use crate::interrupt::Unfinished;
 use crate::job::{Start, attribute_error, same_job};
-use crate::learner::{Learner, Requests, Step};
+use crate::learner::{Learner, Step};
 use crate::meter::{Meter, peak_memory};
 use crate::phases::{Phase, Phases};
 use crate::threads::measure;
@@ -39,7 +38,7 @@ pub struct Benchmark {
     /// What a product of matrices reaches on the devices of all processes together, in operations per
     /// second.
     pub matmul_flop_per_second: f64,
-    /// The precision of these products, that of the run.
+    /// The precision of the measured products, which is the run's.
     pub matmul_precision: &'static str,
     /// The most memory that this process had resident, in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
@@ -128,14 +127,8 @@ impl Bench {
         if !self.learner.reads_next_late() {
             self.settle()?;
         }
-        let world = Arc::clone(&self.learner.world);
-        let mut next = || self.batches.next_unless(interrupt);
-        let requests = || Requests { interrupted: interrupt.signal().is_some(), by_time: false };
-        let stop_point = || interrupt.stop_point(world.as_ref());
-        let step = match self.learner.step_unless(&mut next, &requests, &stop_point) {
-            Ok(step) => step,
-            Err(Unfinished::Stopped) => return Ok(false),
-            Err(Unfinished::Failed(error)) => return Err(error),
+        let Some(step) = self.learner.step_until(&mut self.batches, interrupt, false)? else {
+            return Ok(false);
         };
         let goes_on = !step.requests.interrupted;
         let readable = if step.is_under_way() { self.under_way.replace(step) } else { Some(step) };

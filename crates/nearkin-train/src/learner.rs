@@ -41,12 +41,10 @@ use crate::{LearningRate, Momentum, Optimizer, Setup, TrainError};
 /// This is the loop of a run without its folder:
 ///
 /// ```no_run
-/// use std::sync::Arc;
-///
 /// use nearkin_dist::SingleProcess;
 /// use nearkin_train::{Batches, Learner, Setup};
 ///
-/// let recipe = nearkin_recipe::Source::read("recipes/demo.toml".as_ref())?.recipe()?;
+/// let recipe = nearkin_recipe::Recipe::read("recipes/demo.toml".as_ref())?;
 /// let images = recipe.open_training_images()?;
 /// let setup = Setup::new(recipe)?;
 /// let mut learner = Learner::new(setup, images.len(), tch::Device::Cpu, SingleProcess::shared())?;
@@ -89,7 +87,7 @@ pub(crate) struct Gradients {
     pub(crate) loss: f64,
     /// Of a step whose measures are written down.
     pub(crate) measures: Option<Measures>,
-    /// Whether the gradients are; the loss speaks for itself.
+    /// Whether all gradients are finite.
     finite: bool,
     /// Keys for the queue, with the labels of their images.
     keys: Vec<(Tensor, Tensor)>,
@@ -135,7 +133,7 @@ struct Networks {
 }
 
 impl Networks {
-    /// As a run begins with them: drawn from the recipe's seed.
+    /// The networks at step 0, drawn from the recipe's seed.
     fn new(setup: &Setup, device: Device, world: &Arc<dyn World>) -> Result<Self, TchError> {
         let recipe = &setup.recipe;
         let torch_seed =
@@ -165,8 +163,8 @@ impl Networks {
 }
 
 impl Learner {
-    /// New networks as `setup` describes them, to be trained on so many images. Every process of a
-    /// `world` makes the same ones.
+    /// Creates the networks that `setup` describes, for training on `training_images` images. All processes
+    /// of a `world` create the same ones.
     ///
     /// Fails if a step needs more images than there are, and where a number of the recipe cannot be
     /// divided among the processes.

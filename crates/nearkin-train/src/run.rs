@@ -26,7 +26,6 @@ use crate::begun::{THREADS, WORKERS, begin_run, mend_records, recorded, remember
 use crate::checkpoint::{Checkpoint, FORMAT, Newest, Progress};
 use crate::guard::{BadStep, dump};
 use crate::images::{Images, ImagesDigest};
-use crate::interrupt::Unfinished;
 use crate::job::{Start, attribute_error, divide, same_job};
 use crate::learner::{Learner, Requests, Step, StepReport, files_of};
 use crate::meter::Meter;
@@ -104,11 +103,11 @@ pub struct Run {
     _lock: Option<File>,
 }
 
-/// A step that is not told yet.
+/// A step whose record has not been written yet.
 struct PendingStep {
     step: Step,
     position: Position,
-    /// For its data.
+    /// How long the step waited for data.
     waited: Duration,
 }
 
@@ -437,14 +436,8 @@ impl Run {
             self.settle(monitor)?;
         }
         let (before, waited_before) = (self.position(), batches.wait());
-        let interrupt = self.interrupt.clone();
-        let requests = || Requests { interrupted: interrupt.signal().is_some(), by_time };
-        let mut next = || batches.next_unless(&interrupt);
-        let stop_point = self.stop_points();
-        let step = match self.learner.step_unless(&mut next, &requests, &stop_point) {
-            Ok(step) => step,
-            Err(Unfinished::Stopped) => return Ok(None),
-            Err(Unfinished::Failed(error)) => return Err(error),
+        let Some(step) = self.learner.step_until(batches, &self.interrupt, by_time)? else {
+            return Ok(None);
         };
         if let Some(warning) = &step.warning {
             monitor.event(before, warning)?;
@@ -468,12 +461,6 @@ impl Run {
             Some(started) => self.record_step(started, monitor),
             None => Ok(()),
         }
-    }
-
-    /// A stop point at every call.
-    fn stop_points(&self) -> impl Fn() -> Result<(), Unfinished> + use<> {
-        let (interrupt, world) = (self.interrupt.clone(), Arc::clone(&self.learner.world));
-        move || interrupt.stop_point(world.as_ref())
     }
 
     /// Writes down what a step made.
@@ -714,7 +701,7 @@ mod tests {
         );
     }
 
-    /// As it is where libtorch refuses: the memory that stays is used, and the run goes on.
+    /// As where libtorch refuses to record: the run goes on with the memory that was set aside.
     #[test]
     fn a_step_that_cannot_be_recorded_is_made_all_the_same() {
         let folder = tempfile::tempdir().unwrap();

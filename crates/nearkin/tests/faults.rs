@@ -77,7 +77,7 @@ const TIMEOUT_SECONDS: u64 = 20;
 /// Nothing may take longer than this, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-const ROUNDS_OF_THE_TEST: u64 = 4;
+const ROUNDS_OF_THE_TEST: u64 = 8;
 
 /// Numbers of one round.
 struct Draw(Random);

@@ -38,7 +38,7 @@ impl Define for NearestKeys {
             let reason = "must be between 0 and 1";
             return Err(ParameterError::new("coefficient", &settings.coefficient, reason));
         }
-        if settings.temperature < 0.01 {
+        if !(0.01..f64::INFINITY).contains(&settings.temperature) {
             let reason = "must be at least 0.01";
             return Err(ParameterError::new("temperature", &settings.temperature, reason));
         }

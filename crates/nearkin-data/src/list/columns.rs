@@ -247,13 +247,12 @@ impl Sample<'_> {
     /// What the names in the first record speak of.
     fn roles(&self) -> Vec<Option<Role>> {
         let mut roles = roles(self.first);
-        // Beside a column of paths, x and y are a point.
-        let paths: Vec<bool> = (0..roles.len()).map(|column| self.holds_paths(column)).collect();
-        let others = || self.first.iter().zip(&paths).filter(|(_, is_path)| !**is_path);
-        for (name, role) in self.first.iter().zip(&mut roles) {
-            if is_coordinate(name, others().map(|(other, _)| other.as_ref())) {
-                *role = None;
-            }
+        let names = || self.first.iter().map(AsRef::as_ref);
+        // An x that holds paths is no half of a point.
+        if let Some(y) = self.first.iter().position(|name| is_coordinate(name, names()))
+            && !(0..roles.len()).any(|x| plain(&self.first[x]) == "x" && self.holds_paths(x))
+        {
+            roles[y] = None;
         }
         roles
     }

@@ -63,7 +63,7 @@ pub(super) struct Samples {
     pub(super) texts: (usize, String),
     /// The parts that samples are said to be of, each with the first member that says so.
     pub(super) parts: BTreeMap<Part, String>,
-    /// The first sample whose part is no word of splits, and what it says.
+    /// The first sample whose split is not a known word, with its value.
     pub(super) unclear_part: Option<String>,
     /// Whether there are lists of PASCAL VOC.
     pub(super) has_voc_lists: bool,
@@ -249,9 +249,10 @@ impl<'a> Join<'a> {
             self.label(key, name, label, |run| &mut run.labels, prefix, rank);
         } else if let Some((prefix, rank)) = rank(&["json"]) {
             let content = content(member, text)?;
-            self.part(content.as_deref().and_then(json_part), name);
+            let JsonPart { part, unclear } = content.as_deref().map(json_part).unwrap_or_default();
+            self.part(part, name);
             if self.samples.unclear_part.is_none()
-                && let Some((key, value)) = content.as_deref().and_then(json_unclear_part)
+                && let Some((key, value)) = unclear
             {
                 let member = shown(self.shard, name);
                 self.samples.unclear_part = Some(format!("{member}: its {key} is {value}"));
@@ -530,31 +531,32 @@ fn word(content: &[u8]) -> Text {
     }
 }
 
-/// The part that an object names under a usual key of columns of splits.
-fn json_part(content: &[u8]) -> Option<Part> {
-    let entries: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(content).ok()?;
-    entries.iter().find_map(|(key, value)| {
-        let text = match value {
-            serde_json::Value::String(text) => text.clone(),
-            value => value.to_string(),
-        };
-        part_values(key)?.part(&text)
-    })
+/// What an object says about the part of its sample.
+#[derive(Default)]
+struct JsonPart {
+    /// Under a usual key of columns of splits.
+    part: Option<Part>,
+    /// A key that is always one of splits, and its value, which is no word of splits.
+    unclear: Option<(String, String)>,
 }
 
-/// A key that is always one of splits, and its value, which is no word of splits.
-fn json_unclear_part(content: &[u8]) -> Option<(String, String)> {
-    let entries: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(content).ok()?;
-    let unclear = |(key, value): (String, serde_json::Value)| {
+fn json_part(content: &[u8]) -> JsonPart {
+    let entries = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(content);
+    let mut found = JsonPart::default();
+    for (key, value) in entries.unwrap_or_default() {
+        let Some(values) = part_values(&key) else { continue };
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let is_unclear = is_column_of_splits(&key)
-            && !value.is_null()
-            && part_values(&key)?.part(&text).is_none();
-        is_unclear.then_some((key, text))
-    };
-    entries.into_iter().find_map(unclear)
+        match values.part(&text) {
+            Some(part) => {
+                found.part.get_or_insert(part);
+            }
+            None if !value.is_null() && is_column_of_splits(&key) => {
+                found.unclear.get_or_insert((key, text));
+            }
+            None => {}
+        }
+    }
+    found
 }
 
 /// The keys of an object that are no names of labels.

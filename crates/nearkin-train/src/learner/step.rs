@@ -1,29 +1,28 @@
 //! A step as its caller sees it: made from batches, and read now or later.
 
+use std::sync::Arc;
+
 use nearkin_objective::Measures;
 use tch::{TchError, Tensor};
 
-use super::late::Started;
-use super::{Learner, Requests};
-use crate::TrainError;
-use crate::batches::TrainingBatch;
+use super::late::{Late, Started};
+use super::{Gradients, Learner, Requests};
+use crate::batches::{Batches, TrainingBatch};
+use crate::interrupt::Unfinished;
 use crate::phases::{Phase, Phases};
+use crate::{Interrupt, TrainError};
 
 /// A step that was made, or that the device is still making.
 pub struct Step {
-    outcome: Outcome,
-    /// But for what the outcome says.
+    /// What the device has not told yet.
+    started: Option<Started>,
+    /// Without what `started` will tell.
     report: StepReport,
     /// What should happen after it.
     pub(crate) requests: Requests,
-    /// What to say of how it was started.
+    /// What to say if it could not be started as the recipe asks.
     pub(crate) warning: Option<String>,
     phases: Phases,
-}
-
-enum Outcome {
-    Known { loss: f64, finite: bool },
-    Started(Started),
 }
 
 /// What became of a step.
@@ -33,11 +32,11 @@ pub struct StepReport {
     pub step: u64,
     /// The mean over its batches and all processes.
     pub loss: f64,
-    /// Whether the loss and all gradients were; if not, the step changed nothing.
+    /// Whether the loss and all gradients were finite; if not, the step changed nothing.
     pub finite: bool,
-    /// With which it was made.
+    /// The learning rate of this step.
     pub learning_rate: f64,
-    /// Of the momentum encoder.
+    /// The momentum encoder's momentum in this step.
     pub momentum: Option<f64>,
     /// What the targets were like, in every step that `training.record_every_steps` names.
     pub measures: Option<Measures>,
@@ -50,20 +49,17 @@ pub struct StepReport {
 impl Step {
     /// Waits for the step if it is not done.
     pub fn read(self) -> Result<StepReport, TchError> {
-        let (loss, finite) = match self.outcome {
-            Outcome::Known { loss, finite } => (loss, finite),
-            Outcome::Started(started) => {
-                let read = started.read()?;
-                self.phases.end(Phase::Late);
-                read
-            }
-        };
-        Ok(StepReport { loss, finite, ..self.report })
+        let mut report = self.report;
+        if let Some(started) = self.started {
+            (report.loss, report.finite) = started.read()?;
+            self.phases.end(Phase::Late);
+        }
+        Ok(report)
     }
 
     /// Whether the device may still be making it.
     pub(crate) fn is_under_way(&self) -> bool {
-        matches!(self.outcome, Outcome::Started(_))
+        self.started.is_some()
     }
 }
 
@@ -85,37 +81,54 @@ impl Learner {
         self.step_unless(&mut || batches.next().transpose(), &nothing, &|| Ok(()))
     }
 
-    /// The same with batches from `next`, and a stop point before every pass. `requests` is asked at its end.
-    pub(crate) fn step_unless<E: From<TchError> + From<TrainError>>(
+    /// The same in a run: `interrupt` is looked at before every pass. `None` if the step was abandoned.
+    pub(crate) fn step_until(
+        &mut self,
+        batches: &mut Batches,
+        interrupt: &Interrupt,
+        by_time: bool,
+    ) -> Result<Option<Step>, TrainError> {
+        let world = Arc::clone(&self.world);
+        let requests = || Requests { interrupted: interrupt.signal().is_some(), by_time };
+        let stop_point = || interrupt.stop_point(world.as_ref());
+        let mut next = || batches.next_unless(interrupt);
+        match self.step_unless(&mut next, &requests, &stop_point) {
+            Ok(step) => Ok(Some(step)),
+            Err(Unfinished::Stopped) => Ok(None),
+            Err(Unfinished::Failed(error)) => Err(error),
+        }
+    }
+
+    /// A step with batches from `next`, and a stop point before every pass. `requests` is asked at its end.
+    fn step_unless<E: From<TchError> + From<TrainError>>(
         &mut self,
         next: &mut dyn FnMut() -> Result<Option<TrainingBatch>, E>,
         requests: &dyn Fn() -> Requests,
         stop_point: &impl Fn() -> Result<(), E>,
     ) -> Result<Step, E> {
-        let (learning_rate, momentum) = (self.next_learning_rate(), self.next_momentum());
-        let measured = self.measures_next();
-        let made = match self.late.take_if(|_| !measured) {
-            Some(mut late) => {
-                let started = self.step_late(&mut late, next, requests, stop_point);
-                self.late = Some(late);
-                started?
-            }
-            None => self.step_waited_for(next, requests, stop_point)?,
-        };
-        let StepParts { outcome, measures, images, views, requests: agreed, warning } = made;
-        let report = StepReport {
-            step: self.step,
+        if self.reads_next_late()
+            && let Some(mut late) = self.late.take()
+        {
+            let started = self.step_late(&mut late, next, requests, stop_point);
+            self.late = Some(late);
+            started
+        } else {
+            self.step_waited_for(next, requests, stop_point)
+        }
+    }
+
+    /// What is known of the next step beforehand.
+    fn next_report(&self) -> StepReport {
+        StepReport {
+            step: self.step + 1,
             loss: f64::NAN,
             finite: false,
-            learning_rate,
-            momentum,
-            measures,
-            images,
-            views,
-        };
-        // Several processes have agreed; a single one may have been interrupted since.
-        let requests = if self.world.size() == 1 { requests() } else { agreed };
-        Ok(Step { outcome, report, requests, warning, phases: self.phases.clone() })
+            learning_rate: self.next_learning_rate(),
+            momentum: self.next_momentum(),
+            measures: None,
+            images: Vec::new(),
+            views: Vec::new(),
+        }
     }
 
     /// A step whose loss the host reads before anything changes.
@@ -124,49 +137,33 @@ impl Learner {
         next: &mut dyn FnMut() -> Result<Option<TrainingBatch>, E>,
         requests: &dyn Fn() -> Requests,
         stop_point: &impl Fn() -> Result<(), E>,
-    ) -> Result<StepParts, E> {
+    ) -> Result<Step, E> {
+        let report = self.next_report();
         self.settle_cursor()?;
         let gradients = self.gradients(next, requests, stop_point)?;
         let finite = self.update(&gradients)?;
-        Ok(StepParts {
-            outcome: Outcome::Known { loss: gradients.loss, finite },
-            measures: gradients.measures,
-            images: gradients.images,
-            views: gradients.views,
-            requests: gradients.requests,
-            warning: None,
-        })
+        let Gradients { loss, measures, images, views, requests: agreed, .. } = gradients;
+        // Several processes have agreed; a single one may have been interrupted since.
+        let requests = if self.world.size() == 1 { requests() } else { agreed };
+        let report = StepReport { loss, finite, measures, images, views, ..report };
+        let phases = self.phases.clone();
+        Ok(Step { started: None, report, requests, warning: None, phases })
     }
 
-    /// A step of which the device decides.
+    /// A step whose update the device decides on.
     fn step_late<E: From<TchError> + From<TrainError>>(
         &mut self,
-        late: &mut super::Late,
+        late: &mut Late,
         next: &mut dyn FnMut() -> Result<Option<TrainingBatch>, E>,
         requests: &dyn Fn() -> Requests,
         stop_point: &impl Fn() -> Result<(), E>,
-    ) -> Result<StepParts, E> {
-        let mut images = Vec::new();
-        let prepared = self.prepare_next(next, 0, &mut images)?;
+    ) -> Result<Step, E> {
+        let mut report = self.next_report();
+        let prepared = self.prepare_next(next, 0, &mut report.images)?;
         let (started, warning) = self.start(late, &prepared, stop_point)?;
         self.phases.end(Phase::Other);
-        Ok(StepParts {
-            outcome: Outcome::Started(started),
-            measures: None,
-            images,
-            views: prepared.views,
-            requests: requests(),
-            warning,
-        })
+        report.views = prepared.views;
+        let phases = self.phases.clone();
+        Ok(Step { started: Some(started), report, requests: requests(), warning, phases })
     }
-}
-
-/// What the two forms of a step give.
-struct StepParts {
-    outcome: Outcome,
-    measures: Option<Measures>,
-    images: Vec<usize>,
-    views: Vec<Tensor>,
-    requests: Requests,
-    warning: Option<String>,
 }
