@@ -110,6 +110,23 @@ fn assert_same_end(whole: &Path, broken: &Path) {
     assert_eq!(measured(whole), measured(broken));
 }
 
+/// Signals, as a line of `/proc/PID/status` has them.
+struct Signals(u64);
+
+impl Signals {
+    fn contains(&self, signal: i32) -> bool {
+        self.0 & (1 << (signal - 1)) != 0
+    }
+}
+
+/// Those that the line called `name` has of a process; none once it has ended.
+fn signals_of(child: &Child, name: &str) -> Signals {
+    let status = format!("/proc/{}/status", child.id());
+    let text = std::fs::read_to_string(status).unwrap_or_default();
+    let mask = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Signals(u64::from_str_radix(mask.unwrap_or("0").trim(), 16).unwrap())
+}
+
 #[test]
 fn each_signal_stops_a_run_with_a_checkpoint_and_its_own_exit_code() {
     let signals = [
@@ -125,6 +142,8 @@ fn each_signal_stops_a_run_with_a_checkpoint_and_its_own_exit_code() {
         let child = command(&place, &format!("{PRETRAIN} --epochs 4000 --quiet")).spawn().unwrap();
         wait_until("five steps are made", || last_step(&run) >= 5);
         send(child.id(), signal);
+        // Of signals that wait together, any may come first: each is given to a thread of its own.
+        wait_until("the signal has arrived", || !signals_of(&child, "ShdPnd").contains(signal));
         // What `timeout` and managers of processes do: the same request arrives again, or as another
         // signal.
         send(child.id(), signal);
@@ -148,12 +167,7 @@ fn before_training_begins_a_signal_ends_the_process_at_once() {
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let arguments = PRETRAIN.replace("tiny.toml", "pipe.toml");
     let child = command(&place, &arguments).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let catches_term = || {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
-        u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (libc::SIGTERM - 1)) != 0
-    };
+    let catches_term = || signals_of(&child, "SigCgt").contains(libc::SIGTERM);
     wait_until("signals are handled", catches_term);
     send(child.id(), libc::SIGTERM);
     let output = ends(child);
